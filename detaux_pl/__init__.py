@@ -1,0 +1,1 @@
+"""Disentangled representations that discover auxiliary tasks."""

@@ -1,0 +1,1 @@
+"""The ground floor: codes, labels, stage manifests, the run folder."""

@@ -1,0 +1,177 @@
+"""Codes: what a disentangler says of every sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import read_json, write_json
+
+SPLITS = ("train", "val", "test")
+_ARRAYS = ("codes", "ids", "splits", "factors")
+
+
+@dataclass(frozen=True)
+class FactorInfo:
+    """What the columns of a factor table mean.
+
+    Args:
+        names: Name of each factor, F of them.
+        sizes: Number of values of each factor; values run from 0 to size - 1.
+        principal: The factor that the user has labels for.
+        principal_subspace: Index of the subspace that the disentangler keeps for it.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    principal: str
+    principal_subspace: int = 0
+
+
+@dataclass(frozen=True)
+class Codes:
+    """K subspaces of D dimensions for each of N samples, in the order of their ids.
+
+    Args:
+        values: Codes, float32, shape (N, K, D).
+        ids: Unique sample ids, int64 or unicode, shape (N,), ascending.
+        splits: Index into `SPLITS` of each sample, int8, shape (N,).
+        factors: Integer factors, int64, shape (N, F).
+        info: Names and sizes of the factors.
+    """
+
+    values: NDArray[np.float32]
+    ids: NDArray[np.int64] | NDArray[np.str_]
+    splits: NDArray[np.int8]
+    factors: NDArray[np.int64]
+    info: FactorInfo
+
+    def factor(self, name: str) -> NDArray[np.int64]:
+        """Return the values of one factor, shape (N,)."""
+        return self.factors[:, self.info.names.index(name)]
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return the rows of one split, ascending."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    @staticmethod
+    def load(folder: Path) -> Codes:
+        """Join the shards `rank*/` of a folder by sample id.
+
+        A single shard stays memory-mapped until it is put in order.
+
+        Raises:
+            ArtifactError: If there is no shard, a shard lacks an array, or an id occurs twice.
+        """
+        shards = sorted(folder.glob("rank*"))
+        if not shards:
+            raise ArtifactError(f"{folder} holds no codes: run `detaux disentangle predict` first.")
+        parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _ARRAYS}
+        for shard in shards:
+            for name in _ARRAYS:
+                path = shard / f"{name}.npy"
+                if not path.is_file():
+                    raise ArtifactError(f"{path} is missing: predict the codes again.")
+                parts[name].append(np.load(path, mmap_mode="r", allow_pickle=False))
+        joined = {name: _concatenate(arrays) for name, arrays in parts.items()}
+        ids = joined["ids"]
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        repeated = np.flatnonzero(ids[1:] == ids[:-1])
+        if repeated.size:
+            raise ArtifactError(
+                f"{folder} holds sample id {ids[repeated[0]]} more than once "
+                f"({repeated.size} repeats): predict the codes again."
+            )
+        meta = read_json(folder / "codes.json")
+        info = FactorInfo(
+            names=tuple(meta["factor_names"]),
+            sizes=tuple(meta["factor_sizes"]),
+            principal=meta["principal"],
+            principal_subspace=meta["principal_subspace"],
+        )
+        if len(ids) != meta["n_samples"]:
+            raise ArtifactError(
+                f"{folder} holds {len(ids)} of {meta['n_samples']} samples: predict them again."
+            )
+        return Codes(
+            values=joined["codes"][order],  # type: ignore[arg-type]
+            ids=ids,  # type: ignore[arg-type]
+            splits=joined["splits"][order],  # type: ignore[arg-type]
+            factors=joined["factors"][order],  # type: ignore[arg-type]
+            info=info,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the codes as one shard."""
+        shard = CodesShard(folder, rank=0, n=len(self.ids), shape=self.values.shape[1:])
+        shard.append(self.values, self.ids, self.splits, self.factors)
+        shard.close()
+        write_codes_info(folder, self.info, n_samples=len(self.ids))
+
+
+class CodesShard:
+    """The part of the codes that one rank writes, a batch at a time, to a memory-mapped file.
+
+    Args:
+        folder: Folder of the codes.
+        rank: Rank of this process; names the shard.
+        n: Number of samples that this rank will write.
+        shape: Subspaces and dimensions, (K, D).
+    """
+
+    def __init__(self, folder: Path, rank: int, n: int, shape: tuple[int, ...]) -> None:
+        self.folder = folder / f"rank{rank}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._codes = np.lib.format.open_memmap(
+            self.folder / "codes.npy", mode="w+", dtype=np.float32, shape=(n, *shape)
+        )
+        self._rest: list[tuple[NDArray[np.generic], ...]] = []
+        self._filled = 0
+
+    def append(
+        self,
+        codes: NDArray[np.float32],
+        ids: NDArray[np.generic],
+        splits: NDArray[np.int8],
+        factors: NDArray[np.int64],
+    ) -> None:
+        """Add the codes of a batch, shape (n, K, D), with what belongs to each sample."""
+        end = self._filled + len(codes)
+        self._codes[self._filled : end] = codes
+        self._filled = end
+        self._rest.append((ids, splits, factors))
+
+    def close(self) -> None:
+        """Write what is pending.
+
+        Raises:
+            ArtifactError: If fewer samples came than were announced.
+        """
+        if self._filled != len(self._codes):
+            raise ArtifactError(f"{self.folder} got {self._filled} of {len(self._codes)} samples.")
+        self._codes.flush()
+        for name, arrays in zip(_ARRAYS[1:], zip(*self._rest, strict=True), strict=True):
+            np.save(self.folder / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
+
+
+def write_codes_info(folder: Path, info: FactorInfo, n_samples: int) -> None:
+    """Write what all shards of a folder share."""
+    write_json(
+        folder / "codes.json",
+        {
+            "factor_names": list(info.names),
+            "factor_sizes": list(info.sizes),
+            "principal": info.principal,
+            "principal_subspace": info.principal_subspace,
+            "n_samples": n_samples,
+        },
+    )
+
+
+def _concatenate(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

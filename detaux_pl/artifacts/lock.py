@@ -1,0 +1,48 @@
+"""One writer per run folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detaux_pl.artifacts.errors import ArtifactError
+
+_HELD = "DETAUX_LOCKED_RUN_DIR"
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[int | None]:
+    """Hold the run folder for this process and the stages it starts.
+
+    Yields the descriptor of the lock, to be inherited by child processes: the folder then stays
+    locked until the last of them ends, even where this process was killed. None where a parent
+    process holds the lock already. The kernel lets go of the lock when its holders end.
+
+    Raises:
+        ArtifactError: If another process works in the folder.
+    """
+    held = str(run_dir.resolve())
+    if os.environ.get(_HELD) == held:
+        yield None
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("a+", encoding="ascii") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise ArtifactError(
+                f"{run_dir} is in use by process {handle.read().strip() or 'unknown'}: "
+                "wait for it, stop it, or give another --run_dir."
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        os.environ[_HELD] = held
+        try:
+            yield handle.fileno()
+        finally:
+            del os.environ[_HELD]

@@ -1,0 +1,182 @@
+"""Stage folders: what ran, on what, and whether its outputs are still the ones it wrote."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import read_json, sha256_file, sha256_json, write_json
+
+_VERSIONS = ("detaux_pl", "torch", "torchvision", "lightning", "hdbscan", "scikit-learn", "numpy")
+
+
+class StageFolder:
+    """A folder that one stage owns, with its manifest `stage.json`.
+
+    `key` says what the outputs were made from: a digest of the settings that change the result
+    and of the keys upstream. The digests of the outputs say that they are unchanged since, and
+    `inputs` pins the outputs of the stages upstream that were read.
+
+    Args:
+        run_dir: Folder of the run.
+        name: Path of the stage inside it, such as `cluster` or `multitask/main/seed0`.
+    """
+
+    def __init__(self, run_dir: Path, name: str) -> None:
+        self.run_dir = run_dir
+        self.name = name
+        self.path = run_dir / name
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The content of `stage.json`; None where the stage never began."""
+        path = self.path / "stage.json"
+        return read_json(path) if path.is_file() else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage has run to its end."""
+        manifest = self.manifest
+        return manifest is not None and manifest["status"] == "complete"
+
+    @property
+    def digest(self) -> str:
+        """A digest of all outputs of a complete stage; what a stage downstream pins."""
+        manifest = self.manifest
+        if manifest is None or manifest["status"] != "complete":
+            raise ArtifactError(f"{self.path} is not complete: run `{self.name}` first.")
+        return sha256_json(manifest["outputs"])
+
+    def check(self, settings: Mapping[str, Any], upstream: Mapping[str, str]) -> None:
+        """Refuse to go on in a folder that was begun with other settings.
+
+        Args:
+            settings: The settings that change the result.
+            upstream: Key of each stage upstream.
+
+        Raises:
+            ArtifactError: If the key differs; names the first setting that does.
+        """
+        manifest = self.manifest
+        if manifest is None:
+            return
+        key = stage_key(self.name, settings, upstream)
+        if manifest["key"] == key:
+            return
+        change = first_difference(manifest["settings"], settings)
+        what = f": {change}" if change else ": a stage upstream changed"
+        raise ArtifactError(
+            f"{self.path} was made with other settings{what} "
+            f"(key {manifest['key'][:12]}, now {key[:12]}). Give another --run_dir to keep both, "
+            f"or --redo {redo_name(self.name)} to replace it and what follows from it."
+        )
+
+    def begin(
+        self, settings: Mapping[str, Any], upstream: Mapping[str, str], inputs: Mapping[str, str]
+    ) -> None:
+        """Record that the stage runs; keeps `started` and the W&B id of an interrupted run."""
+        previous = self.manifest or {}
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.path / "stage.json",
+            {
+                "stage": self.name,
+                "key": stage_key(self.name, settings, upstream),
+                "status": "running",
+                "upstream": dict(upstream),
+                "inputs": dict(inputs),
+                "settings": dict(settings),
+                "seconds": previous.get("seconds", 0.0),
+                "wandb_id": previous.get("wandb_id") or os.urandom(4).hex(),
+                "versions": _versions(),
+                "outputs": {},
+            },
+        )
+
+    def finish(self, outputs: Iterable[Path], seconds: float) -> None:
+        """Record the digests of the outputs and turn the stage complete, last of all.
+
+        `seconds` adds to what interrupted runs of the stage took.
+        """
+        manifest = self.manifest
+        if manifest is None:
+            raise ArtifactError(f"{self.path} was removed while its stage ran.")
+        manifest["outputs"] = {
+            path.relative_to(self.path).as_posix(): sha256_file(path) for path in sorted(outputs)
+        }
+        manifest["seconds"] = round(manifest["seconds"] + seconds, 2)
+        manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        manifest["status"] = "complete"
+        write_json(self.path / "stage.json", manifest)
+
+    def verify(self) -> None:
+        """Check that the outputs are the files that the stage wrote.
+
+        Raises:
+            ArtifactError: If the stage is not complete, or an output is gone or was changed.
+        """
+        manifest = self.manifest
+        if manifest is None or manifest["status"] != "complete":
+            raise ArtifactError(f"{self.path} is not complete: run `{self.name}` first.")
+        for name, digest in manifest["outputs"].items():
+            path = self.path / name
+            if not path.is_file():
+                what = "is gone"
+            elif sha256_file(path) != digest:
+                what = "was changed after the stage wrote it"
+            else:
+                continue
+            raise ArtifactError(
+                f"{path} {what}: restore it, or --redo {redo_name(self.name)} to make it and "
+                "what follows from it again."
+            )
+
+    def check_inputs(self) -> None:
+        """Check that the stages upstream still have the outputs that this one was made from.
+
+        Raises:
+            ArtifactError: If a stage upstream was made again with another result.
+        """
+        for name, digest in (self.manifest or {}).get("inputs", {}).items():
+            if StageFolder(self.run_dir, name).digest != digest:
+                raise ArtifactError(
+                    f"{self.path} was made from another result of `{name}`. Give another "
+                    f"--run_dir to keep both, or --redo {redo_name(self.name)} to replace it."
+                )
+
+
+def redo_name(name: str) -> str:
+    """The name of the chain's stage that owns a folder: `multitask` for `multitask/main/seed0`."""
+    return "multitask" if name.startswith("multitask/") else name
+
+
+def stage_key(name: str, settings: Mapping[str, Any], upstream: Mapping[str, str]) -> str:
+    """Digest what a stage is made from."""
+    return sha256_json({"stage": name, "settings": settings, "upstream": upstream})
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """Say in words the first setting in which two nested settings differ; None if they do not."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            inner = f"{path}.{name}" if path else name
+            if (found := first_difference(old.get(name), new.get(name), inner)) is not None:
+                return found
+        return None
+    return None if old == new else f"{path} was {old!r}, is {new!r}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""Codes in, auxiliary labels out; plain arrays."""

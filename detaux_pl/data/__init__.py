@@ -1,0 +1,1 @@
+"""Images and their factors, turned into batches."""

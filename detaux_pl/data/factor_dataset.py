@@ -1,0 +1,146 @@
+"""What a data set is: images, sample ids, integer factors and splits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detaux_pl.artifacts.codes import SPLITS, FactorInfo
+from detaux_pl.artifacts.errors import UserError
+
+
+class FactorDataset(ABC):
+    """Images with integer factors, one of which is the principal one.
+
+    A class label is a factor too. A subclass names its factors and its image shape without any
+    reading, fills `ids`, `splits` and `factors` in `setup`, and gives pixels by row: either all
+    at once as `pixels` or, where they do not fit in memory, by overriding `images`.
+
+    Args:
+        principal: Name of the factor whose labels the user has; the others serve only the
+            evaluation.
+
+    Raises:
+        ValueError: If no factor has that name.
+    """
+
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    """Channels, height and width."""
+
+    ids: NDArray[np.int64] | NDArray[np.str_]
+    """Unique sample ids, shape (N,), ascending."""
+    splits: NDArray[np.int8]
+    """Index into `SPLITS` of each sample, shape (N,)."""
+    factors: NDArray[np.int64]
+    """Value of each factor, shape (N, F)."""
+    pixels: Tensor | None = None
+    """All images as uint8, shape (N, C, H, W), where they are in memory."""
+
+    def __init__(self, principal: str) -> None:
+        if principal not in self.factor_names:
+            raise ValueError(
+                f"the principal factor {principal!r} does not exist in {type(self).__name__}: "
+                f"choose one of {', '.join(self.factor_names)}."
+            )
+        self.principal = principal
+
+    def prepare(self) -> None:
+        """Do once per machine what all processes share: fill caches, check files."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Fill `ids`, `splits`, `factors` and, if they fit, `pixels`; may be called again."""
+
+    def images(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, uint8, shape (n, C, H, W), on the CPU.
+
+        Args:
+            rows: Row numbers, int64, shape (n,).
+        """
+        if self.pixels is None:
+            raise NotImplementedError(f"{type(self).__name__} keeps no pixels in memory.")
+        return self.pixels[rows]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def info(self) -> FactorInfo:
+        """Names and sizes of the factors."""
+        return FactorInfo(self.factor_names, self.factor_sizes, self.principal)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Values of the principal factor, shape (N,)."""
+        return self.factor(self.principal)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of values of the principal factor."""
+        return self.factor_sizes[self.factor_names.index(self.principal)]
+
+    def factor(self, name: str) -> NDArray[np.int64]:
+        """Return the values of one factor, shape (N,)."""
+        return self.factors[:, self.factor_names.index(name)]
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return the rows of one split, ascending."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def check(self) -> None:
+        """Check that the data can be trained on.
+
+        Raises:
+            UserError: If the train split is empty or its principal labels are all alike.
+        """
+        present = np.unique(self.labels[self.rows("train")])
+        if present.size < 2:
+            what = f"one class only ({present[0]})" if present.size else "no image"
+            raise UserError(
+                f"the train split of {type(self).__name__} has {what} of {self.principal!r}: "
+                "at least 2 classes are needed."
+            )
+
+
+def existing_file(path: Path, hint: str) -> Path:
+    """Return `path` if it is a file.
+
+    Raises:
+        UserError: If it is not; `hint` says what to do.
+    """
+    if not path.is_file():
+        raise UserError(f"the data file {path} does not exist: {hint}")
+    return path
+
+
+def to_uint8(images: NDArray[np.floating], name: str) -> NDArray[np.uint8]:
+    """Turn images in [0, 1] into uint8, rounded to the nearest level.
+
+    Args:
+        images: Floating-point images of any shape.
+        name: What they are, for the message.
+
+    Raises:
+        UserError: If a pixel is NaN, infinite or outside [0, 1].
+    """
+    if not np.isfinite(images).all():
+        bad = int(np.argmax(~np.isfinite(images).reshape(len(images), -1).all(axis=1)))
+        raise UserError(f"{name} holds NaN or infinite pixels (first in image {bad}): mend them.")
+    if images.min(initial=0.0) < 0.0 or images.max(initial=0.0) > 1.0:
+        raise UserError(
+            f"{name} has pixels from {images.min():g} to {images.max():g}: scale them to [0, 1] "
+            "or give uint8."
+        )
+    return np.rint(images * 255.0).astype(np.uint8)
+
+
+def as_rows(rows: NDArray[np.int64]) -> Tensor:
+    """Return row numbers as a tensor."""
+    return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))

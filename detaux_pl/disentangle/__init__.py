@@ -1,0 +1,1 @@
+"""LightningModules that split a representation into subspaces."""

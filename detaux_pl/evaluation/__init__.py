@@ -1,0 +1,1 @@
+"""Metrics applied to artifacts: significance, figures, the report."""

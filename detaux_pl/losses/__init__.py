@@ -1,0 +1,1 @@
+"""Losses and schedules: tensors in, scalars out."""

@@ -1,0 +1,1 @@
+"""Plain modules: encoders, decoders, backbones, heads."""

@@ -1,0 +1,1 @@
+"""LightningModules that learn the principal and the auxiliary tasks."""
