@@ -1,1 +1,22 @@
-"""Disentangled representations that discover auxiliary tasks."""
+"""Disentangled representations that discover auxiliary tasks.
+
+`detaux_pl.load(run_dir)` opens what `detaux fit` wrote.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detaux_pl.evaluation.run import Run, load
+
+__all__ = ["Run", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: the command line's help must not wait for torch.
+    if name in __all__:
+        from detaux_pl.evaluation import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

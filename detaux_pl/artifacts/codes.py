@@ -65,7 +65,8 @@ class Codes:
         A single shard stays memory-mapped until it is put in order.
 
         Raises:
-            ArtifactError: If there is no shard, a shard lacks an array, or an id occurs twice.
+            ArtifactError: If there is no shard, a shard lacks an array or holds a damaged one, an
+                id occurs twice, or samples are missing.
         """
         shards = sorted(folder.glob("rank*"))
         if not shards:
@@ -76,7 +77,12 @@ class Codes:
                 path = shard / f"{name}.npy"
                 if not path.is_file():
                     raise ArtifactError(f"{path} is missing: predict the codes again.")
-                parts[name].append(np.load(path, mmap_mode="r", allow_pickle=False))
+                try:
+                    parts[name].append(np.load(path, mmap_mode="r", allow_pickle=False))
+                except (OSError, ValueError, EOFError) as error:
+                    raise ArtifactError(
+                        f"{path} cannot be read ({error}): predict the codes again."
+                    ) from None
         joined = {name: _concatenate(arrays) for name, arrays in parts.items()}
         ids = joined["ids"]
         order = np.argsort(ids, kind="stable")
@@ -94,10 +100,12 @@ class Codes:
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
         )
-        if len(ids) != meta["n_samples"]:
-            raise ArtifactError(
-                f"{folder} holds {len(ids)} of {meta['n_samples']} samples: predict them again."
-            )
+        for name, array in joined.items():
+            if len(array) != meta["n_samples"]:
+                raise ArtifactError(
+                    f"{folder} holds the {name} of {len(array)} of {meta['n_samples']} samples: "
+                    "predict the codes again."
+                )
         return Codes(
             values=joined["codes"][order],  # type: ignore[arg-type]
             ids=ids,  # type: ignore[arg-type]
@@ -127,6 +135,9 @@ class CodesShard:
     def __init__(self, folder: Path, rank: int, n: int, shape: tuple[int, ...]) -> None:
         self.folder = folder / f"rank{rank}"
         self.folder.mkdir(parents=True, exist_ok=True)
+        # The ids of an earlier shard would vouch for codes that are not written yet.
+        for name in _ARRAYS:
+            (self.folder / f"{name}.npy").unlink(missing_ok=True)
         self._codes = np.lib.format.open_memmap(
             self.folder / "codes.npy", mode="w+", dtype=np.float32, shape=(n, *shape)
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,12 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, replacing, write_json
+
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What reading a damaged `.npz` can raise."""
 
 IGNORED = -1
 """Label of a sample that the auxiliary loss leaves out."""
@@ -105,11 +113,12 @@ class AuxiliaryLabels:
             raise ArtifactError(f"{path} is missing: run `detaux cluster` first.")
         meta = read_json(folder / "labels.json")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # numpy leaves a file that it opened itself open where it is damaged.
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                 return AuxiliaryLabels(
                     **{name: arrays[name] for name in arrays.files},
                     n_classes=meta.pop("n_classes"),
                     meta=meta,
                 )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise ArtifactError(f"{path} cannot be read ({error}): cluster again.") from None

@@ -25,7 +25,8 @@ def run_lock(run_dir: Path) -> Iterator[int | None]:
         ArtifactError: If another process works in the folder.
     """
     held = str(run_dir.resolve())
-    if os.environ.get(_HELD) == held:
+    outer = os.environ.get(_HELD)
+    if outer == held:
         yield None
         return
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -45,4 +46,7 @@ def run_lock(run_dir: Path) -> Iterator[int | None]:
         try:
             yield handle.fileno()
         finally:
-            del os.environ[_HELD]
+            if outer is None:
+                del os.environ[_HELD]
+            else:
+                os.environ[_HELD] = outer

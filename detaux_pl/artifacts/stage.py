@@ -14,6 +14,8 @@ from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, sha256_file, sha256_json, write_json
 
 _VERSIONS = ("detaux_pl", "torch", "torchvision", "lightning", "hdbscan", "scikit-learn", "numpy")
+_ABSENT = "absent"
+"""Stands in messages for a setting that is not there; null would be taken for its value."""
 
 
 class StageFolder:
@@ -166,7 +168,8 @@ def first_difference(old: Any, new: Any, path: str = "") -> str | None:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             inner = f"{path}.{name}" if path else name
-            if (found := first_difference(old.get(name), new.get(name), inner)) is not None:
+            before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
+            if (found := first_difference(before, now, inner)) is not None:
                 return found
         return None
     return None if old == new else f"{path} was {old!r}, is {new!r}"

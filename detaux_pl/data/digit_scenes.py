@@ -144,7 +144,8 @@ def _textures(
     turn = classes[:, None] / 10 + np.array([0.0, 2 / 3, 1 / 3])
     colour = np.clip(np.abs((turn % 1.0) * 6 - 3) - 1, 0, 1) * brightness[:, None]
     scenes = colour[:, :, None, None] * (0.7 + 0.3 * wave)[:, None]
-    return scenes.astype(np.float32)
+    single: NDArray[np.float32] = scenes.astype(np.float32)
+    return single
 
 
 def _paste(

@@ -51,7 +51,7 @@ class FactorDataset(ABC):
             )
         self.principal = principal
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  a hook: most data sets have nothing to prepare
         """Do once per machine what all processes share: fill caches, check files."""
 
     @abstractmethod
@@ -120,25 +120,32 @@ def existing_file(path: Path, hint: str) -> Path:
     return path
 
 
-def to_uint8(images: NDArray[np.floating], name: str) -> NDArray[np.uint8]:
+def to_uint8(
+    images: NDArray[np.floating], ids: NDArray[np.generic], name: str
+) -> NDArray[np.uint8]:
     """Turn images in [0, 1] into uint8, rounded to the nearest level.
 
     Args:
-        images: Floating-point images of any shape.
+        images: Floating-point images, shape (n, ...).
+        ids: Id of each image, shape (n,), for the message.
         name: What they are, for the message.
 
     Raises:
         UserError: If a pixel is NaN, infinite or outside [0, 1].
     """
-    if not np.isfinite(images).all():
-        bad = int(np.argmax(~np.isfinite(images).reshape(len(images), -1).all(axis=1)))
-        raise UserError(f"{name} holds NaN or infinite pixels (first in image {bad}): mend them.")
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
+        raise UserError(
+            f"{name} holds NaN or infinite pixels (first in image {ids[finite.argmin()]}): "
+            "mend or remove them."
+        )
     if images.min(initial=0.0) < 0.0 or images.max(initial=0.0) > 1.0:
         raise UserError(
             f"{name} has pixels from {images.min():g} to {images.max():g}: scale them to [0, 1] "
             "or give uint8."
         )
-    return np.rint(images * 255.0).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(images * 255.0).astype(np.uint8)
+    return levels
 
 
 def as_rows(rows: NDArray[np.int64]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ _FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
 _SECOND = 0x94D049BB133111EB - (1 << 64)
 
 
+@dataclass(frozen=True)
 class SaltPepper:
     """Replace some pixels of a batch by white or black ones.
 
@@ -35,19 +37,14 @@ class SaltPepper:
         Skenderi et al., Detaux, section 5 ("15 % of pixels").
     """
 
-    def __init__(
-        self,
-        amount: float = 0.15,
-        mode: Literal["pixel", "elementwise_16", "gaussian_71"] = "pixel",
-        redraw: bool = False,
-        seed: int = 0,
-    ) -> None:
-        if not 0.0 <= amount <= 1.0:
-            raise ValueError(f"amount is {amount}: the share of replaced pixels is in [0, 1].")
-        self.amount = amount
-        self.mode = mode
-        self.redraw = redraw
-        self.seed = seed
+    amount: float = 0.15
+    mode: Literal["pixel", "elementwise_16", "gaussian_71"] = "pixel"
+    redraw: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.amount <= 1.0:
+            raise ValueError(f"amount is {self.amount}: the share of replaced pixels is in [0, 1].")
 
     def __call__(self, images: Tensor, rows: Tensor, epoch: int = 0) -> Tensor:
         """Return a noisy copy of a batch.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from detaux_pl.artifacts.errors import UserError
+
 
 def draw_pairs(
     labels: NDArray[np.int64], p_different: float, rng: np.random.Generator
@@ -23,12 +25,17 @@ def draw_pairs(
 
     Returns:
         Two vectors of positions in `labels`, shape (n,) each: first and second of each pair.
+
+    Raises:
+        UserError: If all samples are of one class.
     """
     n = len(labels)
     by_class = np.argsort(labels, kind="stable")
     rank = np.empty(n, dtype=np.int64)
     rank[by_class] = np.arange(n)
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise UserError(f"pairs need at least 2 classes: all {n} images of the split are of one.")
     starts = np.cumsum(counts) - counts
 
     first = rng.permutation(n)

@@ -1,0 +1,48 @@
+# Everything a developer runs; `make help` lists it. CI runs the same targets.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: help install demo test test-slow lint format bench robustness coverage clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
+
+install: $(STAMP)  ## Make .venv and install the package with what its tests need
+
+demo: $(STAMP)  ## Run the quickstart: labelled images to a better classifier, with a report
+	$(BIN)/detaux fit --config configs/quickstart.yaml
+
+test: $(STAMP)  ## Fast tests with line coverage (minutes)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test-slow: $(STAMP)  ## Tests that take longer: the notebook, kill and resume, two ranks
+	$(BIN)/python -m pytest -m slow --timeout=1200
+
+lint: $(STAMP)  ## Style, types and the order of the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Put the code in its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Measure speed, each as a ratio in one run
+	$(BIN)/python -m tests.benchmarks
+
+robustness: $(STAMP)  ## Discovery over 10 seeds, the table in docs/results.md (about 20 minutes)
+	$(BIN)/python -m tests.robustness
+
+clean:  ## Remove the environment, caches and runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* runs

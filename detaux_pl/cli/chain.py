@@ -1,0 +1,444 @@
+"""`detaux fit`: a thin planner over the stages, each a process of its own."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import yaml
+from jsonargparse import ActionParser
+from rich.console import Console
+
+from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.parser import ShortParser, closest, config_parser
+from detaux_pl.cli.stage import cluster_settings, codes_settings, trainable_settings
+from detaux_pl.cli.trainable import (
+    Tracking,
+    arm_name,
+    resolve,
+    stage_folder,
+    stage_parser,
+)
+from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.noise import SaltPepper
+
+Runner = Callable[[Sequence[Sequence[str]], int | None], int]
+"""Runs several commands in one process; gets the descriptor of the lock; returns an exit code."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage folder and the command that fills it.
+
+    Args:
+        name: Path of the stage inside the run folder.
+        command: Words of the command; the config follows.
+        config: Resolved configuration of the stage.
+        settings: What of it changes the result.
+        upstream: Names of the stages whose outputs it reads.
+        alone: Whether it needs a process of its own, as several devices do.
+        derived: Whether it is made again, and not refused, when what it shows has changed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    upstream: tuple[str, ...]
+    alone: bool = False
+    derived: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of the chain: what a stage is called, and the jobs it makes of the chain's config."""
+
+    name: str
+    jobs: Callable[[Chain], list[Job]]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The resolved configuration of all stages."""
+
+    config: dict[str, Any]
+    arms: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.config["run_dir"])
+
+
+def _disentangle(chain: Chain) -> list[Job]:
+    config = chain.config["disentangle"]
+    return [
+        Job(
+            "disentangle", ("disentangle", "fit"), config, trainable_settings(config), (),
+            alone=_n_devices(config["trainer"]) > 1,
+        )
+    ]  # fmt: skip
+
+
+def _codes(chain: Chain) -> list[Job]:
+    config = chain.config["disentangle"]
+    return [
+        Job(
+            "disentangle/codes", ("disentangle", "predict"), config, codes_settings(config),
+            ("disentangle",), alone=_n_devices(config["trainer"]) > 1,
+        )
+    ]  # fmt: skip
+
+
+def _cluster(chain: Chain) -> list[Job]:
+    config = chain.config["cluster"]
+    upstream = ("disentangle/codes",)
+    return [Job("cluster", ("cluster",), config, cluster_settings(config), upstream, alone=True)]
+
+
+def _multitask(chain: Chain) -> list[Job]:
+    return [
+        Job(
+            stage_folder("multitask", config), ("multitask", "fit"), config,
+            trainable_settings(config), ("cluster",),
+            alone=_n_devices(config["trainer"]) > 1,
+        )
+        for seeds in zip(*chain.arms.values(), strict=True)
+        for config in seeds
+    ]  # fmt: skip
+
+
+def _report(chain: Chain) -> list[Job]:
+    upstream = tuple(job.name for stage in STAGES[:-1] for job in stage.jobs(chain))
+    config = {"run_dir": chain.config["run_dir"]}
+    return [Job("report", ("report",), config, {}, upstream, alone=True, derived=True)]
+
+
+STAGES = (
+    Stage("disentangle", _disentangle),
+    Stage("disentangle/codes", _codes),
+    Stage("cluster", _cluster),
+    Stage("multitask", _multitask),
+    Stage("report", _report),
+)
+
+
+def chain_parser() -> ShortParser:
+    """Return the parser of the whole chain."""
+    parser = config_parser(ShortParser, prog="detaux fit")
+    parser.add_argument("--run_dir", type=str, default="runs/detaux", help="Folder of the run.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of all stages.")
+    parser.add_argument("--seeds", type=int, default=5, help="How often each arm is trained.")
+    parser.add_argument(
+        "--redo", type=str, default=None,
+        help="Stage to begin anew, with all that follow from it.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--until", type=str, default=None, help="Stage to stop after, such as cluster."
+    )
+    parser.add_subclass_arguments(
+        FactorDataset, "dataset", required=True, help="Images and factors, for all stages."
+    )
+    parser.add_argument(
+        "--noise", type=SaltPepper | None, default=None, help="Corruption of all images."
+    )
+    parser.add_argument(
+        "--disentangle", action=ActionParser(stage_parser("disentangle")), help="Stage 1."
+    )
+    parser.add_argument("--cluster", action=ActionParser(cluster_parser()), help="Stage 2.")
+    parser.add_argument(
+        "--multitask", action=ActionParser(stage_parser("multitask")), help="Stage 3: the main arm."
+    )
+    parser.add_argument(
+        "--baselines", type=list[str | dict[str, Any]], default=["SingleTask"],
+        help="Other models, trained like the main one; what they do not say is as in it.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--controls", type=list[str], default=["shuffled"],
+        help="Other auxiliary labels for the main model: shuffled, or a factor's name.",
+    )  # fmt: skip
+    parser.add_class_arguments(Tracking, "tracking")
+    for stage in ("disentangle", "multitask"):
+        parser.link_arguments("dataset", f"{stage}.data.init_args.dataset")
+        parser.link_arguments("noise", f"{stage}.data.init_args.noise")
+        parser.link_arguments("seed", f"{stage}.seed_everything")
+        parser.link_arguments("run_dir", f"{stage}.run_dir")
+        for name in ("wandb", "project", "entity"):
+            parser.link_arguments(f"tracking.{name}", f"{stage}.tracking.{name}")
+    parser.link_arguments("run_dir", "cluster.run_dir")
+    return parser
+
+
+def parse(args: Sequence[str]) -> Chain:
+    """Parse the chain's arguments and resolve the configuration of every arm and seed.
+
+    Raises:
+        UserError: If a setting is unknown or does not fit.
+    """
+    parser = chain_parser()
+    config = resolve(parser, parser.parse_args(list(args)))  # type: ignore[arg-type]
+    if config["seeds"] < 1:
+        raise UserError(f"seeds is {config['seeds']}: each arm is trained at least once.")
+    for stage in ("disentangle", "multitask"):
+        data = config[stage]["data"]["init_args"]
+        data["seed"] = config["seed"]
+    return Chain(config, dict(_arms(config)))
+
+
+def fit(args: list[str], runner: Runner | None = None) -> int:
+    """Run `detaux fit`: every stage that is not done yet.
+
+    Args:
+        args: Arguments of the command.
+        runner: Runs the commands of the stages; by default each group in a process.
+
+    Returns:
+        The exit code: that of the stage that failed, or 0.
+
+    Raises:
+        UserError: If the settings do not fit, or the run folder was made with others.
+    """
+    if any(name in os.environ for name in ("LOCAL_RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID")):
+        raise UserError(
+            "`detaux fit` starts the processes of a stage itself: under torchrun or SLURM launch "
+            "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
+        )
+    chain = parse(args)
+    console = Console(stderr=True, highlight=False)
+    with run_lock(chain.run_dir) as lock:
+        jobs = {stage.name: stage.jobs(chain) for stage in STAGES}
+        _named(chain, "until", jobs)
+        _forget(chain, jobs)
+        _check(chain, [job for group in jobs.values() for job in group])
+        write_text(chain.run_dir / "config.yaml", yaml.safe_dump(chain.config, sort_keys=False))
+        code = _run(chain, jobs, runner or _Processes(), lock, console)
+    if code == 0 and chain.config["until"] in (None, STAGES[-1].name):
+        _show(chain, console)
+    return code
+
+
+def _run(
+    chain: Chain,
+    stages: Mapping[str, list[Job]],
+    runner: Runner,
+    lock: int | None,
+    console: Console,
+) -> int:
+    console.print(f"[bold]detaux[/] {chain.run_dir}")
+    for number, (name, jobs) in enumerate(stages.items(), start=1):
+        label = f"[dim]{number}/{len(stages)}[/] {name:<18}"
+        pending = [job for job in jobs if not _is_done(chain, job)]
+        if not pending:
+            console.print(f"{label} [green]complete[/], skipped")
+        else:
+            code = _run_stage(chain, pending, runner, lock, console, label)
+            if code:
+                return code
+        if name == chain.config["until"]:
+            break
+    return 0
+
+
+def _run_stage(
+    chain: Chain, pending: list[Job], runner: Runner, lock: int | None, console: Console, label: str
+) -> int:
+    started = time.monotonic()
+    what = f" {len(pending)} trainings" if len(pending) > 1 else ""
+    console.print(f"{label} running{what}")
+    code = 0
+    for group in _groups(pending):
+        code = max(code, runner([_command(chain, job) for job in group], lock))
+        if code > 1:
+            return code
+    left = [job.name for job in pending if not StageFolder(chain.run_dir, job.name).complete]
+    if left:
+        console.print(f"{label} [red]failed[/]: {', '.join(left)}")
+        return max(code, 1)
+    console.print(f"{label} [green]done[/] in {time.monotonic() - started:.0f} s")
+    return code
+
+
+def _is_done(chain: Chain, job: Job) -> bool:
+    """Whether a job is complete and still made from what is there; refuses what is neither."""
+    folder = StageFolder(chain.run_dir, job.name)
+    if not folder.complete:
+        return False
+    try:
+        folder.verify()
+        folder.check_inputs()
+    except ArtifactError:
+        if not job.derived:
+            raise
+        shutil.rmtree(folder.path)
+        return False
+    return True
+
+
+def _check(chain: Chain, jobs: list[Job]) -> None:
+    """Refuse, before anything runs, what was made with other settings."""
+    keys: dict[str, str] = {}
+    for job in jobs:
+        upstream = {name: keys[name] for name in job.upstream}
+        keys[job.name] = stage_key(job.name, job.settings, upstream)
+        folder = StageFolder(chain.run_dir, job.name)
+        try:
+            folder.check(job.settings, upstream)
+        except ArtifactError:
+            if not job.derived:
+                raise
+            shutil.rmtree(folder.path)
+
+
+def _forget(chain: Chain, jobs: Mapping[str, list[Job]]) -> None:
+    """Remove the stage named by `redo` and all that follow from it."""
+    redo = _named(chain, "redo", jobs)
+    if redo is not None:
+        names = list(jobs)
+        for name in names[names.index(redo) :]:
+            shutil.rmtree(chain.run_dir / name, ignore_errors=True)
+
+
+def _named(chain: Chain, option: str, jobs: Mapping[str, list[Job]]) -> str | None:
+    """Return the stage that an option names; refuses what is none."""
+    name: str | None = chain.config[option]
+    if name is not None and name not in jobs:
+        raise UserError(f"--{option} is {name!r}: {closest(name, list(jobs))}")
+    return name
+
+
+def _groups(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Put jobs together that can share a process and so its imports."""
+    shared = [job for job in jobs if not job.alone]
+    if shared:
+        yield shared
+    for job in jobs:
+        if job.alone:
+            yield [job]
+
+
+def _command(chain: Chain, job: Job) -> list[str]:
+    path = chain.run_dir / job.name / "config.yaml"
+    write_text(path, yaml.safe_dump(job.config, sort_keys=False))
+    return [*job.command, "--config", str(path)]
+
+
+class _Processes:
+    """Run commands in a child process, and pass the signals of this one on to it."""
+
+    def __call__(self, commands: Sequence[Sequence[str]], lock: int | None) -> int:
+        words = list(commands[0]) if len(commands) == 1 else ["_batch", json.dumps(list(commands))]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "detaux_pl", *words],
+            env={**os.environ, "DETAUX_STAGE": "1"},
+            pass_fds=() if lock is None else (lock,),
+            # Ctrl-C reaches this process alone, which passes it on once.
+            start_new_session=True,
+        )
+        received: list[int] = []
+
+        def forward(number: int, frame: object) -> None:
+            received.append(number)
+            child.send_signal(number)
+
+        before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = child.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if received:
+            return 128 + received[-1]
+        return 1 if code < 0 else code
+
+
+def _arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Give the configs of each arm, one per seed; the main arm comes first."""
+    main = config["multitask"]
+    names = [main["arm"] or arm_name(main["model"]["class_path"])]
+    yield names[0], _per_seed(main, names[0], config["seeds"])
+    for baseline in config["baselines"]:
+        arm = _resolve_arm({**main, "model": _inherit(baseline, main["model"]), "arm": None})
+        names.append(arm_name(arm["model"]["class_path"]))
+        yield names[-1], _per_seed(arm, names[-1], config["seeds"])
+    for control in config["controls"]:
+        data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
+        names.append(control)
+        yield control, _per_seed({**main, "data": data}, control, config["seeds"])
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"two arms are named {twice.pop()!r}: give each baseline and control once.")
+
+
+def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]]:
+    configs = []
+    for k in range(seeds):
+        seed = arm["seed_everything"] + k
+        data = {**arm["data"], "init_args": {**arm["data"]["init_args"], "seed": seed}}
+        configs.append({**arm, "seed_everything": seed, "data": data, "arm": name})
+    return configs
+
+
+def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
+    """Give a baseline the main model's settings that it has too and does not say itself."""
+    given = {"class_path": baseline} if isinstance(baseline, str) else dict(baseline)
+    from detaux_pl.multitask.base import MultitaskModel
+
+    classes = {cls.__name__: cls for cls in _subclasses(MultitaskModel)}
+    name = str(given.get("class_path", ""))
+    cls = classes.get(name) or (locate(name) if "." in name else None)
+    if cls is None:
+        raise UserError(f"the baseline {name!r} does not exist: {closest(name, sorted(classes))}")
+    known = inspect.signature(cls).parameters
+    shared = {key: value for key, value in main["init_args"].items() if key in known}
+    return {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for child in cls.__subclasses__():
+        if not inspect.isabstract(child):
+            yield child
+        yield from _subclasses(child)
+
+
+def _resolve_arm(arm: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults of an arm and check it, as if it had been given by itself."""
+    parser = stage_parser("multitask")
+    return resolve(parser, parser.parse_object(arm))
+
+
+def _show(chain: Chain, console: Console) -> None:
+    from detaux_pl.evaluation.report import arms_table
+
+    folder = chain.run_dir / "report"
+    Console().print(arms_table(read_json(folder / "report.json")))
+    console.print(f"report: [link]{folder / 'report.html'}[/]")
+
+
+def _n_devices(trainer: dict[str, Any]) -> int:
+    """How many processes a trainer's configuration starts, here and on other machines."""
+    devices = trainer["devices"]
+    if isinstance(devices, list):
+        count = len(devices)
+    elif devices in ("auto", -1, "-1"):
+        import torch
+
+        on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
+        count = 1 if on_cpu else torch.cuda.device_count()
+    else:
+        count = len(str(devices).split(",")) if "," in str(devices) else int(devices)
+    return count * int(trainer["num_nodes"])

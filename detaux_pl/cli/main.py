@@ -1,0 +1,136 @@
+"""`detaux`: which command runs, and what its exit code means. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from detaux_pl.artifacts.errors import UserError
+
+OK, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+HELP = """\
+usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
+
+From images labelled for one task to a better classifier: learn a representation split into
+subspaces, discover an auxiliary task in one of them, train on both tasks, report.
+
+The whole chain:
+  fit                                     disentangle, cluster, train all arms, report
+
+A stage by itself (on several machines, or with other settings):
+  disentangle {fit,validate,test,predict} learn the subspaces; predict writes the codes
+  cluster                                 codes -> auxiliary labels
+  multitask {fit,validate,test}           train one arm with one seed
+  report                                  tables and pictures of a run folder
+
+Examples:
+  detaux fit --config configs/quickstart.yaml
+  detaux fit --config configs/quickstart.yaml --run_dir runs/eight --seeds 8
+  detaux fit --config configs/quickstart.yaml --redo cluster
+  detaux fit --config configs/quickstart.yaml --print_config
+  detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
+
+  detaux COMMAND --help                   what a command takes
+  detaux --version
+
+Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
+130 interrupted (run the same command again to go on).
+"""
+
+COMMANDS = ("fit", "disentangle", "cluster", "multitask", "report")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 1 a stage crashed, 2 user error, 130 interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return OK if args else USER_ERROR
+    if args[0] == "--version":
+        print(f"detaux {version('detaux_pl')}")
+        return OK
+    try:
+        return _dispatch(args[0], args[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def entry_point() -> None:
+    """Run the command of this process and exit with its code."""
+    if os.environ.get("DETAUX_STAGE"):
+        _end_with_parent()
+    sys.exit(main())
+
+
+def _dispatch(command: str, args: list[str]) -> int:
+    if command == "_batch":
+        return _batch([list(words) for words in json.loads(args[0])])
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}.")
+    if command == "fit":
+        from detaux_pl.cli import chain
+
+        return chain.fit(args)
+    if command == "cluster":
+        from detaux_pl.cli import cluster
+
+        return cluster.run(args)
+    if command == "report":
+        from detaux_pl.cli import report
+
+        return report.run(args)
+    from detaux_pl.cli import trainable
+
+    return trainable.run(command, args)
+
+
+def _batch(commands: list[list[str]]) -> int:
+    """Run several commands in this process, which spares each the imports of the first.
+
+    A command that crashes leaves the others to run; an interrupt or a user error ends all.
+    """
+    worst = OK
+    for words in commands:
+        try:
+            code = main(words)
+        except Exception:
+            logging.getLogger(__name__).exception("%s failed", " ".join(words))
+            code = CRASH
+        if code not in (OK, CRASH):
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _end_with_parent() -> None:
+    """End this process soon after the one that started it, however that ended.
+
+    Without it a stage whose planner was killed would go on writing to the run folder.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

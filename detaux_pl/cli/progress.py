@@ -1,0 +1,89 @@
+"""A progress bar that names the stage and spans its whole training."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class StageProgress(ProgressBar):
+    """One bar for all epochs of a stage; silent where there is no terminal.
+
+    Args:
+        stage: Name to show.
+    """
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+        self._enabled = sys.stderr.isatty()
+        self._progress: Progress | None = None
+
+    def disable(self) -> None:
+        """Show nothing, as Lightning asks of all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar if there is a terminal to show it on."""
+        self._enabled = sys.stderr.isatty()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a bar of one step per epoch."""
+        self._start("train", trainer.max_epochs or None, done=trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Advance, and show the latest validation value."""
+        if self._progress is None:
+            return
+        metrics = trainer.callback_metrics
+        shown = "val/accuracy/principal" if "val/accuracy/principal" in metrics else "val/loss"
+        note = f"{shown} {metrics[shown]:.3f}" if shown in metrics else ""
+        self._progress.update(self._task, completed=trainer.current_epoch + 1, note=note)
+
+    def on_train_end(self, *args: Any) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a bar of one step per batch."""
+        self._start("predict", int(sum(trainer.num_predict_batches)))
+
+    def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Advance."""
+        if self._progress is not None:
+            self._progress.advance(self._task)
+
+    def on_predict_end(self, *args: Any) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def on_exception(self, *args: Any) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def _start(self, what: str, total: int | None, done: int = 0) -> None:
+        if not self._enabled:
+            return
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(
+            f"{self.stage} · {what}", total=total, completed=done, note=""
+        )
+        self._progress.start()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,42 @@
+"""The CSV record of a training that may have been interrupted."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+from detaux_pl.artifacts.files import replacing
+
+
+def next_part(folder: Path) -> str:
+    """Name the part that a new process of the stage writes, after those of killed ones."""
+    return f"part{len(list((folder / 'logs').glob('part*')))}"
+
+
+def merge_records(folder: Path) -> None:
+    """Join the parts into `metrics.csv`, in the order of the steps, and remove them.
+
+    Where a resumed process did a step again, its row counts.
+    """
+    rows: dict[tuple[int, int, frozenset[str]], dict[str, str]] = {}
+    columns: dict[str, None] = {"epoch": None, "step": None}
+    for part in sorted((folder / "logs").glob("part*"), key=lambda path: int(path.name[4:])):
+        path = part / "metrics.csv"
+        if not path.is_file():
+            continue
+        with path.open(encoding="utf-8", newline="") as handle:
+            for row in csv.DictReader(handle):
+                filled = {name: value for name, value in row.items() if value}
+                columns.update(dict.fromkeys(filled))
+                # Training and validation log rows of their own for the same step.
+                kind = frozenset(filled) - {"epoch", "step"}
+                rows[int(row["epoch"]), int(row["step"]), kind] = filled
+    with (
+        replacing(folder / "metrics.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as handle,
+    ):
+        writer = csv.DictWriter(handle, list(columns))
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows, key=lambda key: key[:2]))
+    shutil.rmtree(folder / "logs", ignore_errors=True)

@@ -1,0 +1,114 @@
+"""What every stage does around its work: settings, key, lock, manifest."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.artifacts.stage import StageFolder
+
+TRAINER_SETTINGS = (
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "precision", "gradient_clip_val",
+    "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
+    "fast_dev_run", "devices", "num_nodes", "sync_batchnorm",
+)  # fmt: skip
+"""What of the trainer changes the result. An allow-list: with a deny-list, every finished run
+would be stale at the next release of Lightning that adds an option."""
+
+_PLACES = {
+    "root", "path", "cache_dir", "num_workers", "device_resident", "eval_batch_size", "labels",
+    "download",
+}  # fmt: skip
+"""Where the data lie and how they are read: nothing that changes the result."""
+
+
+def trainable_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick from a resolved stage config what changes the result of its training."""
+    return {
+        "seed": config["seed_everything"],
+        "model": config["model"],
+        "data": _without_places(config["data"]),
+        "trainer": {name: config["trainer"][name] for name in TRAINER_SETTINGS},
+    }
+
+
+def codes_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what changes the codes beside the trained disentangler: nothing but the images."""
+    return {"data": _without_places(config["data"])}
+
+
+def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what changes the auxiliary labels."""
+    return {name: value for name, value in config.items() if name not in ("run_dir", "redo")}
+
+
+def run_stage(
+    folder: StageFolder,
+    settings: Mapping[str, Any],
+    upstream: Sequence[str],
+    work: Callable[[], Iterable[Path]],
+    redo: bool = False,
+) -> bool:
+    """Do the work of a stage unless it is done, and record it.
+
+    Args:
+        folder: Folder of the stage.
+        settings: The settings that change the result.
+        upstream: Names of the stages whose outputs are read.
+        work: Does it and returns the files that are the stage's outputs.
+        redo: Begin anew, whatever the folder holds.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        ArtifactError: If the folder is in use, was begun with other settings, holds outputs that
+            were changed, or a stage upstream is missing or has another result.
+    """
+    if not is_global_zero():
+        # The manifest is rank 0's; the other ranks only take part in the work.
+        list(work())
+        return True
+    with run_lock(folder.run_dir):
+        before = [StageFolder(folder.run_dir, name) for name in upstream]
+        if redo and folder.path.exists():
+            shutil.rmtree(folder.path)
+        for stage in before:
+            stage.verify()
+        keys = {stage.name: str((stage.manifest or {})["key"]) for stage in before}
+        folder.check(settings, keys)
+        folder.check_inputs()
+        if folder.complete:
+            folder.verify()
+            return False
+        folder.begin(settings, keys, {stage.name: stage.digest for stage in before})
+        started = time.monotonic()
+        outputs = list(work())
+        folder.finish(outputs, time.monotonic() - started)
+        return True
+
+
+def is_global_zero() -> bool:
+    """Whether this process is the first rank, as far as its environment tells."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+def import_room(room: str) -> None:
+    """Import every module of a room, so that its classes are known by their short names."""
+    package = importlib.import_module(f"detaux_pl.{room}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_places(v) for k, v in value.items() if k not in _PLACES}
+    return value

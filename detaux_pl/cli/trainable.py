@@ -1,0 +1,471 @@
+"""The stages that train: disentangle and multitask, each one LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from detaux_pl.artifacts.codes import CodesShard, write_codes_info
+from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.files import write_json, write_text
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.parser import ShortParser, config_parser, explain
+from detaux_pl.cli.progress import StageProgress
+from detaux_pl.cli.records import merge_records, next_part
+from detaux_pl.cli.stage import (
+    codes_settings,
+    import_room,
+    is_global_zero,
+    run_stage,
+    trainable_settings,
+)
+from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule, PairDataModule
+from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.multitask.base import MultitaskModel
+
+SUBCOMMANDS = {
+    "disentangle": ("fit", "validate", "test", "predict"),
+    "multitask": ("fit", "validate", "test"),
+}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where runs are recorded beside the CSV files, which are always written.
+
+    Args:
+        wandb: `disabled`, `online` or `offline`; one W&B run per stage, grouped by the run.
+        project: W&B project.
+        entity: W&B user or team; None for the default one.
+    """
+
+    wandb: Literal["disabled", "online", "offline"] = "disabled"
+    project: str = "detaux"
+    entity: str | None = None
+
+
+class StageParser(ShortParser, LightningArgumentParser):
+    """The parser that LightningCLI fills, with our errors and help."""
+
+
+class _ParserOnly(Exception):
+    """Ends the construction of a StageCLI of which only the parser is wanted."""
+
+
+class StageCLI(LightningCLI):
+    """One trainable stage of the chain.
+
+    Args:
+        stage: `disentangle` or `multitask`.
+        args: Its arguments; None to build the parser only.
+    """
+
+    def __init__(self, stage: str, args: Sequence[str] | None) -> None:
+        self.stage = stage
+        self.given = args
+        import_room("data")
+        import_room(stage)
+        disentangle = stage == "disentangle"
+        super().__init__(
+            model_class=Disentangler if disentangle else MultitaskModel,
+            datamodule_class=FactorDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                # Our samplers give each rank its share themselves.
+                "use_distributed_sampler": False,
+            },
+            parser_kwargs={"prog": f"detaux {stage}"},
+            run=False,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a stage has beside model, data and trainer, and link the three."""
+        parser.add_argument(
+            "--run_dir", type=str, default=f"runs/{self.stage}", help="Folder of the run."
+        )
+        parser.add_argument(
+            "--redo", type=str, default=None, help="Name of the stage, to begin it anew."
+        )
+        parser.add_class_arguments(Tracking, "tracking")
+        _link(parser, "image_shape", lambda data: data.image_shape)
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        if self.stage == "disentangle":
+            parser.set_defaults({"data": {"class_path": _path_of(PairDataModule)}})
+            _link(parser, "n_classes", lambda data: data.dataset.n_classes)
+        else:
+            parser.set_defaults({"data": {"class_path": _path_of(LabelledDataModule)}})
+            parser.add_argument(
+                "--arm", type=str, default=None,
+                help="Name of the arm; by default that of the model's class.",
+            )  # fmt: skip
+            _link(parser, "task_sizes", lambda data: data.task_sizes)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the stage's arguments, not those of the process, which DDP executes again."""
+        if self.given is None:
+            raise _ParserOnly
+        self.config = parser.parse_args(list(self.given))
+
+    def before_instantiate_classes(self) -> None:
+        """Fill in the labels of the run folder, and check them while errors are still legible."""
+        if self.stage != "multitask":
+            return
+        data = self.config.data.init_args
+        folder = Path(self.config.run_dir) / "cluster"
+        if "labels" in data and data.labels is None and folder.is_dir():
+            data.labels = str(folder)
+
+    def instantiate_classes(self) -> None:
+        """Build model and data; say in one line what is wrong with their arguments."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            raise explain(error) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Leave the trainer to the work that is done with it."""
+        return None  # type: ignore[return-value]
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make the empty parser, with our header and without a short option for the config."""
+        return config_parser(StageParser, **kwargs)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain values."""
+        return resolve(self.parser, self.config)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.config.run_dir)
+
+    def trainer_for(
+        self, folder: Path, name: str, callbacks: list[Any], loggers: list[Logger]
+    ) -> Trainer:
+        """Build the trainer that the configuration asks for, with our callbacks and loggers."""
+        config = dict(self.config_init["trainer"])
+        if config.get("fast_dev_run"):
+            raise UserError(
+                "trainer.fast_dev_run writes no checkpoint for the next stage: set "
+                "trainer.max_epochs 1 and trainer.limit_train_batches instead."
+            )
+        config["callbacks"] = [*(config.get("callbacks") or []), *callbacks]
+        if config.get("enable_progress_bar") is not False:
+            config["callbacks"].append(StageProgress(name))
+        config["logger"] = [*loggers, *_user_loggers(config.get("logger"))]
+        config["default_root_dir"] = str(folder)
+        try:
+            return Trainer(**config)
+        except (ValueError, TypeError, RuntimeError) as error:  # Lightning's misconfigurations
+            raise explain(error) from error
+
+
+def stage_parser(stage: str) -> LightningArgumentParser:
+    """Return the parser of a trainable stage."""
+    cli = StageCLI.__new__(StageCLI)
+    with suppress(_ParserOnly):
+        cli.__init__(stage, None)  # type: ignore[misc]
+    return cli.parser
+
+
+def resolve(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return a parsed configuration as plain values, links included."""
+    text = parser.dump(config, skip_link_targets=False, skip_none=False, skip_validation=True)
+    values: dict[str, Any] = yaml.safe_load(text)
+    values.pop("config", None)
+    return values
+
+
+def arm_name(class_path: str) -> str:
+    """Return the snake-case name of a class: `HardParameterSharing` -> hard_parameter_sharing."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", class_path.rsplit(".", 1)[-1]).lower()
+
+
+def stage_folder(stage: str, config: dict[str, Any]) -> str:
+    """Return the path of a trainable stage inside the run folder."""
+    if stage == "disentangle":
+        return stage
+    arm = config["arm"] or arm_name(config["model"]["class_path"])
+    return f"multitask/{arm}/seed{config['seed_everything']}"
+
+
+def run(stage: str, args: list[str]) -> int:
+    """Run `detaux disentangle ...` or `detaux multitask ...`."""
+    allowed = SUBCOMMANDS[stage]
+    if args and args[0] in ("-h", "--help"):
+        args = ["fit", *args]
+    if not args or args[0] not in allowed:
+        raise UserError(
+            f"`detaux {stage}` got {args[0] if args else 'nothing'!r}: "
+            f"choose one of {', '.join(allowed)}."
+        )
+    subcommand, *rest = args
+    _quiet()
+    cli = StageCLI(stage, rest)
+    torch.use_deterministic_algorithms(mode=bool(cli.config.trainer.deterministic), warn_only=True)
+    job = _Job(cli)
+    try:
+        return {"fit": job.fit, "predict": job.predict}.get(
+            subcommand, partial(job.evaluate, subcommand)
+        )()
+    finally:
+        job.close()
+
+
+class _Job:
+    """One subcommand on one stage folder."""
+
+    def __init__(self, cli: StageCLI) -> None:
+        self.cli = cli
+        self.config = cli.resolved
+        self.model: Any = cli.model
+        self.data: FactorDataModule = cli.datamodule
+        self.folder = StageFolder(cli.run_dir, stage_folder(cli.stage, self.config))
+        self.tracked = False
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder.path / "checkpoints"
+
+    def fit(self) -> int:
+        upstream = ["cluster"] if self._reads_labels else []
+        did = run_stage(
+            self.folder,
+            trainable_settings(self.config),
+            upstream,
+            self._fit,
+            redo=_wants_redo(self.config, self.folder.name),
+        )
+        return _done(did, self.folder)
+
+    def predict(self) -> int:
+        folder = StageFolder(self.cli.run_dir, "disentangle/codes")
+        did = run_stage(
+            folder,
+            codes_settings(self.config),
+            ["disentangle"],
+            partial(self._predict, folder.path),
+            redo=_wants_redo(self.config, folder.name),
+        )
+        return _done(did, folder)
+
+    def evaluate(self, subcommand: str) -> int:
+        name = "best" if self.cli.stage == "multitask" else "last"
+        checkpoint = self._checkpoint(name)
+        trainer = self._trainer(callbacks=[], loggers=[])
+        metrics = getattr(trainer, subcommand)(
+            self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
+        )[0]
+        if is_global_zero():
+            from rich.console import Console
+            from rich.table import Table
+
+            table = Table(title=f"{self.folder.name} · {subcommand}", title_justify="left")
+            table.add_column("metric")
+            table.add_column("value", justify="right")
+            for key, value in sorted(metrics.items()):
+                table.add_row(key, f"{value:.4f}")
+            Console().print(table)
+        return 0
+
+    def close(self) -> None:
+        if self.tracked:
+            import wandb
+
+            wandb.finish()
+
+    @property
+    def _reads_labels(self) -> bool:
+        """Whether the auxiliary labels come from the cluster stage of this run folder."""
+        labels = getattr(self.data, "labels", None)
+        return labels is not None and Path(labels) == self.cli.run_dir / "cluster"
+
+    def _fit(self) -> list[Path]:
+        if is_global_zero():
+            write_text(
+                self.folder.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False)
+            )
+        multitask = self.cli.stage == "multitask"
+        checkpoint = ModelCheckpoint(
+            dirpath=self.checkpoints,
+            filename="best" if multitask else "last",
+            monitor="val/accuracy/principal" if multitask else None,
+            mode="max" if multitask else "min",
+            save_last=multitask or None,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+        record = CSVLogger(
+            self.folder.path,
+            name="logs",
+            version=next_part(self.folder.path),
+            flush_logs_every_n_steps=1,
+        )
+        trainer = self._trainer([checkpoint], [record, *self._wandb()])
+        last = self.checkpoints / "last.ckpt"
+        trainer.fit(self.model, datamodule=self.data, ckpt_path=last if last.is_file() else None)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        outputs = [self.folder.path / "config.yaml", last]
+        if multitask:
+            metrics = trainer.test(
+                self.model,
+                datamodule=self.data,
+                ckpt_path=self._checkpoint("best"),
+                verbose=False,
+            )[0]
+            outputs += [self.checkpoints / "best.ckpt", self.folder.path / "test.json"]
+            if trainer.is_global_zero:
+                write_json(self.folder.path / "test.json", metrics)
+        if trainer.is_global_zero:
+            merge_records(self.folder.path)
+        trainer.strategy.barrier()
+        return [*outputs, self.folder.path / "metrics.csv"]
+
+    def _predict(self, folder: Path) -> list[Path]:
+        writer = _CodesWriter(folder, self.data, self.model.principal_subspace)
+        trainer = self._trainer([writer], [])
+        trainer.predict(
+            self.model,
+            datamodule=self.data,
+            ckpt_path=self._checkpoint("last"),
+            return_predictions=False,
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        # Rank 0 records the shards of all: none may be missing then.
+        trainer.strategy.barrier()
+        return [*folder.glob("rank*/*.npy"), folder / "codes.json"]
+
+    def _checkpoint(self, name: str) -> Path:
+        path = self.checkpoints / f"{name}.ckpt"
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is missing: run `detaux {self.cli.stage} fit` in this run folder first."
+            )
+        return path
+
+    def _trainer(self, callbacks: list[Any], loggers: list[Logger]) -> Trainer:
+        return self.cli.trainer_for(self.folder.path, self.folder.name, callbacks, loggers)
+
+    def _wandb(self) -> list[Logger]:
+        tracking = self.config["tracking"]
+        if tracking["wandb"] == "disabled":
+            return []
+        from detaux_pl.cli.tracking import wandb_logger
+
+        self.tracked = True
+        return [wandb_logger(tracking, self.folder, self.config)]
+
+
+class _CodesWriter(BasePredictionWriter):
+    """Write the codes of this rank as they come, to its own shard."""
+
+    def __init__(self, folder: Path, data: FactorDataModule, principal_subspace: int) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.data = data
+        self.principal_subspace = principal_subspace
+        self.shard: CodesShard | None = None
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: torch.Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append the codes of a batch, shape (B, K, D)."""
+        dataset = self.data.dataset
+        if self.shard is None:
+            loader: Any = trainer.predict_dataloaders
+            total = sum(len(rows) for rows in loader.sampler)
+            self.shard = CodesShard(
+                self.folder, trainer.global_rank, total, tuple(prediction.shape[1:])
+            )
+        rows = batch.rows.cpu().numpy()
+        self.shard.append(
+            prediction.float().cpu().numpy(),
+            dataset.ids[rows],
+            dataset.splits[rows],
+            dataset.factors[rows],
+        )
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is pending, and once for all ranks what the columns mean."""
+        if self.shard is not None:
+            self.shard.close()
+        if trainer.is_global_zero:
+            info = replace(self.data.dataset.info, principal_subspace=self.principal_subspace)
+            write_codes_info(self.folder, info, len(self.data.dataset))
+
+
+def _wants_redo(config: dict[str, Any], name: str) -> bool:
+    if config["redo"] is None:
+        return False
+    if name != config["redo"] and not name.startswith(f"{config['redo']}/"):
+        raise UserError(f"--redo is {config['redo']!r}, but this command runs {name!r}.")
+    return True
+
+
+def _done(did: bool, folder: StageFolder) -> int:
+    if is_global_zero() and not did and not os.environ.get("DETAUX_STAGE"):
+        print(f"{folder.path} is complete: nothing to do", file=sys.stderr)
+    return 0
+
+
+def _path_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _quiet() -> None:
+    """Keep what Lightning says of every run, and nobody can act on, off the terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # data in memory need none
+        ".*smaller than the logging interval.*",  # epochs are what is logged
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed stage
+        ".*treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
+        ".*infer the batch indices fetched.*",  # our batches carry their own
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _link(parser: LightningArgumentParser, name: str, of_data: Callable[[Any], Any]) -> None:
+    """Fill a parameter of the model, where it has one of that name, from the built data."""
+    parser.link_arguments(
+        "data", f"model.init_args.{name}", compute_fn=of_data, apply_on="instantiate"
+    )
+
+
+def _user_loggers(value: Any) -> list[Logger]:
+    values = value if isinstance(value, list) else [value]
+    return [logger for logger in values if isinstance(logger, Logger)]

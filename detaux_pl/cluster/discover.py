@@ -1,0 +1,239 @@
+"""From codes to an auxiliary task."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.codes import SPLITS, Codes
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.base import NOISE, Clusterer
+from detaux_pl.cluster.hdbscan import HDBSCAN
+from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, score_subspaces
+
+
+class DiscoveryError(UserError):
+    """The codes hold no auxiliary task: the run is unsuccessful."""
+
+
+class Discovery:
+    """Finds an auxiliary task in the codes: one subspace, clustered.
+
+    The clusterer is fitted on training samples only and predicts all others. Clusters are
+    numbered by falling size in the train split, ties by the first sample id, so that equal codes
+    give equal labels.
+
+    Args:
+        clusterer: What groups the codes of the subspace.
+        rule: How the subspace is chosen: `ratio` takes the one that moves most purely on its
+            own; `min_l_dist` is the paper's rule and `abs_dot` the official code's, and both
+            choose dead subspaces.
+        subspace: The subspace to cluster; null to choose it by the rule.
+        try_next: Go on to the next best subspace where one gives no task. Paper: stop.
+        noise: What becomes of samples in no cluster, in all splits alike: `own_class` makes them
+            class 0 (paper), `drop` leaves them out of the auxiliary loss, `nearest` gives them
+            to the cluster of the nearest training sample that is in one.
+        fit_on: Number of training samples to fit on, drawn at random; null for all. Paper:
+            50,000 on 3D Shapes.
+        pca: Reduce codes of more dimensions than this to as many principal components of the
+            fitted samples; null for never. Official code: 256 for convolutional codes.
+        seed: Seed of the pairs that score the subspaces, of `fit_on` and of `pca`.
+
+    Raises:
+        ValueError: If a number is outside its range.
+
+    References:
+        Skenderi et al., Detaux, section 4.
+    """
+
+    def __init__(
+        self,
+        # The default holds nothing that outlives a fit; jsonargparse reads its settings here.
+        clusterer: Clusterer = HDBSCAN(),  # noqa: B008
+        rule: Rule = "ratio",
+        subspace: int | None = None,
+        try_next: bool = False,
+        noise: Literal["own_class", "drop", "nearest"] = "own_class",
+        fit_on: int | None = None,
+        pca: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if subspace is not None and subspace < 0:
+            raise ValueError(f"subspace is {subspace}: subspaces count from 0; null to choose.")
+        if fit_on is not None and fit_on < 2:
+            raise ValueError(f"fit_on is {fit_on}: give at least 2 samples, or null for all.")
+        if pca is not None and pca < 1:
+            raise ValueError(f"pca is {pca}: give at least 1 component, or null for none.")
+        self.clusterer = clusterer
+        self.rule: Rule = rule
+        self.subspace = subspace
+        self.try_next = try_next
+        self.noise = noise
+        self.fit_on = fit_on
+        self.pca = pca
+        self.seed = seed
+
+    def __call__(self, codes: Codes) -> AuxiliaryLabels:
+        """Discover the task.
+
+        Raises:
+            DiscoveryError: If no subspace is a candidate or none has two clusters.
+            UserError: If the codes cannot be used: not finite, too few, no such subspace.
+        """
+        train = codes.rows("train")
+        if train.size == 0:
+            raise UserError("the codes hold no training sample: there is nothing to cluster.")
+        if not np.isfinite([codes.values.min(), codes.values.max()]).all():
+            raise UserError("the codes hold NaN or infinite values: train the disentangler again.")
+        fitted = train
+        if self.fit_on is not None and self.fit_on < train.size:
+            rng = np.random.default_rng([self.seed, 1])
+            fitted = np.sort(rng.choice(train, self.fit_on, replace=False))
+        scores = score_subspaces(codes, np.random.default_rng([self.seed, 0]))
+        failures: list[str] = []
+        for subspace in self._subspaces(codes, scores):
+            points = self._reduce(codes.values[:, subspace], fitted)
+            try:
+                clusters, strength = self._cluster(points, fitted)
+            except DiscoveryError as failure:
+                failures.append(f"subspace {subspace} {failure}")
+                continue
+            clusters = _number_by_size(clusters, train)
+            labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
+            return AuxiliaryLabels(
+                ids=codes.ids,
+                splits=codes.splits,
+                labels=labels,
+                is_noise=clusters == NOISE,
+                strength=strength.astype(np.float32),
+                n_classes=n_classes,
+                meta=self._describe(codes, scores, subspace, failures, clusters, len(fitted)),
+            )
+        raise DiscoveryError(
+            f"no auxiliary task was found: {'; '.join(failures)}. Lower min_cluster_size or "
+            "min_samples of the clusterer, take another subspace (subspace, rule, try_next), or "
+            "train the disentangler longer."
+        )
+
+    def _subspaces(self, codes: Codes, scores: list[SubspaceScore]) -> list[int]:
+        """The subspaces to try, in this order."""
+        if self.subspace is not None:
+            if self.subspace >= len(scores):
+                raise UserError(
+                    f"subspace is {self.subspace}, but the codes have {len(scores)}: give 0 to "
+                    f"{len(scores) - 1}, or null to choose."
+                )
+            return [self.subspace]
+        ranked = rank_subspaces(scores, self.rule, codes.info.principal_subspace)
+        if not ranked:
+            raise DiscoveryError(
+                f"no auxiliary task was found: none of the {len(scores) - 1} free subspaces moves "
+                f"between samples of the same {codes.info.principal}. Train the disentangler "
+                "longer, or set subspace to cluster one all the same."
+            )
+        return ranked if self.try_next else ranked[:1]
+
+    def _reduce(
+        self, values: NDArray[np.float32], fitted: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        points = values.astype(np.float64)
+        if self.pca is None or self.pca >= points.shape[1]:
+            return points
+        from sklearn.decomposition import PCA  # a second to import, and few need it
+
+        reduce = PCA(min(self.pca, len(fitted)), random_state=self.seed).fit(points[fitted])
+        reduced: NDArray[np.float64] = reduce.transform(points)
+        return reduced
+
+    def _cluster(
+        self, points: NDArray[np.float64], fitted: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Fit on some rows, predict the others; fail where there are not two clusters."""
+        seen = points[fitted]
+        # A dead subspace is not one cluster to HDBSCAN: it splits exact duplicates at random.
+        if np.ptp(seen, axis=0).max() <= 1e-5 * np.abs(seen).max():
+            raise DiscoveryError("is dead: all samples have the same code")
+        clusters = np.full(len(points), NOISE)
+        strength = np.zeros(len(points))
+        clusters[fitted], strength[fitted] = self.clusterer.fit(seen)
+        n_clusters = np.unique(clusters[fitted][clusters[fitted] != NOISE]).size
+        if n_clusters < 2:
+            noise = np.mean(clusters[fitted] == NOISE)
+            raise DiscoveryError(
+                f"has {n_clusters} cluster(s) and {noise:.0%} noise in {len(fitted)} samples"
+            )
+        rest = np.ones(len(points), dtype=bool)
+        rest[fitted] = False
+        if rest.any():
+            clusters[rest], strength[rest] = self.clusterer.predict(points[rest])
+        return clusters, strength
+
+    def _apply_noise_policy(
+        self, clusters: NDArray[np.int64], points: NDArray[np.float64], fitted: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], int]:
+        """Turn clusters and noise into labels, and count the classes."""
+        n_clusters = int(clusters.max()) + 1
+        noise = clusters == NOISE
+        if not noise.any():
+            return clusters, n_clusters
+        if self.noise == "own_class":
+            return np.where(noise, 0, clusters + 1), n_clusters + 1
+        if self.noise == "drop":
+            return np.where(noise, IGNORED, clusters), n_clusters
+        from sklearn.neighbors import NearestNeighbors  # a second to import, and few need it
+
+        known = fitted[~noise[fitted]]
+        nearest = NearestNeighbors(n_neighbors=1).fit(points[known])
+        labels = clusters.copy()
+        labels[noise] = clusters[
+            known[nearest.kneighbors(points[noise], return_distance=False)[:, 0]]
+        ]
+        return labels, n_clusters
+
+    def _describe(
+        self,
+        codes: Codes,
+        scores: list[SubspaceScore],
+        subspace: int,
+        failures: list[str],
+        clusters: NDArray[np.int64],
+        n_fitted: int,
+    ) -> dict[str, Any]:
+        train = clusters[codes.rows("train")]
+        noise = clusters == NOISE
+        own = self.noise == "own_class" and bool(noise.any())
+        return {
+            "subspace": subspace,
+            "principal_subspace": codes.info.principal_subspace,
+            "rule": self.rule if self.subspace is None else None,
+            "scores": [asdict(score) for score in scores],
+            "failures": failures,
+            "clusterer": self.clusterer.settings,
+            "pca": self.pca,
+            "n_fitted": n_fitted,
+            "n_clusters": int(clusters.max()) + 1,
+            "cluster_sizes": np.bincount(train[train != NOISE]).tolist(),
+            "noise": self.noise,
+            "noise_class": 0 if own else None,
+            "noise_fraction": {
+                split: float(noise[codes.rows(split)].mean())
+                for split in SPLITS
+                if codes.rows(split).size
+            },
+            "seed": self.seed,
+        }
+
+
+def _number_by_size(clusters: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number clusters from 0 by falling size among the training rows, ties by the first row."""
+    found, first, counts = np.unique(clusters[train], return_index=True, return_counts=True)
+    inside = found != NOISE
+    order = np.lexsort((first[inside], -counts[inside]))
+    # The last place is where the index NOISE = -1 leads.
+    number = np.full(found.max() + 2, NOISE)
+    number[found[inside][order]] = np.arange(order.size)
+    return number[clusters]

@@ -1,0 +1,137 @@
+"""The original 3D Shapes, read from its HDF5 file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.factor_dataset import existing_file, to_uint8
+from detaux_pl.data.shapes_factorial import ShapesFactorial
+
+_HUES = np.arange(10) / 10
+_VALUES = (_HUES, _HUES, _HUES, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15))
+"""What the labels of the file say for each value of each factor."""
+_BLOCK = 10_000
+"""Images in one read when all are read: 123 MB."""
+
+
+class Shapes3D(ShapesFactorial):
+    """The 480,000 images of 3D Shapes, from the original `3dshapes.h5`.
+
+    Images are read by row when they are asked for; the file is opened for each batch, so that
+    worker processes, forked or spawned, share no handle. In a compressed file a chunk may span
+    thousands of images and must be unpacked for one: `in_memory` reads the file once instead.
+
+    Args:
+        path: The file, https://storage.googleapis.com/3d-shapes/3dshapes.h5 (255 MB).
+        principal: `scale`, `shape`, `orientation`, `floor_hue`, `wall_hue` or `object_hue`.
+            Paper: `scale`.
+        split: `compositional` holds out the images whose floor and wall both have one of their
+            last five hues, `random` as many at random.
+        n_train: Number of training images, drawn uniformly of 342,000; None for all.
+        n_val: Number of validation images, of 18,000; None for all.
+        n_test: Number of test images, of 120,000; None for all.
+        seed: Seed of the splits and of the drawing.
+        in_memory: Keep the images of all splits in memory: 12 kB each, 5.9 GB for all.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+
+    image_shape = (3, 64, 64)
+
+    def __init__(
+        self,
+        path: Path,
+        principal: str = "scale",
+        split: Literal["compositional", "random"] = "compositional",
+        n_train: int | None = None,
+        n_val: int | None = None,
+        n_test: int | None = None,
+        seed: int = 0,
+        in_memory: bool = False,
+    ) -> None:
+        super().__init__(principal, split, n_train, n_val, n_test, seed)
+        self.path = path
+        self.in_memory = in_memory
+
+    def setup(self) -> None:
+        """Check the file, assign the splits and, if asked to, read the images.
+
+        Raises:
+            UserError: If the file is missing or is not laid out as the original is.
+        """
+        super().setup()
+        if self.pixels is not None:
+            return
+        with self._open() as file:
+            self._check_layout(file)
+            if self.in_memory:
+                self.pixels = self._read_all(file)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, in any order, uint8, shape (n, 3, 64, 64), on the CPU.
+
+        Raises:
+            UserError: If a pixel is NaN or outside [0, 1], in a file of floats.
+        """
+        if self.pixels is not None:
+            return self.pixels[rows]
+        # HDF5 reads ascending rows without repeats.
+        ids, back = np.unique(self.ids[rows.numpy()], return_inverse=True)
+        with self._open() as file:
+            return self._to_tensor(file["images"][ids], ids)[torch.from_numpy(back)]
+
+    def _open(self) -> h5py.File:
+        hint = "download https://storage.googleapis.com/3d-shapes/3dshapes.h5 and give its path."
+        try:
+            return h5py.File(existing_file(self.path, hint), "r")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read as HDF5 ({error}): {hint}") from None
+
+    def _check_layout(self, file: h5py.File) -> None:
+        total = int(np.prod(self.factor_sizes))
+        for name, shape, types in (
+            ("images", (total, 64, 64, 3), ("uint8", "float32", "float64")),
+            ("labels", (total, len(self.factor_sizes)), ("float64", "float32")),
+        ):
+            found = file.get(name)
+            if not isinstance(found, h5py.Dataset):
+                what = "is missing"
+            elif found.shape != shape or found.dtype.name not in types:
+                what = f"is {found.dtype} of shape {found.shape}"
+            else:
+                continue
+            raise UserError(
+                f"{self.path} is not the original 3dshapes.h5: `{name}` {what}; it should be "
+                f"{types[0]} of shape {shape}."
+            )
+        values = np.stack(np.meshgrid(*_VALUES, indexing="ij"), axis=-1).reshape(total, -1)
+        wrong = ~np.isclose(file["labels"][:], values, atol=1e-3).all(axis=1)
+        if wrong.any():
+            raise UserError(
+                f"{self.path} is not the original 3dshapes.h5: `labels` leave the order of the "
+                f"factors in row {wrong.argmax()}."
+            )
+
+    def _read_all(self, file: h5py.File) -> Tensor:
+        pixels = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
+        for start in range(0, len(file["images"]), _BLOCK):
+            low, high = np.searchsorted(self.ids, [start, start + _BLOCK])
+            if low < high:
+                ids = self.ids[low:high]
+                block = file["images"][start : start + _BLOCK][ids - start]
+                pixels[low:high] = self._to_tensor(block, ids)
+        return pixels
+
+    def _to_tensor(self, images: NDArray[np.generic], ids: NDArray[np.int64]) -> Tensor:
+        if np.issubdtype(images.dtype, np.floating):
+            images = to_uint8(images.astype(np.float32), ids, str(self.path))
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,144 @@
+"""Residual autoencoder: a plain autoencoder and an orthogonal split of its latent space."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detaux_pl.data.modules import Batch
+from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
+from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
+from detaux_pl.models.residual_split import class_gram, split_latent_space
+
+
+class ResidualAutoencoder(AutoencodingDisentangler):
+    """A reconstruct-only autoencoder whose latent space is split by the principal labels.
+
+    `z = f(x)` and `x~ = g(z)` train on the mean squared error alone. At the end of every epoch
+    the latent space is split, see `split_latent_space`: the principal subspace holds the
+    directions along which the class means differ, the others share what is left in the order of
+    its variance. The codes are `s_i = U_i (z - mean)`; they need no label. The statistics are
+    gathered in the training steps, while the encoder still moves: the cosine schedule, which
+    brings it to rest, keeps them exact where it counts.
+
+    Trains on pairs, of which it uses every view, or on single images.
+
+    Args:
+        image_shape: Channels, height and width, the latter two multiples of 16; the command line
+            takes it from the data.
+        n_classes: Number of principal classes; the command line takes it from the data.
+        dim: Dimensions of the latent space, at least `n_classes`: less would leave nothing
+            beside the between-class directions.
+        n_subspaces: Number of subspaces, at least 2.
+        subspace_dim: Dimensions of each subspace.
+        principal_subspace: Index of the subspace for the principal factor.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        optimizer: `adamw` or `adam`.
+        lr_schedule: `cosine` to zero over the training, or `constant`.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_classes: int,
+        dim: int = 32,
+        n_subspaces: int = 4,
+        subspace_dim: int = 6,
+        principal_subspace: int = 0,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-6,
+        optimizer: Literal["adamw", "adam"] = "adamw",
+        lr_schedule: Literal["constant", "cosine"] = "cosine",
+    ) -> None:
+        super().__init__(lr, weight_decay, optimizer, lr_schedule)
+        if n_subspaces < 2 or not 0 <= principal_subspace < n_subspaces:
+            raise ValueError(
+                f"n_subspaces is {n_subspaces} and principal_subspace is {principal_subspace}: "
+                "give at least 2 subspaces, and the index of one of them."
+            )
+        if n_classes < 2 or subspace_dim < 1:
+            raise ValueError(
+                f"n_classes is {n_classes} and subspace_dim is {subspace_dim}: give at least 2 "
+                "classes and 1 dimension."
+            )
+        if dim < n_classes:
+            raise ValueError(
+                f"dim is {dim}, but the means of {n_classes} classes span up to {n_classes - 1} "
+                f"dimensions: give at least {n_classes}, better twice as many."
+            )
+        self.save_hyperparameters()
+        self.n_classes = n_classes
+        self.principal_subspace = principal_subspace
+        self.encoder = ConvolutionalEncoder(image_shape, dim)
+        self.decoder = ConvolutionalDecoder(image_shape, dim)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("basis", torch.zeros(n_subspaces, subspace_dim, dim))
+        self._gram: Tensor | None = None
+
+    @property
+    def n_subspaces(self) -> int:
+        """Number of subspaces K."""
+        return self.basis.shape[0]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the codes, shape (B, K, D), of images, shape (B, C, H, W).
+
+        Raises:
+            RuntimeError: If no split has been fitted.
+        """
+        if not self.basis.any():
+            raise RuntimeError(
+                "ResidualAutoencoder has no split yet: train it or load a checkpoint."
+            )
+        # n = images, k = subspaces, c = dimensions of a subspace, d = latent dimensions
+        return torch.einsum("nd,kcd->nkc", self.encoder(images) - self.mean, self.basis)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the image of the latent vector that the codes add up to, shape (B, C, H, W)."""
+        images: Tensor = self.decoder(self.mean + torch.einsum("nkc,kcd->nd", codes, self.basis))
+        return images
+
+    def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
+        """Return the reconstruction loss of all images of a batch and add up the statistics."""
+        latent, loss = self._step("train", batch)
+        # Apple's accelerator has no float64.
+        exact = torch.float32 if latent.device.type == "mps" else torch.float64
+        labels = batch.targets[..., 0].flatten()
+        gram = class_gram(latent.detach().to(exact), labels, self.n_classes)
+        self._gram = gram if self._gram is None else self._gram.add_(gram)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """Log the reconstruction loss of all images of a batch."""
+        self._step("val", batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch and forget the statistics of the last one."""
+        super().on_train_epoch_start()
+        self._gram = None
+
+    def on_train_epoch_end(self) -> None:
+        """Split the latent space by the statistics of all ranks, before a checkpoint is saved."""
+        assert self._gram is not None  # an epoch has at least one step
+        gram = self.trainer.strategy.reduce(self._gram, reduce_op="sum")
+        k, c = self.basis.shape[:2]
+        mean, basis = split_latent_space(gram, self.n_classes, k, c, self.principal_subspace)
+        self.mean.copy_(mean)
+        self.basis.copy_(basis)
+
+    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        images = batch.images.flatten(0, -4)
+        latent: Tensor = self.encoder(images)
+        loss = F.mse_loss(self.decoder(latent), images)
+        self.log_losses(stage, loss, {}, batch_size=len(images))
+        return latent, loss

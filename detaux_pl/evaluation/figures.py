@@ -1,0 +1,395 @@
+"""The pictures of the report: arrays in, matplotlib figures out, no global plotting state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from html import escape
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from detaux_pl.evaluation.significance import summarise
+
+ACCENT = "#4c78d8"
+MUTED = "#6e7781"
+PALETTE = (
+    ACCENT, "#e4803a", "#3aa676", "#c65094", "#8a6fd1",
+    "#b8921f", "#2ba3b8", "#d9534f", "#7d9b3c", "#a0694a",
+)  # fmt: skip
+"""Ten hues of like lightness, legible on a white and on a black page."""
+_INK, _LINE, _PAGE = "#1f2328", "#d0d7de", "#fdfdfe"
+# Neutral colours that an inline SVG takes from the page, which knows whether it is dark.
+_THEMED = {_INK: "var(--ink)", MUTED: "var(--muted)", _LINE: "var(--line)", _PAGE: "var(--card)"}
+_STYLE: Any = {
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # the text of the charts is set in the page's own font
+}
+_WIDTH = 9.6
+"""Width of the charts: that of the page [inches]."""
+_TILE = 48
+"""Largest side of an image in a sheet [pixels]; larger ones are averaged down."""
+
+_P = ParamSpec("_P")
+
+
+def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Draw under the style of the report and leave matplotlib's settings as they were."""
+
+    @wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        with mpl.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart with its band.
+
+    Args:
+        x: Positions, shape (n,).
+        y: Values, shape (n,).
+        low: Lower edge of the band, shape (n,); None for no band.
+        high: Upper edge.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One row of a sheet of images.
+
+    Args:
+        title: Name of the row.
+        detail: Smaller second line.
+        images: Images in [0, 1], shape (n, C, H, W).
+        colour: Colour of the mark beside the title; None for no mark.
+    """
+
+    title: str
+    detail: str
+    images: NDArray[np.float32]
+    colour: str | None = None
+
+
+def class_colours(n: int, noise_class: int | None = None) -> list[str]:
+    """Return one colour for each of n classes, grey for the noise class."""
+    if n <= len(PALETTE) + (noise_class is not None):
+        hues = iter(PALETTE)
+    else:
+        spaced = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, n))
+        hues = iter([mpl.colors.to_hex(colour) for colour in spaced])
+    return [MUTED if label == noise_class else next(hues) for label in range(n)]
+
+
+@_styled
+def arms_chart(accuracies: Mapping[str, Mapping[int, float]], colours: Mapping[str, str]) -> Figure:
+    """Draw the accuracy of every arm: a dot per seed, the mean and its 95 % interval.
+
+    Thin lines join the runs of one seed in neighbouring arms.
+
+    Args:
+        accuracies: Accuracy by arm, then by seed, in the order to draw; arms may lack seeds.
+        colours: Colour of each arm.
+    """
+    names = [name for name, runs in accuracies.items() if runs]
+    figure = Figure(figsize=(_WIDTH, 0.75 + 0.5 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, name in enumerate(names):
+        runs, dots, mean = accuracies[name], row - 0.14, row + 0.14
+        if row:
+            above = accuracies[names[row - 1]]
+            for seed in runs.keys() & above.keys():
+                ends = [100 * above[seed], 100 * runs[seed]]
+                axes.plot(ends, [dots - 1, dots], color=_LINE, lw=0.8, zorder=1)
+        values = 100 * np.array(list(runs.values()))
+        axes.plot(
+            values, np.full(len(values), dots), "o", ms=5.5, alpha=0.55, mew=0, color=colours[name]
+        )
+        summary = summarise(values)
+        if summary.low is not None and summary.high is not None:
+            axes.plot([summary.low, summary.high], [mean, mean], color=colours[name], lw=2.6)
+        axes.plot(summary.mean, mean, "D", ms=7, color=colours[name], mec=_PAGE, mew=1.2)
+    axes.set_yticks(range(len(names)), names, color=_INK)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("test accuracy [%]")
+    return figure
+
+
+@_styled
+def image_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = ()) -> Figure:
+    """Lay out rows of images.
+
+    Args:
+        rows: The rows, at least one of them with an image; all images of one size.
+        columns: Title of each column; none where empty.
+    """
+    width = max(len(row.images) for row in rows)
+    height, breadth = next(row.images.shape[2:] for row in rows if len(row.images))
+    small = -(-max(height, breadth) // _TILE)
+    height, breadth = height // small, breadth // small
+    gap = max(1, round(0.06 * height))
+    mosaic = np.zeros((len(rows) * (height + gap), width * (breadth + gap), 4))
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row.images):
+            top, left = r * (height + gap), c * (breadth + gap)
+            mosaic[top : top + height, left : left + breadth, 3] = 1.0
+            mosaic[top : top + height, left : left + breadth, :3] = _rgb(image, small)
+    label, head = 1.7, 0.26 if columns else 0.04  # inches
+    tile = min((_WIDTH - label) / width, 0.8)
+    aspect = (height + gap) / (breadth + gap)
+    size = (label + width * tile, head + len(rows) * tile * aspect)
+    figure = Figure(figsize=size)
+    axes = figure.add_axes(
+        (label / size[0], 0.0, 1 - label / size[0], 1 - head / size[1]), frameon=False
+    )
+    # `none` keeps the pixels as they are in the SVG: sharp at every zoom.
+    axes.imshow(mosaic, interpolation="none", aspect="auto")
+    axes.set_axis_off()
+    for c, title in enumerate(columns):
+        x = c * (breadth + gap) + breadth / 2
+        axes.annotate(
+            title, (x, 0), (0, 5), textcoords="offset points", ha="center", va="bottom",
+            color=MUTED, fontsize=9,
+        )  # fmt: skip
+    for r, row in enumerate(rows):
+        y = r * (height + gap) + height / 2
+        if row.colour is not None:
+            _label(axes, "■", y, (2 - 72 * label, 0), color=row.colour)
+        lines = len(row.detail.splitlines())
+        _label(axes, row.title, y, (18 - 72 * label, 6 * lines))
+        _label(axes, row.detail, y, (18 - 72 * label, -7), color=MUTED, fontsize=8.5)
+    return figure
+
+
+@_styled
+def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[str]) -> Figure:
+    """Draw how the members of each cluster are shared out over the values of some factors.
+
+    Args:
+        tables: Counts by title (the factor's name), shape (clusters, values) each.
+        rows: Name of each cluster.
+    """
+    widths = [max(table.shape[1], 4) for table in tables.values()]
+    height = 0.9 + 0.3 * min(len(rows), 24)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, len(tables), width_ratios=widths, squeeze=False, sharey=True)[0]
+    colour = LinearSegmentedColormap.from_list(
+        "share", [to_rgba(ACCENT, 0.03), to_rgba(ACCENT, 0.8)]
+    )
+    for axes, (title, counts) in zip(panels, tables.items(), strict=True):
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.pcolormesh(
+            share, cmap=colour, vmin=0, vmax=1, edgecolor=_PAGE, linewidth=1.5,
+            rasterized=share.size > 900,
+        )  # fmt: skip
+        if share.shape[1] <= 12:
+            for (y, x), value in np.ndenumerate(share):
+                if value >= 0.005:
+                    axes.text(
+                        x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center",
+                        fontsize=8, color=_INK,
+                    )  # fmt: skip
+        step = -(-share.shape[1] // 16)
+        values = np.arange(0, share.shape[1], step)
+        axes.set_xticks(values + 0.5, [str(value) for value in values])
+        axes.set_xlabel(title)
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    step = -(-len(rows) // 24)
+    panels[0].set_yticks(np.arange(0, len(rows), step) + 0.5, rows[::step], color=_INK)
+    panels[0].set_ylim(len(rows), 0)
+    return figure
+
+
+@_styled
+def scatter_chart(
+    points: NDArray[np.float64],
+    panels: Mapping[str, tuple[NDArray[np.int64], Sequence[str]]],
+    colours: Sequence[Sequence[str]],
+) -> Figure:
+    """Draw the same points once per panel, coloured and named by class.
+
+    Args:
+        points: Positions, shape (n, 2).
+        panels: Title, then class of each point, shape (n,), and the names of the classes.
+        colours: Colours of the classes of each panel.
+    """
+    figure = Figure(figsize=(_WIDTH, 0.3 + _WIDTH / max(len(panels), 3)), layout="constrained")
+    axes_row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, (labels, names)), hues in zip(axes_row, panels.items(), colours, strict=True):
+        shown = labels >= 0
+        axes.scatter(
+            points[shown, 0], points[shown, 1], s=7, linewidths=0, alpha=0.75, rasterized=True,
+            c=np.array([to_rgba(hue) for hue in hues])[labels[shown]],
+        )  # fmt: skip
+        if len(names) <= 12:
+            for label, name in enumerate(names):
+                # A class that lies all over the plane has no place for its name.
+                if _spread(points[labels == label]) < 0.6 * _spread(points):
+                    x, y = np.median(points[labels == label], axis=0)
+                    axes.text(
+                        x, y, name, ha="center", va="center", fontsize=8, fontweight="bold",
+                        bbox={"facecolor": _PAGE, "alpha": 0.75, "lw": 0,
+                              "boxstyle": "round,pad=.15"},
+                    )  # fmt: skip
+        axes.set_title(title)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[["top", "right"]].set_visible(True)
+    return figure
+
+
+@_styled
+def curves_chart(
+    curves: Mapping[str, Curve],
+    colours: Mapping[str, str],
+    ylabel: str,
+    log: bool = False,
+    dashed: Sequence[str] = (),
+) -> Figure:
+    """Draw named lines over the epochs.
+
+    Args:
+        curves: The lines, in the order of the legend.
+        colours: Colour of each line.
+        ylabel: What the lines measure, with its unit.
+        log: Use a logarithmic axis; values that are not positive leave gaps.
+        dashed: Names of the lines to dash.
+    """
+    figure = Figure(figsize=(_WIDTH, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        y = np.where(curve.y > 0, curve.y, np.nan) if log else curve.y
+        style: dict[str, Any] = {"color": colours[name], "lw": 1.7}
+        axes.plot(
+            curve.x, y, label=name, ls="--" if name in dashed else "-",
+            marker="o" if len(y) < 3 else None, **style,
+        )  # fmt: skip
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colours[name], alpha=0.15, lw=0)
+    if log and any((curve.y > 0).any() for curve in curves.values()):
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(length=0, which="both")
+    figure.legend(loc="outside right upper", fontsize=9)
+    return figure
+
+
+def project(codes: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+    """Project codes onto their first two principal components, shape (n, 2).
+
+    Codes of one dimension are spread over the second axis at random.
+
+    Args:
+        codes: Codes, shape (n, D).
+        seed: Seed of the spreading.
+    """
+    centred = codes.astype(np.float64) - codes.mean(axis=0, dtype=np.float64)
+    if centred.shape[1] == 1:
+        spread = np.random.default_rng(seed).uniform(size=len(codes))
+        return np.column_stack([centred[:, 0], spread])
+    _, axes = np.linalg.eigh(centred.T @ centred)  # ascending eigenvalues
+    points: NDArray[np.float64] = centred @ axes[:, :-3:-1]
+    return points
+
+
+def to_png(figure: Figure) -> bytes:
+    """Render a figure for slides and papers, on white."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="png", dpi=120, facecolor="white")
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure, name: str, alt: str) -> str:
+    """Render a figure for a page that defines `--ink`, `--muted`, `--line` and `--card`.
+
+    The result refers to nothing outside itself, is the same in every run, and shares no id with
+    a figure of another name.
+
+    Args:
+        figure: The figure.
+        name: Unique name of the figure on its page.
+        alt: What the figure shows, for those who do not see it.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(
+            buffer, format="svg", dpi=150, transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )  # fmt: skip
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
+    for colour, variable in _THEMED.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1).strip()
+
+
+def _spread(points: NDArray[np.float64]) -> float:
+    """Median distance from the median point; infinite for no point."""
+    if not len(points):
+        return float("inf")
+    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
+
+
+def _label(axes: Axes, text: str, y: float, offset: tuple[float, float], **style: Any) -> None:
+    """Write beside row `y` of a sheet, at an offset from its left edge [points]."""
+    axes.annotate(
+        text, (0, y), offset, xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="center", **style,
+    )  # fmt: skip
+
+
+def _rgb(image: NDArray[np.float32], small: int) -> NDArray[np.float32]:
+    """Turn an image (C, H, W) into (H / small, W / small, 3) by averaging blocks."""
+    channels, height, width = image.shape
+    height, width = height // small, width // small
+    blocks = image[:, : height * small, : width * small]
+    mean = blocks.reshape(channels, height, small, width, small).mean(axis=(2, 4))
+    colour = mean[:3] if channels >= 3 else np.repeat(mean[:1], 3, axis=0)
+    rgb: NDArray[np.float32] = np.clip(colour, 0.0, 1.0).transpose(1, 2, 0)
+    return rgb

@@ -1,0 +1,315 @@
+"""The page of a report: one HTML file that needs nothing beside itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from detaux_pl.evaluation.wording import (
+    accuracy_text,
+    p_text,
+    percent,
+    plural,
+    points,
+    verdict,
+)
+
+SHEET_ROWS = 24
+"""Classes that the sheet of images shows at most."""
+_BADGES = {"gain": "Gain", "loss": "Loss", "none": "No gain shown", "open": "Open"}
+_SECTIONS = {
+    "arms": "Does it help?",
+    "task": "The discovered task",
+    "agreement": "What the clusters mean",
+    "subspaces": "The subspaces",
+    "training": "Training",
+    "run": "The run",
+}
+
+
+def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: str) -> str:
+    """Render a report as one self-contained page.
+
+    Args:
+        report: The content of `report.json`.
+        charts: Inline SVG of each chart by name; what is missing is left out.
+        config: The resolved configuration of the run, as text; empty for none.
+    """
+    told = verdict(report)
+    bodies = {
+        "arms": _arms(report, charts),
+        "task": _task(report, charts),
+        "agreement": _agreement(report, charts),
+        "subspaces": _subspaces(report, charts),
+        "training": _training(charts),
+        "run": _run(report, config),
+    }
+    shown = {name: body for name, body in bodies.items() if body}
+    room = files(__package__)
+    return Template((room / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(f"{report['run']} · detaux report"),
+        style=(room / "page.css").read_text(encoding="utf-8").strip(),
+        tone=told.tone,
+        badge=_BADGES[told.tone],
+        run=_text(report["run"]),
+        headline=_text(told.headline),
+        details=_list(told.details),
+        tiles=_tiles(report),
+        links="".join(f'<a href="#{name}">{_text(_SECTIONS[name])}</a>' for name in shown),
+        sections="\n".join(
+            f'<section id="{name}"><h2>{_text(_SECTIONS[name])}</h2>\n{body}</section>'
+            for name, body in shown.items()
+        ),
+        footer=_text(
+            " · ".join(f"{name} {version}" for name, version in report["versions"].items())
+        ),
+    )
+
+
+def _tiles(report: Mapping[str, Any]) -> str:
+    """The numbers to take home."""
+    arms, task, baseline = report["arms"], report["auxiliary"], report["baseline"]
+    tiles = []
+    for name, label in ((report["main"], "accuracy with the task"), (baseline, "accuracy alone")):
+        if name is not None and arms[name]["accuracy_mean"] is not None:
+            tiles.append((percent(arms[name]["accuracy_mean"]), label))
+    tiles.append((str(task["n_clusters"]), f"clusters, {percent(task['noise_fraction'])} noise"))
+    tiles.append((f"{task['nmi_principal']:.3f}", f"NMI with {report['principal']}"))
+    if (best := task["best_factor"]) is not None:
+        tiles.append((f"{task['factors'][best]['nmi']:.2f}", f"NMI with {best}"))
+    return (
+        '<dl class="tiles">'
+        + "".join(f"<div><dt>{_text(t)}</dt><dd>{_text(v)}</dd></div>" for v, t in tiles)
+        + "</dl>"
+    )
+
+
+def _arms(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+    baseline = report["baseline"]
+    kinds = {
+        "main": "with the discovered task" if baseline is not None else "",
+        "baseline": "baseline",
+        "control": "control: labels dealt out at random",
+        "ceiling": "ceiling: the true factor",
+    }
+    versus = [f"vs {baseline} [points]", "p"] if baseline is not None else []
+    rows, marks = [], []
+    for name, arm in report["arms"].items():
+        kind = "principal task alone" if name == baseline else kinds[arm["kind"]]
+        cells = [_cell(name, kind), _cell(accuracy_text(arm)), _optional(arm["f1_mean"], percent)]
+        cells.append(_optional(arm["auxiliary_accuracy_mean"], percent))
+        if baseline is not None:
+            interval = arm["difference_ci95"]
+            around = "" if interval is None else " to ".join(points(end) for end in interval)
+            gap = arm["difference"]
+            cells.append(_cell("" if gap is None else points(gap), around))
+            p, corrected = arm["p_value"], arm["p_value_holm"]
+            holm = "" if corrected is None else f"Holm {p_text(corrected)}"
+            cells.append(_cell("" if p is None else p_text(p), holm))
+        missing = ", ".join(map(str, arm["missing_seeds"]))
+        cells.append(_cell(str(len(arm["seeds"])), f"without {missing}" if missing else ""))
+        rows.append(cells)
+        marks.append(name == report["main"])
+    head = ["arm", "accuracy ± 95 % CI", "macro-F1", "aux. accuracy", *versus, "seeds"]
+    return _table(head, rows, marks) + _chart(
+        charts,
+        "arms",
+        "A dot is a seed, a diamond the mean, a bar its 95 % interval (Student t). Thin lines join "
+        "the runs of one seed: differences and their t-tests are paired by seed. Holm corrects p "
+        "for the number of arms.",
+    )
+
+
+def _task(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+    task = report["auxiliary"]
+    noise = ", ".join(
+        f"{split} {percent(share)}" for split, share in task["noise_fractions"].items()
+    )
+    policy = {
+        "own_class": "a class of their own",
+        "drop": "left out of the auxiliary loss",
+        "nearest": "given to the nearest cluster",
+    }
+    lead = f"{plural(task['n_clusters'], 'cluster')}"
+    if "subspace" in task:
+        lead += f" in subspace {task['subspace']}"
+    if "clusterer" in task:
+        settings = dict(task["clusterer"])
+        kind = settings.pop("class", "")
+        given = ", ".join(f"{k}={v}" for k, v in settings.items() if v is not None)
+        lead += f", found by {kind}({given})"
+    lead += f". Samples in no cluster: {noise}"
+    if task.get("noise") in policy:
+        lead += f"; they are {policy[task['noise']]}"
+    shown = f"the first {SHEET_ROWS} classes" if task["n_classes"] > SHEET_ROWS else "every class"
+    return _lead(f"{lead}.") + _chart(
+        charts,
+        "clusters",
+        f"The strongest members of {shown} in the train split, as the models see them.",
+    )
+
+
+def _agreement(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+    principal = report["principal"]
+    rows, marks = [], []
+    for name, values in report["auxiliary"]["factors"].items():
+        rows.append(
+            [
+                _cell(name, "principal" if name == principal else ""),
+                *(_bar(values[key]) for key in ("nmi", "ami", "homogeneity", "completeness")),
+                _cell(f"{values['chi2']:.0f}", f"{values['dof']:.0f} degrees of freedom"),
+                _cell(p_text(values["p_value"])),
+                _bar(values["cramers_v"]),
+            ]
+        )
+        marks.append(name == report["auxiliary"]["best_factor"])
+    head = [
+        "factor", "NMI", "AMI", "homogeneity", "completeness", "χ²", "p", "Cramér's V",
+    ]  # fmt: skip
+    return (
+        _lead("Agreement of the discovered labels with the known factors, on the train split.")
+        + _table(head, rows, marks)
+        + _lead(
+            "The null hypothesis of the chi-square test is independence: p near 0 says that labels "
+            "and factor depend on each other, however weakly. How strongly, say NMI and Cramér's V."
+        )
+        + _chart(charts, "contingency", "Share of the members of each cluster with each value [%].")
+        + _chart(
+            charts,
+            "codes",
+            "Codes of the chosen subspace on their two principal components (train split). A task "
+            "of its own groups by cluster and mixes the principal classes.",
+        )
+    )
+
+
+def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+    task = report["auxiliary"]
+    parts = []
+    if scores := task.get("scores"):
+        chosen = task.get("subspace")
+        rows = []
+        for score in scores:
+            index = score["subspace"]
+            role = (
+                "principal" if index == task.get("principal_subspace")
+                else "chosen" if index == chosen
+                else ""
+            )  # fmt: skip
+            cells = [_cell(f"subspace {index}", role)]
+            cells += [_score(key, value) for key, value in score.items() if key != "subspace"]
+            rows.append(cells)
+        rule = task.get("rule")
+        parts += [
+            _lead(
+                (f"Chosen by the rule “{rule}”. " if rule else "Given in the configuration. ")
+                + f"Scores are of pairs of the same {report['principal']}: share of the pairs in "
+                "which a subspace moves most, and ratio of its moves in the others to those."
+            ),
+            _table(
+                ["", *(key.replace("_", " ") for key in scores[0] if key != "subspace")],
+                rows,
+                [score["subspace"] == chosen for score in scores],
+            ),
+        ]
+    parts.append(
+        _chart(
+            charts,
+            "traversals",
+            "From one image to another, one subspace at a time: the subspace goes from the left "
+            "image's code to the right one's while the others stay.",
+            "Traversals",
+        )
+    )
+    parts.append(
+        _chart(
+            charts,
+            "reconstructions",
+            "Test images and what the decoder makes of them.",
+            "Reconstructions",
+        )
+    )
+    return "".join(parts)
+
+
+def _training(charts: Mapping[str, str]) -> str:
+    return _chart(
+        charts, "losses", "Terms as they are logged; logarithmic axis.", "Disentanglement"
+    ) + _chart(
+        charts, "accuracy", "Mean over the seeds; the band is their range.", "Multi-task training"
+    )
+
+
+def _run(report: Mapping[str, Any], config: str) -> str:
+    seconds = report["seconds"]
+    longest = max(seconds.values(), default=0.0) or 1.0
+    total = sum(seconds.values())
+    rows = [
+        [_cell(name), _bar(value / longest, f"{value:,.1f} s")] for name, value in seconds.items()
+    ]
+    rows.append([_cell("total"), _cell(f"{total:,.1f} s")])
+    table = _table(["stage", "time"], rows)
+    if not config:
+        return table
+    summary = "<summary>Resolved configuration</summary>"
+    return f"{table}<details>{summary}<pre>{escape(config)}</pre></details>"
+
+
+def _text(text: str) -> str:
+    """Escape text, and keep numbers and their percent sign on one line."""
+    return escape(text).replace(" %", "&nbsp;%")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], marks: Sequence[bool] = ()) -> str:
+    """Lay out cells that are HTML already; marked rows stand out."""
+    body = "\n".join(
+        f"<tr{' class=mark' if index < len(marks) and marks[index] else ''}>{''.join(row)}</tr>"
+        for index, row in enumerate(rows)
+    )
+    titles = "".join(f"<th>{_text(title)}</th>" for title in head)
+    return (
+        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>\n"
+    )
+
+
+def _cell(text: str, detail: str = "") -> str:
+    small = f"<small>{_text(detail)}</small>" if detail else ""
+    return f"<td>{_text(text)}{small}</td>"
+
+
+def _bar(share: float, text: str | None = None) -> str:
+    """A cell with a bar behind its number."""
+    inside = min(max(share, 0.0), 1.0)
+    shown = f"{share:.3f}".replace("-", "\N{MINUS SIGN}") if text is None else text
+    return f'<td class="bar" style="--share:{inside:.3f}">{_text(shown)}</td>'
+
+
+def _optional(value: float | None, write: Any) -> str:
+    return _cell("" if value is None else write(value))
+
+
+def _score(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return _cell("yes" if value else "no")
+    if not isinstance(value, float):
+        return _cell("" if value is None else str(value))
+    return _bar(value) if key == "share" else _cell(f"{value:.3g}")
+
+
+def _chart(charts: Mapping[str, str], name: str, caption: str, title: str = "") -> str:
+    if name not in charts:
+        return ""
+    heading = f"<h3>{_text(title)}</h3>" if title else ""
+    return f"{heading}<figure>{charts[name]}<figcaption>{_text(caption)}</figcaption></figure>\n"
+
+
+def _lead(text: str) -> str:
+    return f'<p class="lead">{_text(text)}</p>\n'
+
+
+def _list(items: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>" if items else ""

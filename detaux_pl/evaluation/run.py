@@ -1,0 +1,127 @@
+"""A finished run, from Python: trained modules, codes and labels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.multitask.base import MultitaskModel
+
+
+class Run:
+    """What a run folder holds, read when it is asked for.
+
+    Args:
+        run_dir: Folder of the run.
+
+    Raises:
+        ArtifactError: If the folder holds no run; later, if a stage asked for has not run.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.run_dir = Path(run_dir)
+        if not (self.run_dir / "disentangle").is_dir():
+            raise ArtifactError(f"{self.run_dir} is no run folder: it has no `disentangle` stage.")
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The codes of every sample, shape (N, K, D)."""
+        return Codes.load(self.run_dir / "disentangle" / "codes")
+
+    @cached_property
+    def labels(self) -> AuxiliaryLabels:
+        """The discovered task."""
+        return AuxiliaryLabels.load(self.run_dir / "cluster")
+
+    @cached_property
+    def disentangler(self) -> Disentangler:
+        """The trained disentangler, in evaluation mode on the CPU."""
+        loaded = _load(self.run_dir / "disentangle", "last")
+        assert isinstance(loaded, Disentangler)  # by the stage that wrote it
+        return loaded
+
+    @cached_property
+    def data(self) -> FactorDataModule:
+        """The data as the disentangler saw them, noise included, set up."""
+        data = build_data(self.run_dir / "disentangle" / "config.yaml")
+        data.prepare_data()
+        data.setup("fit")
+        return data
+
+    @cached_property
+    def arms(self) -> dict[str, list[int]]:
+        """Seeds of the finished trainings of each arm."""
+        found: dict[str, list[int]] = {}
+        for path in sorted((self.run_dir / "multitask").glob("*/seed*/stage.json")):
+            if read_json(path)["status"] == "complete":
+                found.setdefault(path.parts[-3], []).append(int(path.parts[-2][4:]))
+        return {arm: sorted(seeds) for arm, seeds in found.items()}
+
+    def model(self, arm: str, seed: int | None = None) -> MultitaskModel:
+        """Return the network of one training, at its best validation epoch, on the CPU.
+
+        Args:
+            arm: Name of the arm, such as `hard_parameter_sharing`.
+            seed: Its seed; the smallest by default.
+
+        Raises:
+            ArtifactError: If there is no such training.
+        """
+        seeds = self.arms.get(arm, [])
+        if not seeds or (seed is not None and seed not in seeds):
+            have = ", ".join(f"{name} {seeds}" for name, seeds in self.arms.items()) or "none"
+            raise ArtifactError(
+                f"{self.run_dir} has no arm {arm!r} with seed {seed}; it has {have}."
+            )
+        chosen = seeds[0] if seed is None else seed
+        loaded = _load(self.run_dir / "multitask" / arm / f"seed{chosen}", "best")
+        assert isinstance(loaded, MultitaskModel)  # by the stage that wrote it
+        return loaded
+
+
+def load(run_dir: str | Path) -> Run:
+    """Open a run folder.
+
+    Args:
+        run_dir: The folder that `detaux fit` wrote.
+
+    Raises:
+        ArtifactError: If it holds no run.
+    """
+    return Run(run_dir)
+
+
+def build_data(config: Path) -> FactorDataModule:
+    """Build the data module that a stage's config describes, without reading any data."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(FactorDataModule, "data")
+    parsed = parser.parse_object({"data": _read_config(config)["data"]})
+    data = parser.instantiate_classes(parsed)["data"]
+    assert isinstance(data, FactorDataModule)  # by the parser
+    return data
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: run the stage that writes it.")
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return config
+
+
+def _load(folder: Path, checkpoint: str) -> object:
+    path = folder / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: run the stage that writes it.")
+    cls: Any = locate(_read_config(folder / "config.yaml")["model"]["class_path"])
+    return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()

@@ -1,0 +1,103 @@
+"""The convolutional autoencoder of the product-manifold experiments."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConvolutionalEncoder(nn.Module):
+    """Four strided convolutions and two dense layers.
+
+    Conv 32, 32, 64, 64 (kernel 4, stride 2, padding 1), Linear 256, Linear `dim`, with ReLU
+    between them; 381,386 parameters for 64 x 64 x 3 and 10 dimensions.
+
+    Args:
+        image_shape: Channels, height and width; height and width are multiples of 16.
+        dim: Number of latent dimensions.
+
+    Raises:
+        ValueError: If the image shape does not fit or `dim` is not positive.
+
+    References:
+        Fumero et al. 2021, and the official code of Detaux.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], dim: int) -> None:
+        super().__init__()
+        channels, (height, width) = image_shape[0], _final_map(image_shape, dim)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 32, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 4, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * height * width, 256),
+            nn.ReLU(),
+            nn.Linear(256, dim),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images, shape (n, C, H, W), to latent vectors, shape (n, dim)."""
+        latent: Tensor = self.layers(images)
+        return latent
+
+
+class ConvolutionalDecoder(nn.Module):
+    """Three dense layers and four strided transposed convolutions.
+
+    Linear 256, 256 and to the smallest map, ConvTranspose 64, 32, 32, `channels` (kernel 4,
+    stride 2, padding 1), with ReLU between them and a linear output; 448,131 parameters for
+    64 x 64 x 3 and 10 dimensions.
+
+    Args:
+        image_shape: Channels, height and width; height and width are multiples of 16.
+        dim: Number of latent dimensions.
+
+    Raises:
+        ValueError: If the image shape does not fit or `dim` is not positive.
+
+    References:
+        Fumero et al. 2021, and the official code of Detaux.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], dim: int) -> None:
+        super().__init__()
+        channels, (height, width) = image_shape[0], _final_map(image_shape, dim)
+        self.layers = nn.Sequential(
+            nn.Linear(dim, 256),
+            nn.ReLU(),
+            nn.Linear(256, 256),
+            nn.ReLU(),
+            nn.Linear(256, 64 * height * width),
+            nn.ReLU(),
+            nn.Unflatten(1, (64, height, width)),
+            nn.ConvTranspose2d(64, 64, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 32, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 32, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, channels, 4, 2, 1),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map latent vectors, shape (n, dim), to images, shape (n, C, H, W)."""
+        images: Tensor = self.layers(latent)
+        return images
+
+
+def _final_map(image_shape: tuple[int, int, int], dim: int) -> tuple[int, int]:
+    """Height and width after four halvings."""
+    channels, height, width = image_shape
+    if channels < 1 or height < 16 or width < 16 or height % 16 or width % 16:
+        raise ValueError(
+            f"image_shape is {tuple(image_shape)}: give (channels, height, width) with at least "
+            "one channel and a height and width that are multiples of 16; resize the images."
+        )
+    if dim < 1:
+        raise ValueError(f"dim is {dim}: give at least 1 latent dimension.")
+    return height // 16, width // 16

@@ -1,0 +1,31 @@
+"""Heads: from features to the logits of one task."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class ClassificationHead(nn.Sequential):
+    """Two linear layers: Linear - Dropout - ReLU - Linear.
+
+    Maps features, shape (B, n_features), to logits, shape (B, n_classes).
+
+    Args:
+        n_features: Length of the flattened feature map.
+        n_classes: Number of classes of the task.
+        hidden: Width of the hidden layer. Paper: 512.
+        dropout: Share of hidden units that are dropped in training. Paper: 0.1.
+
+    References:
+        Skenderi et al., Detaux, official code (C.1).
+    """
+
+    def __init__(
+        self, n_features: int, n_classes: int, hidden: int = 512, dropout: float = 0.1
+    ) -> None:
+        super().__init__(
+            nn.Linear(n_features, hidden),
+            nn.Dropout(dropout),
+            nn.ReLU(),
+            nn.Linear(hidden, n_classes),
+        )

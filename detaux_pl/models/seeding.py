@@ -1,0 +1,22 @@
+"""Randomness that a resumed run repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def reseed(seed: int, epoch: int, rank: int) -> None:
+    """Seed torch's global generators, which dropout draws from, for one epoch of one rank.
+
+    Called at the start of every training epoch, it makes a run that was resumed at the end of an
+    epoch equal to an undisturbed one: the random state, which Lightning's checkpoints leave out,
+    then follows from the epoch alone.
+
+    Args:
+        seed: Seed of the run; not negative.
+        epoch: Number of the epoch, from 0.
+        rank: Global rank of the process, so that ranks drop different units.
+    """
+    sequence = np.random.SeedSequence([seed, epoch, rank])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))

@@ -1,0 +1,208 @@
+"""What all multi-task models share: losses, weighting, metrics and the optimizer."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from detaux_pl.data.modules import IGNORED, Batch
+from detaux_pl.models.seeding import reseed
+from detaux_pl.multitask.weighting.base import Weighting
+from detaux_pl.multitask.weighting.equal import EqualWeighting
+
+
+class MultitaskModel(LightningModule, ABC):
+    """Classify an image in T tasks, of which task 0, the principal one, is what counts.
+
+    An architecture is a subclass that builds its networks and gives `forward`; it builds what
+    the principal task needs first, so that under one seed it starts from the same weights as
+    the other architectures. The weighting of the tasks is a part of its own. Logs
+
+    - `train/loss` (weighted), `train/loss/<task>` and, for several tasks, `train/weight/<task>`;
+    - `val/loss/principal` and, per task, `val/accuracy/<task>` (micro) and `val/f1/<task>`
+      (macro), and the same for `test`.
+
+    Tasks are named `principal` and `auxiliary`, or `auxiliary1`, `auxiliary2` and so on where
+    there are several. Checkpoints should be chosen by `val/accuracy/principal` alone.
+
+    The weighting is a module and therefore not among the hyper-parameters of a checkpoint: give
+    it again, as in `load_from_checkpoint(path, weighting=FixedWeighting([10.0, 1.0]))`, unless
+    it is the default.
+
+    Args:
+        task_sizes: Number of classes of each task, the principal one first. Filled in from the
+            data module by the command line.
+        weighting: How the losses of the tasks are combined; None for equal weights.
+        lr: Learning rate of AdamW. Paper: 5e-4.
+        weight_decay: Weight decay of AdamW, from which the weighting's parameters are excluded.
+            Official code: 5e-3 (B.2, row 17).
+        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
+
+    Raises:
+        ValueError: If a task has fewer than 2 classes, or the weighting is for another number
+            of tasks.
+    """
+
+    def __init__(
+        self,
+        task_sizes: tuple[int, ...],
+        weighting: Weighting | None = None,
+        lr: float = 5e-4,
+        weight_decay: float = 5e-3,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        super().__init__()
+        if not task_sizes or min(task_sizes) < 2:
+            raise ValueError(f"task_sizes are {task_sizes}: every task needs at least 2 classes.")
+        self.save_hyperparameters(ignore=["weighting"])
+        self.task_names = _task_names(len(task_sizes))
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.lr_schedule = lr_schedule
+        self.weighting = EqualWeighting() if weighting is None else weighting
+        self.weighting.setup(len(task_sizes))
+        self.metrics = nn.ModuleDict()
+        for stage in ("val", "test"):
+            # Lightning's own mean over ranks rounds the number of samples down to an integer.
+            self.metrics[f"{stage}/loss/principal"] = MeanMetric()
+            for task, size in zip(self.task_names, task_sizes, strict=True):
+                self.metrics[f"{stage}/accuracy/{task}"] = MulticlassAccuracy(
+                    size, average="micro", ignore_index=IGNORED
+                )
+                self.metrics[f"{stage}/f1/{task}"] = MulticlassF1Score(
+                    size, average="macro", ignore_index=IGNORED
+                )
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of each task, shape (B, task size).
+
+        Args:
+            images: Float images in [0, 1], shape (B, C, H, W).
+        """
+
+    def task_losses(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the training loss of each task, shape (T,).
+
+        Args:
+            images: Float images in [0, 1], shape (B, C, H, W).
+            targets: Labels, shape (B, T), or `IGNORED`.
+        """
+        logits = self(images)
+        return torch.stack(
+            [mean_cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
+        )
+
+    def on_train_epoch_start(self) -> None:
+        """Make the epoch's randomness a function of the seed, the epoch and the rank."""
+        if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+            reseed(int(seed), self.current_epoch, self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the weighted loss."""
+        losses = self.task_losses(batch.images, self._own_targets(batch))
+        loss: Tensor = self.weighting(losses)
+        logged = {"train/loss": loss}
+        for task, value, weight in zip(
+            self.task_names, losses.detach(), self.weighting.weights.detach(), strict=True
+        ):
+            logged[f"train/loss/{task}"] = value
+            if len(self.task_names) > 1:
+                logged[f"train/weight/{task}"] = weight
+        self.log_dict(
+            logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.images)
+        )
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the principal loss and the metrics of every task."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the principal loss and the metrics of every task."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
+        """Return the logits of each task."""
+        logits: tuple[Tensor, ...] = self(batch.images)
+        return logits
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups; learnt weights of tasks do not decay."""
+        weighting = list(self.weighting.parameters())
+        apart = {id(parameter) for parameter in weighting}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters() if id(p) not in apart]},
+            {"params": weighting, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, with the schedule that was asked for, step by step.
+
+        Raises:
+            ValueError: If a cosine schedule has no end to fall to.
+        """
+        optimizer = torch.optim.AdamW(
+            self.parameter_groups(), lr=self.lr, weight_decay=self.weight_decay
+        )
+        if self.lr_schedule == "constant":
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < float("inf"):
+            raise ValueError("lr_schedule is cosine: give the trainer max_epochs or max_steps.")
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
+        logits = self(batch.images)
+        targets = self._own_targets(batch).unbind(1)
+        n = len(batch.images)
+        loss = self._metric(f"{stage}/loss/principal")
+        loss.update(mean_cross_entropy(logits[0], targets[0]), weight=n)
+        logged = {f"{stage}/loss/principal": loss}
+        for task, z, y in zip(self.task_names, logits, targets, strict=True):
+            for key in (f"{stage}/accuracy/{task}", f"{stage}/f1/{task}"):
+                logged[key] = self._metric(key)
+                if n:  # a rank may run out of images before the others
+                    logged[key].update(z, y)
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=n)
+
+    def _metric(self, key: str) -> Metric:
+        return cast(Metric, self.metrics[key])
+
+    def _own_targets(self, batch: Batch) -> Tensor:
+        """Labels of the tasks that the model has, shape (B, T)."""
+        return batch.targets[:, : len(self.task_names)]
+
+
+def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of one task, summed over its labelled samples, over the batch size [nats].
+
+    A sample that is left out counts as zero, so that every label weighs the same in whatever
+    batch it falls: the gradients of two half batches average to that of the whole one, and a
+    batch without any label gives a zero that is still connected to the network.
+
+    Args:
+        logits: Shape (B, classes).
+        targets: Labels, int64, shape (B,), or `IGNORED`.
+    """
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    return total / max(len(targets), 1)
+
+
+def _task_names(n_tasks: int) -> tuple[str, ...]:
+    if n_tasks <= 2:
+        return ("principal", "auxiliary")[:n_tasks]
+    return ("principal", *(f"auxiliary{task}" for task in range(1, n_tasks)))

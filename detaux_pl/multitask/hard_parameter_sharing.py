@@ -1,0 +1,70 @@
+"""One backbone for all tasks, one head for each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
+from detaux_pl.models.head import ClassificationHead
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.weighting.base import Weighting
+from detaux_pl.multitask.weighting.uncertainty import UncertaintyWeighting
+
+
+class HardParameterSharing(MultitaskModel):
+    """One backbone whose flattened map goes to a head per task.
+
+    Args:
+        image_shape: Channels, height and width of the images. Filled in from the data module by
+            the command line.
+        task_sizes: Number of classes of each task, the principal one first. Filled in from the
+            data module by the command line.
+        backbone: `small_convnet`, `resnet18` or `vgg16`. Paper: VGG16 for 3D Shapes.
+        pretrained: Start from ImageNet weights. Paper: for Cars only.
+        weighting: How the losses of the tasks are combined; None for `UncertaintyWeighting`.
+            Paper: "as suggested in" Kendall et al. (B.2, row 31).
+        hidden: Width of the heads' hidden layer. Paper: 512.
+        dropout: Share of hidden units that are dropped in training. Paper: 0.1.
+        lr: Learning rate of AdamW. Paper: 5e-4.
+        weight_decay: Weight decay of AdamW. Official code: 5e-3.
+        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
+
+    Raises:
+        ValueError: If there is no auxiliary task, or the images are too small for the backbone.
+
+    References:
+        Caruana 1997, "Multitask Learning"; setting of Skenderi et al., Detaux (C.1).
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        task_sizes: tuple[int, ...],
+        backbone: BackboneName = "resnet18",
+        pretrained: bool = False,
+        weighting: Weighting | None = None,
+        hidden: int = 512,
+        dropout: float = 0.1,
+        lr: float = 5e-4,
+        weight_decay: float = 5e-3,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        if len(task_sizes) < 2:
+            raise ValueError(
+                "HardParameterSharing shares between tasks, and the data have the principal one "
+                "only: give the data module `labels` or an `auxiliary` factor, or take SingleTask."
+            )
+        weighting = UncertaintyWeighting() if weighting is None else weighting
+        super().__init__(task_sizes, weighting, lr, weight_decay, lr_schedule)
+        self.backbone = build_backbone(backbone, image_shape, pretrained)
+        n_features = feature_size(self.backbone, image_shape)
+        self.heads = nn.ModuleList(
+            ClassificationHead(n_features, size, hidden, dropout) for size in task_sizes
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of each task, shape (B, task size)."""
+        features = self.backbone(images).flatten(1)
+        return tuple(head(features) for head in self.heads)

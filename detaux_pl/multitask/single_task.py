@@ -1,0 +1,56 @@
+"""The principal task alone: what every other model is measured against."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
+from detaux_pl.models.head import ClassificationHead
+from detaux_pl.multitask.base import MultitaskModel
+
+
+class SingleTask(MultitaskModel):
+    """One backbone and one head, for the principal task; other labels are ignored.
+
+    Args:
+        image_shape: Channels, height and width of the images. Filled in from the data module by
+            the command line.
+        task_sizes: Number of classes of each task, the principal one first. Filled in from the
+            data module by the command line.
+        backbone: `small_convnet`, `resnet18` or `vgg16`. Paper: VGG16 for 3D Shapes.
+        pretrained: Start from ImageNet weights. Paper: for Cars only.
+        hidden: Width of the head's hidden layer. Paper: 512.
+        dropout: Share of hidden units that are dropped in training. Paper: 0.1.
+        lr: Learning rate of AdamW. Paper: 5e-4.
+        weight_decay: Weight decay of AdamW. Official code: 5e-3.
+        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
+
+    Raises:
+        ValueError: If the images are too small for the backbone.
+
+    References:
+        Skenderi et al., Detaux, the row STL (C.1).
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        task_sizes: tuple[int, ...],
+        backbone: BackboneName = "resnet18",
+        pretrained: bool = False,
+        hidden: int = 512,
+        dropout: float = 0.1,
+        lr: float = 5e-4,
+        weight_decay: float = 5e-3,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        super().__init__(task_sizes[:1], lr=lr, weight_decay=weight_decay, lr_schedule=lr_schedule)
+        self.backbone = build_backbone(backbone, image_shape, pretrained)
+        n_features = feature_size(self.backbone, image_shape)
+        self.head = ClassificationHead(n_features, task_sizes[0], hidden, dropout)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of the principal task, shape (B, task size), alone in a tuple."""
+        return (self.head(self.backbone(images).flatten(1)),)

@@ -1,0 +1,257 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonargparse import ArgumentParser
+from sklearn.metrics import adjusted_rand_score
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.discover import Discovery, DiscoveryError, _number_by_size
+from detaux_pl.cluster.hdbscan import HDBSCAN
+
+
+def equal(one, two):
+    arrays = ("ids", "splits", "labels", "is_noise", "strength")
+    return (
+        all(np.array_equal(getattr(one, name), getattr(two, name)) for name in arrays)
+        and one.n_classes == two.n_classes
+        and one.meta == two.meta
+    )
+
+
+@pytest.mark.parametrize(("subspace", "factor"), [(1, "hue"), (3, "size"), (0, "shape")])
+def test_recovers_a_factor_in_every_split(disentangled, subspace, factor):
+    found = Discovery(HDBSCAN(0.05, 5), subspace=subspace, noise="nearest")(disentangled)
+    for split in ("train", "val", "test"):
+        rows = disentangled.rows(split)
+        assert adjusted_rand_score(disentangled.factor(factor)[rows], found.labels[rows]) == 1.0
+    assert found.n_classes == np.unique(disentangled.factor(factor)).size
+    assert found.meta["rule"] is None
+
+
+def test_default_rule_finds_a_hidden_factor_and_not_the_dead_subspace(disentangled):
+    found = Discovery()(disentangled)
+    assert found.meta["subspace"] in (1, 3)
+    assert found.meta["rule"] == "ratio"
+    inside = ~found.is_noise
+    truth = disentangled.factor({1: "hue", 3: "size"}[found.meta["subspace"]])
+    assert adjusted_rand_score(truth[inside], found.labels[inside]) == 1.0
+
+
+@pytest.mark.parametrize("rule", ["min_l_dist", "abs_dot"])
+def test_published_rules_fail_on_a_dead_subspace(disentangled, rule):
+    with pytest.raises(DiscoveryError, match="subspace 2 is dead"):
+        Discovery(rule=rule)(disentangled)
+    assert (
+        Discovery(rule=rule, try_next=True)(disentangled)
+        .meta["failures"][0]
+        .startswith("subspace 2 is dead")
+    )
+
+
+def test_single_blob_is_unsuccessful(make_codes):
+    rng = np.random.default_rng(0)
+    codes = make_codes(rng.normal(size=(1000, 2, 8)), label=rng.integers(0, 3, 1000))
+    with pytest.raises(DiscoveryError, match=r"subspace 1 has 0 cluster\(s\) and 100% noise"):
+        Discovery()(codes)
+
+
+def test_nothing_to_choose_is_unsuccessful(make_codes):
+    codes = make_codes(np.ones((20, 3, 2)), label=np.arange(20) % 2)
+    with pytest.raises(DiscoveryError, match="none of the 2 free subspaces moves"):
+        Discovery()(codes)
+
+
+def test_one_cluster_is_unsuccessful(line, rounding):
+    codes = line([1.0, 1.1, 0.9, 2.5], [0, 0, 0, 0])
+    with pytest.raises(DiscoveryError, match=r"1 cluster\(s\) and 25% noise in 4 samples"):
+        Discovery(rounding(), subspace=0)(codes)
+
+
+def test_clusters_outside_training_do_not_count(line, rounding):
+    with pytest.raises(DiscoveryError, match=r"1 cluster\(s\)"):
+        Discovery(rounding(), subspace=0)(line([1.0, 1.1, 2.0, 3.0], [0, 0, 1, 2]))
+
+
+def test_try_next_goes_on_where_the_best_fails(make_codes, rounding):
+    # Subspace 1 moves most purely but has no cluster; 2 has two, and moves a little always.
+    rng = np.random.default_rng(0)
+    side = rng.integers(0, 2, 200)
+    turn = rng.integers(0, 2, 200)
+    values = np.zeros((200, 3, 1))
+    values[:, 1, 0] = 0.5 + 10 * turn
+    values[:, 2, 0] = 1 + 2 * side + rng.uniform(-0.2, 0.2, 200)
+    codes = make_codes(values, label=np.zeros(200))
+    with pytest.raises(DiscoveryError, match=r"subspace 1 has 0 cluster\(s\)"):
+        Discovery(rounding())(codes)
+    found = Discovery(rounding(), try_next=True)(codes)
+    assert found.meta["subspace"] == 2
+    assert len(found.meta["failures"]) == 1
+    assert adjusted_rand_score(side, found.labels) == 1.0
+
+
+POSITIONS = [2.0, 2.1, 5.0, 5.1, 4.9, 2.0, 5.0, 5.4, 2.0]
+SPLITS = [0, 0, 0, 0, 0, 1, 1, 2, 2]
+"""Noise occurs in the test split only: 5.4."""
+
+
+def test_noise_is_one_class_in_all_splits_even_where_only_the_test_split_has_it(line, rounding):
+    found = Discovery(rounding(), subspace=0)(line(POSITIONS, SPLITS))
+    assert found.labels.tolist() == [2, 2, 1, 1, 1, 2, 1, 0, 2]
+    assert found.n_classes == 3
+    assert found.meta["noise_class"] == 0
+    assert found.meta["noise_fraction"] == {"train": 0.0, "val": 0.0, "test": 0.5}
+    assert found.meta["cluster_sizes"] == [3, 2]
+
+
+def test_noise_can_be_left_out(line, rounding):
+    found = Discovery(rounding(), subspace=0, noise="drop")(line(POSITIONS, SPLITS))
+    assert found.labels.tolist() == [1, 1, 0, 0, 0, 1, 0, IGNORED, 1]
+    assert found.n_classes == 2
+    assert found.meta["noise_class"] is None
+
+
+def test_noise_can_join_the_nearest_cluster(line, rounding):
+    found = Discovery(rounding(), subspace=0, noise="nearest")(line(POSITIONS, SPLITS))
+    assert found.labels.tolist() == [1, 1, 0, 0, 0, 1, 0, 0, 1]
+    assert found.is_noise.tolist() == [False] * 7 + [True, False]
+    assert found.strength[7] == 0
+
+
+@pytest.mark.parametrize("noise", ["own_class", "drop", "nearest"])
+def test_policies_agree_where_there_is_no_noise(line, rounding, noise):
+    found = Discovery(rounding(), subspace=0, noise=noise)(line(POSITIONS[:7], SPLITS[:7]))
+    assert found.labels.tolist() == [1, 1, 0, 0, 0, 1, 0]
+    assert (found.n_classes, found.meta["noise_class"]) == (2, None)
+
+
+def test_numbering_does_not_depend_on_the_clusterer(line, rounding):
+    codes = line(POSITIONS, SPLITS)
+    one, two = (Discovery(rounding(shift=s), subspace=0)(codes) for s in (0, 7))
+    assert one.labels.tolist() == two.labels.tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-1, 4), min_size=1, max_size=40), st.permutations(range(5)))
+def test_numbers_fall_with_size_and_ignore_the_old_ones(clusters, renaming):
+    clusters = np.array([*clusters, 0])
+    everything = np.arange(clusters.size)
+    numbered = _number_by_size(clusters, everything)
+    renamed = np.where(clusters < 0, -1, np.array(renaming)[clusters])
+    assert numbered.tolist() == _number_by_size(renamed, everything).tolist()
+    assert ((numbered == -1) == (clusters == -1)).all()
+    sizes = np.bincount(numbered[numbered >= 0])
+    assert (np.diff(sizes) <= 0).all()
+    first = [np.flatnonzero(numbered == c)[0] for c in range(sizes.size)]
+    assert all(first[c] < first[c + 1] for c in range(sizes.size - 1) if sizes[c] == sizes[c + 1])
+
+
+def test_fits_on_training_samples_and_on_no_more_than_asked(disentangled, rounding):
+    train = disentangled.values[disentangled.rows("train"), 3]
+
+    def fitted(**settings):
+        clusterer = rounding(reach=0.5)
+        found = Discovery(clusterer, subspace=3, **settings)(disentangled)
+        assert found.meta["n_fitted"] == len(clusterer.fitted)
+        return clusterer.fitted
+
+    assert np.array_equal(fitted(), train)
+    assert np.array_equal(fitted(fit_on=10_000), train)
+    part = fitted(fit_on=100)
+    assert len(np.unique(part, axis=0)) == 100
+    assert (part[:, None] == train[None]).all(axis=2).any(axis=1).all()
+    assert np.array_equal(part, fitted(fit_on=100))
+    assert not np.array_equal(part, fitted(fit_on=100, seed=1))
+
+
+def test_held_out_samples_change_no_training_label(make_codes, disentangled):
+    values = disentangled.values.copy()
+    held_out = disentangled.splits > 0
+    values[held_out] = np.random.default_rng(0).normal(scale=9, size=values[held_out].shape)
+    changed = make_codes(
+        values,
+        disentangled.splits,
+        **{name: disentangled.factor(name) for name in disentangled.info.names},
+    )
+    discovery = Discovery(HDBSCAN(0.05, 5), noise="drop")
+    one, two = discovery(disentangled), discovery(changed)
+    train = disentangled.rows("train")
+    assert one.labels[train].tolist() == two.labels[train].tolist()
+
+
+def test_pca_keeps_the_blobs_and_the_fit_small(disentangled, rounding):
+    clusterer = rounding(reach=0.5)
+    Discovery(clusterer, subspace=3, pca=2)(disentangled)
+    assert clusterer.fitted.shape == (360, 2)
+    found = Discovery(HDBSCAN(0.05, 5), subspace=1, pca=3, noise="nearest")(disentangled)
+    assert adjusted_rand_score(disentangled.factor("hue"), found.labels) == 1.0
+    Discovery(clusterer, subspace=3, pca=256)(disentangled)
+    assert clusterer.fitted.shape == (360, 6)
+
+
+def test_same_codes_give_the_same_labels_in_any_order_of_the_shards(disentangled, tmp_path):
+    first = Discovery(fit_on=200)(disentangled)
+    assert equal(first, Discovery(fit_on=200)(disentangled))
+    order = np.random.default_rng(5).permutation(len(disentangled.ids))
+    Codes(
+        values=disentangled.values[order],
+        ids=disentangled.ids[order],
+        splits=disentangled.splits[order],
+        factors=disentangled.factors[order],
+        info=disentangled.info,
+    ).save(tmp_path)
+    again = Discovery(fit_on=200)(Codes.load(tmp_path))
+    assert equal(first, again)
+    assert np.array_equal(again.of(disentangled.ids[order]), first.labels[order])
+
+
+def test_labels_and_their_provenance_survive_the_disk(disentangled, tmp_path):
+    found = Discovery()(disentangled)
+    found.save(tmp_path)
+    assert equal(found, AuxiliaryLabels.load(tmp_path))
+    meta = json.loads((tmp_path / "labels.json").read_text())
+    assert meta["clusterer"]["class"] == "HDBSCAN"
+    assert [s["subspace"] for s in meta["scores"]] == [0, 1, 2, 3, 4]
+    assert meta["scores"][2]["ratio"] is None
+
+
+def test_refuses_codes_it_cannot_use(make_codes, disentangled):
+    with pytest.raises(UserError, match="no training sample"):
+        Discovery()(make_codes(np.ones((4, 2, 1)), [1, 1, 2, 2], label=[0, 1, 0, 1]))
+    for bad in (np.nan, np.inf):
+        values = disentangled.values.copy()
+        values[-1, -1, -1] = bad
+        with pytest.raises(UserError, match="NaN or infinite"):
+            Discovery()(make_codes(values, shape=disentangled.factor("shape")))
+    with pytest.raises(UserError, match="subspace is 5, but the codes have 5: give 0 to 4"):
+        Discovery(subspace=5)(disentangled)
+
+
+@pytest.mark.parametrize("setting", [{"subspace": -1}, {"fit_on": 1}, {"pca": 0}])
+def test_refuses_settings_out_of_range(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Discovery(**setting)
+
+
+@pytest.mark.parametrize(
+    ("args", "size"), [([], 0.01), (["--clusterer.min_cluster_size=0.02"], 0.02)]
+)
+def test_the_command_line_reads_the_signature(args, size):
+    parser = ArgumentParser()
+    parser.add_class_arguments(Discovery, None)
+    built = parser.instantiate(parser.parse_args(args))
+    discovery = Discovery(**built.as_dict())
+    assert discovery.clusterer.settings["min_cluster_size"] == size
+
+
+def test_import_is_quick():
+    heavy = "{'torch', 'lightning', 'sklearn', 'scipy', 'hdbscan'} & set(sys.modules)"
+    code = f"import sys, detaux_pl.cluster.discover, detaux_pl.metrics.agreement; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models import ResNet18_Weights, VGG16_Weights, resnet18, vgg16
+
+from detaux_pl.models.backbone import build_backbone, feature_size
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "maps"),
+    [
+        ("small_convnet", 16, (128, 2, 2)),
+        ("small_convnet", 32, (128, 4, 4)),
+        ("small_convnet", 64, (128, 8, 8)),
+        ("resnet18", 16, (512, 1, 1)),
+        ("resnet18", 32, (512, 1, 1)),
+        ("resnet18", 64, (512, 2, 2)),
+        ("vgg16", 32, (512, 1, 1)),
+        ("vgg16", 64, (512, 2, 2)),
+    ],
+)
+def test_maps_are_flattened_not_pooled(name, size, maps):
+    shape = (3, size, size)
+    backbone = build_backbone(name, shape)
+    assert feature_size(backbone, shape) == maps[0] * maps[1] * maps[2]
+    with torch.no_grad():
+        assert backbone(torch.rand(2, *shape)).shape == (2, *maps)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("vgg16", (3, 16, 64)), ("small_convnet", (3, 64, 4))])
+def test_too_small_images_are_refused(name, shape):
+    with pytest.raises(ValueError, match=rf"too small for {name}: give at least"):
+        build_backbone(name, shape)
+
+
+def test_unknown_names_and_missing_weights_are_refused():
+    with pytest.raises(ValueError, match="choose one of small_convnet, resnet18, vgg16"):
+        build_backbone("alexnet", (3, 64, 64))
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        build_backbone("small_convnet", (3, 16, 16), pretrained=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("name", ["small_convnet", "resnet18", "vgg16"])
+def test_first_convolution_takes_any_channel_count(name, channels):
+    shape = (channels, 32, 32)
+    backbone = build_backbone(name, shape)
+    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    assert first.in_channels == channels
+    assert 0 < first.weight.std() < 1
+    assert feature_size(backbone, shape) == backbone(torch.rand(2, *shape)).flatten(1).shape[1]
+
+
+def test_networks_are_those_of_torchvision():
+    resnet, ours = resnet18(), build_backbone("resnet18", (3, 64, 64))
+    kept = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
+    ours.load_state_dict(kept)
+    images = torch.rand(2, 3, 64, 64)
+    resnet.avgpool, resnet.fc = nn.Identity(), nn.Identity()
+    torch.testing.assert_close(ours.eval()(images).flatten(1), resnet.eval()(images))
+    with torch.device("meta"):
+        features = vgg16().features
+    assert str(build_backbone("vgg16", (3, 64, 64))) == str(features)
+
+
+def test_small_convnet_is_small():
+    backbone = build_backbone("small_convnet", (3, 16, 16))
+    assert sum(p.numel() for p in backbone.parameters()) < 500_000
+
+
+def test_vgg16_starts_with_torchvisions_variance():
+    torch.manual_seed(0)
+    for module in build_backbone("vgg16", (3, 32, 32)):
+        if isinstance(module, nn.Conv2d):
+            expected = (2 / (9 * module.out_channels)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.1)
+            assert not module.bias.any()
+
+
+def test_dry_run_leaves_no_trace():
+    backbone = build_backbone("small_convnet", (3, 16, 16))
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    state = torch.get_rng_state()
+    feature_size(backbone, (3, 16, 16))
+    assert torch.equal(state, torch.get_rng_state())
+    assert backbone.training
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "prefix"),
+    [("resnet18", ResNet18_Weights, ""), ("vgg16", VGG16_Weights, "features.")],
+)
+def test_pretrained_weights_are_loaded_and_images_standardised(name, weights, prefix, monkeypatch):
+    plain = build_backbone(name, (3, 32, 32))
+    state = {prefix + k: v for k, v in plain.state_dict().items()}
+    if name == "resnet18":
+        state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    else:
+        state["classifier.0.bias"] = torch.zeros(4096)
+    monkeypatch.setattr(weights, "get_state_dict", lambda *args, **kwargs: state)
+    ours = build_backbone(name, (3, 32, 32), pretrained=True).eval()
+
+    images = torch.rand(2, 3, 32, 32)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    torch.testing.assert_close(ours(images), plain.eval()((images - mean) / std))
+    assert feature_size(ours, (3, 32, 32)) == 512
+
+
+def test_pretrained_filters_keep_their_answer_to_grey_images(monkeypatch):
+    state = resnet18().state_dict()
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", lambda *args, **kwargs: state)
+    rgb = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
+    ours = build_backbone("resnet18", (1, 32, 32), pretrained=True)
+    first = next(m for m in ours.modules() if isinstance(m, nn.Conv2d))
+    grey = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(
+        first(grey), rgb.conv1(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5
+    )
