@@ -16,6 +16,7 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ActionParser
 from rich.console import Console
@@ -25,7 +26,13 @@ from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cli.cluster import cluster_parser
-from detaux_pl.cli.parser import ShortParser, closest, config_parser
+from detaux_pl.cli.parser import (
+    ShortParser,
+    closest,
+    concrete_subclasses,
+    config_parser,
+    explain,
+)
 from detaux_pl.cli.stage import cluster_settings, codes_settings, trainable_settings
 from detaux_pl.cli.trainable import (
     Tracking,
@@ -35,7 +42,11 @@ from detaux_pl.cli.trainable import (
     stage_parser,
 )
 from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.data.noise import SaltPepper
+from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.evaluation.run import build
+from detaux_pl.multitask.base import MultitaskModel
 
 Runner = Callable[[Sequence[Sequence[str]], int | None], int]
 """Runs several commands in one process; gets the descriptor of the lock; returns an exit code."""
@@ -218,13 +229,14 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
             "`detaux fit` starts the processes of a stage itself: under torchrun or SLURM launch "
             "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
         )
-    chain = parse(args)
+    chain = parse(_with_config(args))
     console = Console(stderr=True, highlight=False)
     with run_lock(chain.run_dir) as lock:
         jobs = {stage.name: stage.jobs(chain) for stage in STAGES}
         _named(chain, "until", jobs)
         _forget(chain, jobs)
         _check(chain, [job for group in jobs.values() for job in group])
+        _build(chain)
         write_text(chain.run_dir / "config.yaml", yaml.safe_dump(chain.config, sort_keys=False))
         code = _run(chain, jobs, runner or _Processes(), lock, console)
     if code == 0 and chain.config["until"] in (None, STAGES[-1].name):
@@ -304,6 +316,26 @@ def _check(chain: Chain, jobs: list[Job]) -> None:
             shutil.rmtree(folder.path)
 
 
+def _build(chain: Chain) -> None:
+    """Build every model and data module once, to refuse now what a later stage could not use."""
+    stages: list[tuple[dict[str, Any], type]] = [(chain.config["disentangle"], Disentangler)]
+    stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
+    for config, kind in stages:
+        try:
+            data = build(FactorDataModule, config["data"])
+            with torch.device("meta"):
+                build(
+                    kind,
+                    config["model"],
+                    image_shape=data.image_shape,
+                    n_classes=data.dataset.n_classes,
+                    # Two classes stand for the task that is yet to be discovered.
+                    task_sizes=(data.dataset.n_classes, 2),
+                )
+        except (ValueError, TypeError) as error:
+            raise explain(error) from error
+
+
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]]) -> None:
     """Remove the stage named by `redo` and all that follow from it."""
     redo = _named(chain, "redo", jobs)
@@ -311,6 +343,15 @@ def _forget(chain: Chain, jobs: Mapping[str, list[Job]]) -> None:
         names = list(jobs)
         for name in names[names.index(redo) :]:
             shutil.rmtree(chain.run_dir / name, ignore_errors=True)
+
+
+def _with_config(args: list[str]) -> list[str]:
+    """Go on with the config of a run folder that is named without one."""
+    if "--run_dir" in args[:-1] and not any(word.startswith("--config") for word in args):
+        path = Path(args[args.index("--run_dir") + 1]) / "config.yaml"
+        if path.is_file():
+            return ["--config", str(path), *args]
+    return args
 
 
 def _named(chain: Chain, option: str, jobs: Mapping[str, list[Job]]) -> str | None:
@@ -396,9 +437,7 @@ def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]
 def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
     """Give a baseline the main model's settings that it has too and does not say itself."""
     given = {"class_path": baseline} if isinstance(baseline, str) else dict(baseline)
-    from detaux_pl.multitask.base import MultitaskModel
-
-    classes = {cls.__name__: cls for cls in _subclasses(MultitaskModel)}
+    classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))
     cls = classes.get(name) or (locate(name) if "." in name else None)
     if cls is None:
@@ -406,13 +445,6 @@ def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, 
     known = inspect.signature(cls).parameters
     shared = {key: value for key, value in main["init_args"].items() if key in known}
     return {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
-
-
-def _subclasses(cls: type) -> Iterator[type]:
-    for child in cls.__subclasses__():
-        if not inspect.isabstract(child):
-            yield child
-        yield from _subclasses(child)
 
 
 def _resolve_arm(arm: dict[str, Any]) -> dict[str, Any]:
@@ -435,8 +467,6 @@ def _n_devices(trainer: dict[str, Any]) -> int:
     if isinstance(devices, list):
         count = len(devices)
     elif devices in ("auto", -1, "-1"):
-        import torch
-
         on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
         count = 1 if on_cpu else torch.cuda.device_count()
     else:

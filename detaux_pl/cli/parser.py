@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pydoc import locate
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser
@@ -71,22 +74,38 @@ def explain(error: Exception) -> UserError:
 
 
 def one_line(message: str) -> str:
-    """Condense jsonargparse's many lines into one that names the setting."""
+    """Condense jsonargparse's many lines into one that names the setting and what is allowed."""
     flat = " ".join(message.split())
-    unknown = re.search(
-        r"[Kk]ey '?\"?([\w.]+)'?\"? is not expected|[Uu]nrecognized arguments: (\S+)", flat
-    )
-    if unknown:
-        key = (unknown[1] or unknown[2]).lstrip("-").split("=")[0]
-        return f"unknown setting {key!r}: --print_config shows all that exist."
-    key = re.search(r"Parser key \"?'?([\w.]+)\"?'?:", flat)
+    found = re.search(r"Parser key \"?'?([\w.]+)\"?'?:", flat)
+    where = f"{found[1]}: " if found else ""
     flat = re.sub(r"^.*?Parser key \S+?:\s*", "", flat)
-    flat = re.sub(r"<class '([\w.]+)'>", r"\1", flat)
-    flat = f"{key[1]}: {flat}" if key else flat
+    # A nested parser has told the first of these in its own words already.
+    unknown = r"(?:Option|unknown setting) '([\w.]+)'|arguments: --([\w.]+)"
+    if option := re.search(unknown, flat):
+        name = option[1] or option[2]
+        return f"{where}unknown setting {name!r}: --print_config shows all that exist."
+    base = re.search(r"Subtypes: \[<class '([\w.]+)'", flat)
+    if base and (name := re.search(r"Expected a dot import path string: (\S+)", flat)):
+        classes = sorted(cls.__name__ for cls in concrete_subclasses(locate(base[1])))
+        return f"{where}there is no {name[1]!r}: {closest(name[1], classes)}"
+    # What fits none of several types is told for each; that it is not null either says nothing.
+    union = r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: "
+    flat = re.sub(union, "", flat)
+    flat = re.sub(r"- Expected a NoneType ?|<class '([\w.]+)'>", r"\1", flat)
+    flat = re.sub(r"\s*Given value type: .*?Given value: ", " but got ", flat)
+    flat = where + flat.strip(" -").replace("typing.Literal", "one of ")
     return flat if len(flat) <= 400 else f"{flat[:397]}..."
 
 
-def closest(name: str, allowed: list[str]) -> str:
+def closest(name: str, allowed: Sequence[str]) -> str:
     """Return a `did you mean` for a name, or what is allowed."""
-    match: list[Any] = difflib.get_close_matches(name, allowed, n=1)
+    match = difflib.get_close_matches(name, allowed, n=1)
     return f"did you mean {match[0]!r}?" if match else f"choose one of {', '.join(allowed)}."
+
+
+def concrete_subclasses(cls: Any) -> Iterator[type]:
+    """Give every class below `cls` that can be built."""
+    for child in cls.__subclasses__():
+        if not inspect.isabstract(child):
+            yield child
+        yield from concrete_subclasses(child)

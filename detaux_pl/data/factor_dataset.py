@@ -133,7 +133,7 @@ def to_uint8(
     Raises:
         UserError: If a pixel is NaN, infinite or outside [0, 1].
     """
-    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
     if not finite.all():
         raise UserError(
             f"{name} holds NaN or infinite pixels (first in image {ids[finite.argmin()]}): "

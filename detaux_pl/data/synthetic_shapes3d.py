@@ -241,7 +241,7 @@ def _slab(p: _Floats, d: _Floats, half: float) -> tuple[_Floats, _Floats]:
 
 def _ball(p: _Floats, d: _Floats, radius: float) -> tuple[_Floats, _Floats]:
     """Where rays are in a ball or, given two coordinates, in a tube; empty where nowhere."""
-    square = _dot(d, d)
+    square = np.maximum(_dot(d, d), 1e-12)  # a ray along the tube has none
     middle = -_dot(p, d) / square
     reach = np.sqrt(np.maximum((radius**2 - _dot(p, p)) / square + middle**2, 0.0))
     return middle - reach, middle + reach

@@ -1,4 +1,4 @@
-"""Residual autoencoder: a plain autoencoder and an orthogonal split of its latent space."""
+"""Residual autoencoder: a plain autoencoder whose latent space is split by the labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
-from detaux_pl.models.residual_split import class_gram, split_latent_space
+from detaux_pl.models.latent_split import LatentSplit, class_gram, split_latent_space
 
 
 class ResidualAutoencoder(AutoencodingDisentangler):
@@ -19,10 +19,13 @@ class ResidualAutoencoder(AutoencodingDisentangler):
 
     `z = f(x)` and `x~ = g(z)` train on the mean squared error alone. At the end of every epoch
     the latent space is split, see `split_latent_space`: the principal subspace holds the
-    directions along which the class means differ, the others share what is left in the order of
-    its variance. The codes are `s_i = U_i (z - mean)`; they need no label. The statistics are
-    gathered in the training steps, while the encoder still moves: the cosine schedule, which
-    brings it to rest, keeps them exact where it counts.
+    directions along which the class means differ, the others share what is left, in the order
+    of its variance. The codes are linear in z and need no label; subspaces 1, 2, ... are cleared
+    of the principal factor as far as its class means tell.
+
+    The statistics of the split, of each training image once, are gathered in the training
+    steps, while the encoder still moves: the cosine schedule, which brings it to rest, makes
+    them those of the final encoder.
 
     Trains on pairs, of which it uses every view, or on single images.
 
@@ -45,7 +48,8 @@ class ResidualAutoencoder(AutoencodingDisentangler):
     """
 
     mean: Tensor
-    basis: Tensor
+    analysis: Tensor
+    synthesis: Tensor
 
     def __init__(
         self,
@@ -82,13 +86,14 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         self.encoder = ConvolutionalEncoder(image_shape, dim)
         self.decoder = ConvolutionalDecoder(image_shape, dim)
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("basis", torch.zeros(n_subspaces, subspace_dim, dim))
+        self.register_buffer("analysis", torch.zeros(n_subspaces, subspace_dim, dim))
+        self.register_buffer("synthesis", torch.zeros(n_subspaces, subspace_dim, dim))
         self._gram: Tensor | None = None
 
     @property
     def n_subspaces(self) -> int:
         """Number of subspaces K."""
-        return self.basis.shape[0]
+        return len(self.analysis)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes, shape (B, K, D), of images, shape (B, C, H, W).
@@ -96,25 +101,27 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         Raises:
             RuntimeError: If no split has been fitted.
         """
-        if not self.basis.any():
+        if not self.analysis.any():
             raise RuntimeError(
                 "ResidualAutoencoder has no split yet: train it or load a checkpoint."
             )
         # n = images, k = subspaces, c = dimensions of a subspace, d = latent dimensions
-        return torch.einsum("nd,kcd->nkc", self.encoder(images) - self.mean, self.basis)
+        return torch.einsum("nd,kcd->nkc", self.encoder(images) - self.mean, self.analysis)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the image of the latent vector that the codes add up to, shape (B, C, H, W)."""
-        images: Tensor = self.decoder(self.mean + torch.einsum("nkc,kcd->nd", codes, self.basis))
+        latent = self.mean + torch.einsum("nkc,kcd->nd", codes, self.synthesis)
+        images: Tensor = self.decoder(latent)
         return images
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the reconstruction loss of all images of a batch and add up the statistics."""
         latent, loss = self._step("train", batch)
+        n = batch.rows.shape[-1]  # the first views: each image of the epoch once
+        labels = batch.targets[..., 0].flatten()[:n]
         # Apple's accelerator has no float64.
         exact = torch.float32 if latent.device.type == "mps" else torch.float64
-        labels = batch.targets[..., 0].flatten()
-        gram = class_gram(latent.detach().to(exact), labels, self.n_classes)
+        gram = class_gram(latent[:n].detach().to(exact), labels, self.n_classes)
         self._gram = gram if self._gram is None else self._gram.add_(gram)
         return loss
 
@@ -131,10 +138,10 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         """Split the latent space by the statistics of all ranks, before a checkpoint is saved."""
         assert self._gram is not None  # an epoch has at least one step
         gram = self.trainer.strategy.reduce(self._gram, reduce_op="sum")
-        k, c = self.basis.shape[:2]
-        mean, basis = split_latent_space(gram, self.n_classes, k, c, self.principal_subspace)
-        self.mean.copy_(mean)
-        self.basis.copy_(basis)
+        k, c = self.analysis.shape[:2]
+        split = split_latent_space(gram, self.n_classes, k, c, self.principal_subspace)
+        for name in LatentSplit._fields:
+            self.get_buffer(name).copy_(getattr(split, name))
 
     def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch.images.flatten(0, -4)

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from detaux_pl.evaluation.significance import summarise
@@ -44,6 +44,7 @@ _STYLE: Any = {
     "grid.color": _LINE,
     "grid.linewidth": 0.6,
     "text.color": _INK,
+    "text.parse_math": False,  # a factor's name may hold a dollar sign
     "xtick.color": _LINE,
     "ytick.color": _LINE,
     "xtick.labelcolor": MUTED,
@@ -307,6 +308,8 @@ def curves_chart(
             axes.fill_between(curve.x, curve.low, curve.high, color=colours[name], alpha=0.15, lw=0)
     if log and any((curve.y > 0).any() for curve in curves.values()):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.5)))
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -370,10 +373,8 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
 
 
 def _spread(points: NDArray[np.float64]) -> float:
-    """Median distance from the median point; infinite for no point."""
-    if not len(points):
-        return float("inf")
-    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
+    """Root mean square distance from the mean; infinite for no point."""
+    return float(np.sqrt(points.var(axis=0).sum())) if len(points) else float("inf")
 
 
 def _label(axes: Axes, text: str, y: float, offset: tuple[float, float], **style: Any) -> None:

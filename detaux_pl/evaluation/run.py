@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -54,7 +56,8 @@ class Run:
     @cached_property
     def data(self) -> FactorDataModule:
         """The data as the disentangler saw them, noise included, set up."""
-        data = build_data(self.run_dir / "disentangle" / "config.yaml")
+        config = _read_config(self.run_dir / "disentangle" / "config.yaml")
+        data = build(FactorDataModule, config["data"])
         data.prepare_data()
         data.setup("fit")
         return data
@@ -90,6 +93,9 @@ class Run:
         return loaded
 
 
+T = TypeVar("T")
+
+
 def load(run_dir: str | Path) -> Run:
     """Open a run folder.
 
@@ -102,14 +108,24 @@ def load(run_dir: str | Path) -> Run:
     return Run(run_dir)
 
 
-def build_data(config: Path) -> FactorDataModule:
-    """Build the data module that a stage's config describes, without reading any data."""
+def build(kind: type[T], config: Mapping[str, Any], **filled: Any) -> T:
+    """Build an object from its part of a stage's config.
+
+    Args:
+        kind: Base class of what is built.
+        config: `class_path` and `init_args`.
+        filled: Arguments that the command line fills in, used where the class has them.
+
+    Raises:
+        ValueError: If the class refuses its arguments.
+    """
+    known = inspect.signature(locate(config["class_path"])).parameters  # type: ignore[arg-type]
+    init_args = {**config["init_args"], **{k: v for k, v in filled.items() if k in known}}
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(FactorDataModule, "data")
-    parsed = parser.parse_object({"data": _read_config(config)["data"]})
-    data = parser.instantiate_classes(parsed)["data"]
-    assert isinstance(data, FactorDataModule)  # by the parser
-    return data
+    parser.add_subclass_arguments(kind, "built")
+    value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
+    built: T = parser.instantiate_classes(parser.parse_object(value))["built"]
+    return built
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import torch
 def reseed(seed: int, epoch: int, rank: int) -> None:
     """Seed torch's global generators, which dropout draws from, for one epoch of one rank.
 
-    Called at the start of every training epoch, it makes a run that was resumed at the end of an
-    epoch equal to an undisturbed one: the random state, which Lightning's checkpoints leave out,
-    then follows from the epoch alone.
+    Called at the first batch of every training epoch, it makes a run that was resumed at the end
+    of an epoch equal to an undisturbed one: the random state, which Lightning's checkpoints leave
+    out, then follows from the epoch alone. Called before that, in `on_train_epoch_start`, it does
+    not: in a run's first epoch the iterator over the data, which draws a number, is older than
+    the hook, in the others it is younger.
 
     Args:
         seed: Seed of the run; not negative.

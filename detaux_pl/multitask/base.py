@@ -101,9 +101,11 @@ class MultitaskModel(LightningModule, ABC):
             [mean_cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
         )
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the epoch's randomness a function of the seed, the epoch and the rank."""
-        if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+        # Not in on_train_epoch_start: Lightning makes the iterator over the data, which draws a
+        # number, before that hook in the first epoch of a run and after it in the others.
+        if batch_idx == 0 and (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
             reseed(int(seed), self.current_epoch, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from detaux_pl.evaluation import figures
+from detaux_pl.evaluation.figures import Curve, SheetRow
+
+
+def sheet(images, **kwargs):
+    return figures.image_sheet([SheetRow("row", "", images)], **kwargs)
+
+
+def embedded(svg):
+    """The pixels of the one picture inside an SVG."""
+    (data,) = re.findall(r'base64,([^"]+)', svg)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+
+
+def test_sheet_keeps_every_pixel():
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16)).astype(np.float32) / 255
+    pixels = embedded(figures.to_svg(sheet(images), "sheet", "images"))
+    tiles = pixels[:, :, :3].astype(float)
+    assert pixels.shape == (17, 51, 4)
+    for k, image in enumerate(images):
+        tile = tiles[:16, 17 * k : 17 * k + 16]
+        np.testing.assert_allclose(tile / 255, image.transpose(1, 2, 0), atol=1.01 / 255)
+
+
+def test_sheet_pads_short_rows_and_allows_empty_ones():
+    rows = [
+        SheetRow("a", "two\nlines", np.ones((2, 1, 8, 8), np.float32), "#123456"),
+        SheetRow("b", "", np.ones((1, 1, 8, 8), np.float32)),
+        SheetRow("c", "", np.ones((0, 1, 8, 8), np.float32)),
+    ]
+    pixels = embedded(figures.to_svg(figures.image_sheet(rows, ["left", "right"]), "s", ""))
+    opaque = pixels[:, :, 3] > 127
+    assert opaque.sum() == 3 * 64
+    assert not opaque[18:].any()  # the third row
+
+
+def test_large_images_are_averaged():
+    image = np.zeros((1, 1, 96, 96), np.float32)
+    image[..., ::2, ::2] = 1.0
+    pixels = embedded(figures.to_svg(sheet(image), "sheet", ""))
+    assert pixels.shape[:2] == (51, 51)
+    assert abs(int(pixels[5, 5, 0]) - 255 / 4) <= 1
+
+
+def test_svg_needs_nothing_and_is_the_same_every_time():
+    def draw():
+        runs = {"a & b": {0: 0.2, 1: 0.3}, "c": {1: 0.25}, "none": {}}
+        chart = figures.arms_chart(runs, dict.fromkeys(runs, figures.ACCENT))
+        return figures.to_svg(chart, "arms", 'arms "quoted"')
+
+    svg = draw()
+    assert svg == draw()
+    assert svg.startswith("<svg")
+    assert 'aria-label="arms &quot;quoted&quot;"' in svg
+    assert "http" not in svg
+    assert "var(--ink)" in svg
+    assert "a &amp; b" in svg
+    assert ">none<" not in svg
+    defined = re.findall(r' id="([^"]*)"', svg)
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) == set(defined)
+
+
+def test_ids_of_two_charts_do_not_meet():
+    def ids(name):
+        curve = Curve(np.arange(3.0), np.arange(3.0))
+        chart = figures.curves_chart({"a": curve}, {"a": "#123456"}, "y")
+        return set(re.findall(r' id="([^"]*)"', figures.to_svg(chart, name, "")))
+
+    assert ids("one")
+    assert not ids("one") & ids("two")
+
+
+def test_png_is_a_picture_and_settings_are_left_alone():
+    before = dict(mpl.rcParams)
+    curves = {
+        "one point": Curve(np.zeros(1), np.ones(1)),
+        "with zeros": Curve(np.arange(3.0), np.array([0.0, 1.0, 0.01]), np.zeros(3), np.ones(3)),
+    }
+    chart = figures.curves_chart(curves, dict.fromkeys(curves, "#123456"), "loss", log=True)
+    picture = Image.open(io.BytesIO(figures.to_png(chart)))
+    assert picture.size == (round(9.6 * 120), 360)
+    assert dict(mpl.rcParams) == before
+
+
+def test_log_axis_without_a_positive_value():
+    curve = Curve(np.arange(3.0), np.zeros(3))
+    chart = figures.curves_chart({"zero": curve}, {"zero": "#123456"}, "loss", log=True)
+    assert chart.axes[0].get_yscale() == "linear"
+
+
+def test_contingency_shows_shares_of_the_rows():
+    table = np.array([[30, 10], [0, 0]])
+    svg = figures.to_svg(figures.contingency_chart({"$a$": table}, ["x", "y"]), "c", "")
+    assert {">75<", ">25<"} <= set(re.findall(r">\d+<", svg))
+    assert ">$a$<" in svg  # a name, no formula
+    big = figures.contingency_chart({"f": np.ones((40, 50), int)}, [str(k) for k in range(40)])
+    assert len(figures.to_svg(big, "c", "")) < 100_000
+
+
+def test_scatter_names_only_what_lies_together():
+    rng = np.random.default_rng(0)
+    apart = np.repeat([0, 1], 100)
+    points = rng.normal(size=(200, 2)) + 20 * apart[:, None]
+    mixed = rng.integers(0, 2, 200)
+    mixed[0] = -1  # left out
+    chart = figures.scatter_chart(
+        points,
+        {"apart": (apart, ["left", "right"]), "mixed": (mixed, ["even", "odd"])},
+        [["#111111", "#222222"]] * 2,
+    )
+    assert [text.get_text() for text in chart.axes[0].texts] == ["left", "right"]
+    assert not chart.axes[1].texts
+    assert len(chart.axes[1].collections[0].get_offsets()) == 199
+
+
+def test_projection_finds_the_large_directions():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(500, 4)) * [0.1, 5.0, 1.0, 0.2] + 7
+    points = figures.project(codes.astype(np.float32))
+    assert abs(np.corrcoef(points[:, 0], codes[:, 1])[0, 1]) > 0.99
+    assert abs(np.corrcoef(points[:, 1], codes[:, 2])[0, 1]) > 0.99
+    line = figures.project(codes[:, :1].astype(np.float32))
+    np.testing.assert_allclose(line[:, 0], codes[:, 0] - codes[:, 0].mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "noise"), [(3, None), (11, 0), (40, 7)])
+def test_every_class_has_a_colour_of_its_own(n, noise):
+    colours = figures.class_colours(n, noise)
+    assert len(set(colours)) == n
+    assert noise is None or colours[noise] == figures.MUTED

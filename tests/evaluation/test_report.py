@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from scipy import stats
+
+from detaux_pl.artifacts.codes import Codes, FactorInfo
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import write_json
+from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
+from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.evaluation.report import arms_table, write_report
+from detaux_pl.metrics.agreement import agreement
+from tests.evaluation.fake_run import ACCURACIES, ARMS, SEEDS, images_of, write_run
+
+OURS, ALONE, SHUFFLED, LOCATION = ARMS
+FIGURES = {
+    "arms", "clusters", "contingency", "codes", "traversals", "reconstructions", "losses",
+    "accuracy",
+}  # fmt: skip
+VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "image"}
+
+
+class Painter(AutoencodingDisentangler):
+    """Two subspaces: the brightness of the upper and of the lower half."""
+
+    principal_subspace = 0
+    n_subspaces = 2
+
+    def __init__(self):
+        super().__init__(1e-3, 0.0, "adamw", "constant")
+
+    def encode(self, images):
+        return torch.stack([half.mean((1, 2, 3)) for half in images.chunk(2, dim=2)], 1)[..., None]
+
+    def decode(self, codes):
+        halves = codes[:, :, 0].repeat_interleave(8, dim=1)
+        return halves[:, None, :, None].expand(-1, 3, -1, 16)
+
+
+class Coder(Disentangler):
+    """A disentangler that paints nothing."""
+
+    principal_subspace = 0
+    n_subspaces = 2
+
+    def __init__(self):
+        super().__init__(1e-3, 0.0, "adamw", "constant")
+
+    def encode(self, images):
+        raise NotImplementedError
+
+
+class Page(HTMLParser):
+    """Tags that are open, everything a page refers to, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links, self.ids, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "data")]
+        self.ids += [v for k, v in attrs if k == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return images_of()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory, data):
+    """A run that has everything but its report; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("runs") / "bare & <plain>"
+    write_run(folder, data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(bare, data):
+    report = write_report(bare, ARMS, ALONE, SEEDS, data.images, Painter().eval())
+    return bare, report
+
+
+@pytest.fixture
+def run(tmp_path, bare):
+    """A run of one's own, without report."""
+    shutil.copytree(bare, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    return tmp_path / "run"
+
+
+def read(folder):
+    return (folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_json_is_what_is_returned(made):
+    folder, report = made
+    text = (folder / "report" / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text) == report
+    assert not re.search(r"\b(NaN|Infinity)\b", text)
+
+
+def test_arms_are_scipys(made):
+    arms = made[1]["arms"]
+    ours, alone, shuffled = (list(ACCURACIES[k].values()) for k in (OURS, ALONE, SHUFFLED))
+    test = stats.ttest_rel(ours, alone)
+    arm = arms[OURS]
+    assert arm["accuracies"] == ours
+    assert arm["accuracy_mean"] == pytest.approx(np.mean(ours))
+    assert arm["accuracy_std"] == pytest.approx(np.std(ours, ddof=1))
+    assert arm["ci95"] == pytest.approx(
+        stats.t.interval(0.95, 4, loc=np.mean(ours), scale=stats.sem(ours))
+    )
+    assert arm["p_value"] == pytest.approx(test.pvalue)
+    assert arm["difference"] == pytest.approx(np.mean(ours) - np.mean(alone))
+    assert arm["difference_ci95"] == pytest.approx(tuple(test.confidence_interval()))
+    assert arm["p_value_shuffled"] == pytest.approx(stats.ttest_rel(ours, shuffled).pvalue)
+    assert arm["p_value_holm"] == pytest.approx(2 * test.pvalue)  # location has the smallest
+    assert arm["f1_mean"] == pytest.approx(np.mean(ours) - 0.01)
+    assert arms[ALONE]["p_value"] is None
+    assert [arm["kind"] for arm in arms.values()] == ["main", "baseline", "control", "ceiling"]
+    assert list(arms) == ARMS
+
+
+def test_task_is_described_on_the_train_split(made, data):
+    folder, report = made
+    labels = AuxiliaryLabels.load(folder / "cluster")
+    train = data.dataset.rows("train")
+    task = report["auxiliary"]
+    assert report["principal"] == "digit"
+    assert (task["n_clusters"], task["n_classes"], task["best_factor"]) == (4, 5, "location")
+    assert task["noise_fraction"] == pytest.approx(labels.is_noise[train].mean())
+    assert task["nmi_principal"] == task["factors"]["digit"]["nmi"] < 0.1
+    for name in ("digit", "background", "location"):
+        expected = agreement(data.dataset.factor(name)[train], labels.labels[train])
+        assert task["factors"][name] == expected
+    assert [cluster["name"] for cluster in task["clusters"]] == [
+        "noise", *(f"cluster {k}" for k in range(1, 5)),
+    ]  # fmt: skip
+    assert sum(cluster["size"] for cluster in task["clusters"]) == len(train)
+    assert task["clusters"][2]["leading"]["value"] == 1
+    assert task["subspace"] == 1
+
+
+def test_seconds_of_the_stages(made):
+    assert made[1]["seconds"] == {
+        "disentangle": 40.0, "disentangle/codes": 1.5, "cluster": 0.75, "multitask": 40.0,
+    }  # fmt: skip
+    assert made[1]["arms"][OURS]["seconds"] == 10.0
+    assert "torch" in made[1]["versions"]
+
+
+def test_page_is_whole_and_needs_nothing(made):
+    folder, report = made
+    text = read(folder)
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.count("svg") == len(FIGURES)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert not re.search(r"https?://|@import|<script|<link|<iframe|url\((?!#)", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link[0] == "#"} <= set(page.ids)
+    assert len(text) < 1_000_000
+    words = " ".join(page.text).replace("\N{NO-BREAK SPACE}", " ")
+    assert report["verdict"] in words
+    assert words.index(report["verdict"]) < words.index("hard_parameter_sharing")
+    for phrase in (
+        "null hypothesis",
+        "location 0: ",
+        "Resolved configuration",
+        "disentangle/codes",
+    ):
+        assert phrase in words
+
+
+def test_names_are_escaped(made):
+    folder, _ = made
+    text = read(folder)
+    assert "bare &amp; &lt;plain&gt;" in text
+    assert "run_dir: runs/&lt;fake&gt; &amp; co" in text
+    assert "<plain>" not in text
+    assert "<fake>" not in text
+
+
+def test_figures_are_pictures(made):
+    folder, _ = made
+    paths = sorted((folder / "report" / "figures").iterdir())
+    assert {path.stem for path in paths} == FIGURES
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 90
+        assert path.stat().st_size < 150_000
+
+
+def test_same_run_same_page(made, data):
+    folder, _ = made
+    before = read(folder)
+    write_report(folder, ARMS, ALONE, SEEDS, data.images, Painter().eval())
+    assert read(folder) == before
+
+
+def test_table_for_the_terminal(made):
+    console = Console(width=100, file=io.StringIO())
+    console.print(arms_table(made[1]))
+    text = console.file.getvalue()
+    rows = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
+    assert list(rows) == ARMS
+    assert re.search(r"26\.8 ± 1\.1 % .* \+5\.5 .* < 0\.0001 .* 5 of 5", rows[OURS])
+
+
+def test_run_of_one_seed_has_no_p(run, data):
+    report = write_report(run, ARMS, ALONE, [0], data.images, Coder())
+    arm = report["arms"][OURS]
+    assert (arm["p_value"], arm["ci95"], arm["accuracy_std"]) == (None, None, None)
+    assert arm["difference"] == pytest.approx(0.262 - 0.213)
+    assert report["verdict"].startswith("One seed only: digit accuracy is 26.2 %")
+    page = Page(read(run))
+    assert page.open == []
+    assert page.tags.count("svg") == len(FIGURES) - 2  # nothing is decoded
+    assert arms_table(report).row_count == 4
+
+
+def test_what_did_not_finish_is_listed(run, data):
+    shutil.rmtree(run / "multitask" / LOCATION)
+    manifest = run / "multitask" / OURS / "seed3" / "stage.json"
+    write_json(manifest, json.loads(manifest.read_text()) | {"status": "running"})
+    report = write_report(run, ARMS, ALONE, SEEDS, data.images)
+    assert report["arms"][OURS]["missing_seeds"] == [3]
+    assert report["arms"][OURS]["seeds"] == [0, 1, 2, 4]
+    ours, alone = (
+        [runs[s] for s in (0, 1, 2, 4)] for runs in (ACCURACIES[OURS], ACCURACIES[ALONE])
+    )
+    assert report["arms"][OURS]["p_value"] == pytest.approx(stats.ttest_rel(ours, alone).pvalue)
+    lost = report["arms"][LOCATION]
+    assert (lost["accuracies"], lost["accuracy_mean"], lost["p_value"]) == ([], None, None)
+    text = read(run)
+    assert "Did not finish: hard_parameter_sharing (seed 3); location (seed 0, 1, 2, 3, 4)." in text
+    assert "over 4 seeds" in report["verdict"]
+    table = arms_table(report)
+    assert list(table.columns[-1].cells) == ["4 of 5", "5 of 5", "5 of 5", "0 of 5"]
+
+
+def test_run_with_the_least_there_can_be(run, data):
+    """One factor, no noise, no scores, no control, no baseline, no curves, no config."""
+    whole = Codes.load(run / "disentangle" / "codes")
+    shutil.rmtree(run / "disentangle" / "codes")
+    info = FactorInfo(("a<b & $c$",), (10,), "a<b & $c$")
+    Codes(whole.values[:, :, :1], whole.ids, whole.splits, whole.factors[:, :1], info).save(
+        run / "disentangle" / "codes"
+    )
+    n = len(whole.ids)
+    AuxiliaryLabels(
+        whole.ids, whole.splits, np.arange(n) % 3 - 1, np.zeros(n, bool), np.ones(n, np.float32), 2
+    ).save(run / "cluster")
+    for path in run.rglob("metrics.csv"):
+        path.unlink()
+    (run / "config.yaml").unlink()
+    report = write_report(run, [OURS], OURS, SEEDS, data.images)
+    task = report["auxiliary"]
+    assert (task["n_clusters"], task["best_factor"], list(task["factors"])) == (
+        2, None, ["a<b & $c$"],
+    )  # fmt: skip
+    assert sum(cluster["size"] for cluster in task["clusters"]) == 200  # 300 less those left out
+    assert report["baseline"] is None
+    assert "no baseline" in report["verdict"]
+    page = Page(read(run))
+    assert page.open == []
+    assert page.tags.count("svg") == 3
+    assert "a<b & $c$ accuracy" not in report["verdict"]
+    assert "NMI with a<b & $c$" in page.text
+    assert len(arms_table(report).columns) == 3
+
+
+def test_arms_that_do_not_fit_are_refused(bare, data):
+    with pytest.raises(ValueError, match="the baseline is 'other'"):
+        write_report(bare, ARMS, "other", SEEDS, data.images)
+    with pytest.raises(ValueError, match="the arms are none"):
+        write_report(bare, [], None, SEEDS, data.images)
+
+
+def test_labels_of_other_samples_are_refused(run, data):
+    labels = AuxiliaryLabels.load(run / "cluster")
+    AuxiliaryLabels(
+        labels.ids + 1, labels.splits, labels.labels, labels.is_noise, labels.strength, 5
+    ).save(run / "cluster")
+    with pytest.raises(ArtifactError, match="labels other samples"):
+        write_report(run, ARMS, ALONE, SEEDS, data.images)
+
+
+def test_table_needs_no_torch():
+    """The planner prints it and shall start at once."""
+    code = "import sys, detaux_pl.evaluation.report; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
