@@ -436,10 +436,12 @@ def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]
 
 def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
     """Give a baseline the main model's settings that it has too and does not say itself."""
-    given = {"class_path": baseline} if isinstance(baseline, str) else dict(baseline)
+    given: dict[str, Any] = (
+        {"class_path": baseline} if isinstance(baseline, str) else dict(baseline)
+    )
     classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))
-    cls = classes.get(name) or (locate(name) if "." in name else None)
+    cls: Any = classes.get(name) or (locate(name) if "." in name else None)
     if cls is None:
         raise UserError(f"the baseline {name!r} does not exist: {closest(name, sorted(classes))}")
     known = inspect.signature(cls).parameters

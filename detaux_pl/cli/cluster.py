@@ -35,7 +35,7 @@ def run(args: list[str]) -> int:
     folder = StageFolder(Path(config["run_dir"]), "cluster")
 
     def work() -> list[Path]:
-        built = parser.instantiate_classes(parsed)
+        built = parser.instantiate(parsed)
         discovery = Discovery(**{name: built[name] for name in cluster_settings(config)})
         write_text(folder.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         labels = discovery(Codes.load(folder.run_dir / UPSTREAM[0]))

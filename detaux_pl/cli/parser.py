@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pydoc import locate
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from detaux_pl.artifacts.errors import UserError
 
@@ -18,7 +18,7 @@ from detaux_pl.artifacts.errors import UserError
 class ShortParser(ArgumentParser):
     """ArgumentParser that raises `UserError` and lists only what is asked for most."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what is wrong as one line.
 
         Raises:
@@ -26,7 +26,7 @@ class ShortParser(ArgumentParser):
         """
         raise UserError(one_line(message)) from ex
 
-    def format_help(self) -> str:
+    def format_help(self, formatter: Any = None) -> str:
         """List the undotted arguments, and say how to see the rest."""
         lines = [f"usage: {self.prog} --config FILE [--KEY VALUE ...]", ""]
         groups: dict[str, int] = {}
@@ -57,7 +57,7 @@ P = TypeVar("P", bound=ShortParser)
 def config_parser(cls: type[P], **kwargs: Any) -> P:
     """Return an empty parser that takes a config file and overrides of it."""
     parser = cls(dump_header=[f"detaux_pl=={version('detaux_pl')}"], **kwargs)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of settings.")
+    parser.add_argument("--config", action="config", help="YAML file of settings.")
     return parser
 
 
@@ -85,9 +85,10 @@ def one_line(message: str) -> str:
         name = option[1] or option[2]
         return f"{where}unknown setting {name!r}: --print_config shows all that exist."
     base = re.search(r"Subtypes: \[<class '([\w.]+)'", flat)
-    if base and (name := re.search(r"Expected a dot import path string: (\S+)", flat)):
-        classes = sorted(cls.__name__ for cls in concrete_subclasses(locate(base[1])))
-        return f"{where}there is no {name[1]!r}: {closest(name[1], classes)}"
+    if name := re.search(r"Expected a dot import path string: (\S+)", flat):
+        classes = sorted(c.__name__ for c in concrete_subclasses(locate(base[1]))) if base else []
+        allowed = closest(name[1], classes) if classes else "give the name of a class, or its path."
+        return f"{where}there is no {name[1]!r}: {allowed}"
     # What fits none of several types is told for each; that it is not null either says nothing.
     union = r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: "
     flat = re.sub(union, "", flat)

@@ -48,7 +48,7 @@ def run(args: list[str]) -> int:
 
 def _arms(run_dir: Path) -> list[str]:
     """Name the arms in the order to show them: the main one, the baselines, the controls."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted((run_dir / "multitask").glob("*/seed*/config.yaml")):
         found.setdefault(path.parts[-3], yaml.safe_load(path.read_text(encoding="utf-8")))
     if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -347,6 +348,9 @@ class _Job:
         return [*outputs, self.folder.path / "metrics.csv"]
 
     def _predict(self, folder: Path) -> list[Path]:
+        if is_global_zero():
+            for shard in folder.glob("rank*"):  # of an interrupted run, maybe on other ranks
+                shutil.rmtree(shard)
         writer = _CodesWriter(folder, self.data, self.model.principal_subspace)
         trainer = self._trainer([writer], [])
         trainer.predict(

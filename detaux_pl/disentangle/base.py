@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from detaux_pl.data.modules import Batch
+from detaux_pl.models.seeding import reseed
 
 
 class Disentangler(LightningModule, ABC):
@@ -22,9 +22,9 @@ class Disentangler(LightningModule, ABC):
     A subclass sets `principal_subspace`, gives `n_subspaces` and `encode`, and trains. One that
     can also paint an image from codes is an `AutoencodingDisentangler`.
 
-    Every training epoch starts with torch's generator seeded from `(seed, epoch, rank)`, where
-    the seed is that of `seed_everything`: a run resumed after any epoch goes on as the
-    undisturbed one would have. Without `seed_everything` nothing is seeded.
+    Every training epoch has torch's generators seeded from `(seed, epoch, rank)`, where the seed
+    is that of `seed_everything`: a run resumed after any epoch goes on as the undisturbed one
+    would have. Without `seed_everything` nothing is seeded.
 
     Args:
         lr: Learning rate; > 0.
@@ -70,23 +70,28 @@ class Disentangler(LightningModule, ABC):
         """Return the codes of a batch, float32, shape (B, K, D)."""
         return self.encode(batch.images).float()
 
-    def on_train_epoch_start(self) -> None:
-        """Seed the epoch; a subclass that overrides this calls it."""
-        seed = os.environ.get("PL_GLOBAL_SEED")  # where seed_everything leaves it
-        if seed is not None:
-            words = [int(seed), self.current_epoch, self.global_rank]
-            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the epoch at its first batch; a subclass that overrides this calls it."""
+        # Not in on_train_epoch_start, see reseed.
+        if batch_idx == 0 and (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+            reseed(int(seed), self.current_epoch, self.global_rank)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return Adam or AdamW, with its schedule."""
+        """Return Adam or AdamW, with its schedule.
+
+        Raises:
+            ValueError: If a cosine schedule has no end to fall to.
+        """
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         # Lightning does not clip gradients for fused optimisers in mixed precision.
         fused = not self.trainer.gradient_clip_val
         optimizer = kind(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         if self.lr_schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < float("inf"):
+            raise ValueError("lr_schedule is cosine: give the trainer max_epochs or max_steps.")
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -130,8 +130,7 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         self._step("val", batch)
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch and forget the statistics of the last one."""
-        super().on_train_epoch_start()
+        """Forget the statistics of the last epoch."""
         self._gram = None
 
     def on_train_epoch_end(self) -> None:

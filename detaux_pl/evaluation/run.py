@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from pydoc import locate
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -57,7 +57,7 @@ class Run:
     def data(self) -> FactorDataModule:
         """The data as the disentangler saw them, noise included, set up."""
         config = _read_config(self.run_dir / "disentangle" / "config.yaml")
-        data = build(FactorDataModule, config["data"])
+        data: FactorDataModule = build(FactorDataModule, config["data"])
         data.prepare_data()
         data.setup("fit")
         return data
@@ -93,9 +93,6 @@ class Run:
         return loaded
 
 
-T = TypeVar("T")
-
-
 def load(run_dir: str | Path) -> Run:
     """Open a run folder.
 
@@ -108,7 +105,7 @@ def load(run_dir: str | Path) -> Run:
     return Run(run_dir)
 
 
-def build(kind: type[T], config: Mapping[str, Any], **filled: Any) -> T:
+def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     """Build an object from its part of a stage's config.
 
     Args:
@@ -124,8 +121,7 @@ def build(kind: type[T], config: Mapping[str, Any], **filled: Any) -> T:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "built")
     value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
-    built: T = parser.instantiate_classes(parser.parse_object(value))["built"]
-    return built
+    return parser.instantiate(parser.parse_object(value))["built"]
 
 
 def _read_config(path: Path) -> dict[str, Any]:

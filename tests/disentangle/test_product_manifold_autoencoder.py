@@ -7,7 +7,11 @@ from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.schedule import Betas
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    # Lightning's utilities and torch's pytree disagree about a deprecated class.
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+]
 
 SHAPE = (3, 16, 16)
 B = 8
@@ -142,7 +146,8 @@ def test_terms_are_logged_by_name(pairs, make_trainer):
     trainer.fit(build(), datamodule=pairs)
     terms = {"loss", "reconstruction", "distance", "sparsity", "consistency"}
     logged = trainer.callback_metrics.keys()
-    assert logged == {f"{stage}/{term}" for stage in ("train", "val") for term in terms}
+    expected = {f"{stage}/{term}" for stage in ("train", "val") for term in terms}
+    assert logged == expected | {"train/regularization"}
 
 
 def test_single_images_are_refused(scenes, make_trainer):

@@ -4,7 +4,11 @@ import torch
 from detaux_pl.data.modules import LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.residual import ResidualAutoencoder
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    # Lightning's utilities and torch's pytree disagree about a deprecated class.
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+]
 
 SHAPE = (3, 16, 16)
 PARTS = ("mean", "analysis", "synthesis")

@@ -211,7 +211,7 @@ def test_training_beats_chance_and_the_metrics_are_right(tmp_path):
     metrics = {name: value.item() for name, value in fitting.callback_metrics.items()}
     assert metrics["val/accuracy/auxiliary"] > 0.9
     assert metrics["train/loss/principal"] < math.log(10)
-    # Both weighted losses start above or below 1/2: the principal is harder, so it weighs less.
+    # The principal task has the larger loss, so that its weight falls faster.
     assert metrics["train/weight/principal"] < metrics["train/weight/auxiliary"]
 
     model.eval()
