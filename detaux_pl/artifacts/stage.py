@@ -154,8 +154,8 @@ class StageFolder:
 
 
 def redo_name(name: str) -> str:
-    """The name of the chain's stage that owns a folder: `multitask` for `multitask/main/seed0`."""
-    return "multitask" if name.startswith("multitask/") else name
+    """The stage of the chain that owns a folder: `multitask` for `multitask/main/seed0`."""
+    return name.split("/")[0]
 
 
 def stage_key(name: str, settings: Mapping[str, Any], upstream: Mapping[str, str]) -> str:

@@ -98,22 +98,12 @@ class Chain:
 
 def _disentangle(chain: Chain) -> list[Job]:
     config = chain.config["disentangle"]
+    alone = _n_devices(config["trainer"]) > 1
+    fit, predict = ("disentangle", "fit"), ("disentangle", "predict")
     return [
-        Job(
-            "disentangle", ("disentangle", "fit"), config, trainable_settings(config), (),
-            alone=_n_devices(config["trainer"]) > 1,
-        )
-    ]  # fmt: skip
-
-
-def _codes(chain: Chain) -> list[Job]:
-    config = chain.config["disentangle"]
-    return [
-        Job(
-            "disentangle/codes", ("disentangle", "predict"), config, codes_settings(config),
-            ("disentangle",), alone=_n_devices(config["trainer"]) > 1,
-        )
-    ]  # fmt: skip
+        Job("disentangle", fit, config, trainable_settings(config), (), alone),
+        Job("disentangle/codes", predict, config, codes_settings(config), ("disentangle",), alone),
+    ]
 
 
 def _cluster(chain: Chain) -> list[Job]:
@@ -126,8 +116,7 @@ def _multitask(chain: Chain) -> list[Job]:
     return [
         Job(
             stage_folder("multitask", config), ("multitask", "fit"), config,
-            trainable_settings(config), ("cluster",),
-            alone=_n_devices(config["trainer"]) > 1,
+            trainable_settings(config), ("cluster",), _n_devices(config["trainer"]) > 1,
         )
         for seeds in zip(*chain.arms.values(), strict=True)
         for config in seeds
@@ -142,7 +131,6 @@ def _report(chain: Chain) -> list[Job]:
 
 STAGES = (
     Stage("disentangle", _disentangle),
-    Stage("disentangle/codes", _codes),
     Stage("cluster", _cluster),
     Stage("multitask", _multitask),
     Stage("report", _report),
@@ -253,7 +241,7 @@ def _run(
 ) -> int:
     console.print(f"[bold]detaux[/] {chain.run_dir}")
     for number, (name, jobs) in enumerate(stages.items(), start=1):
-        label = f"[dim]{number}/{len(stages)}[/] {name:<18}"
+        label = f"[dim]{number}/{len(stages)}[/] {name:<12}"
         pending = [job for job in jobs if not _is_done(chain, job)]
         if not pending:
             console.print(f"{label} [green]complete[/], skipped")

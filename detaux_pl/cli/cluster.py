@@ -31,7 +31,7 @@ def run(args: list[str]) -> int:
     """Run `detaux cluster`."""
     parser = cluster_parser()
     parsed = parser.parse_args(args)
-    config: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    config: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_unset=False))
     folder = StageFolder(Path(config["run_dir"]), "cluster")
 
     def work() -> list[Path]:

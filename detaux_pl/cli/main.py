@@ -106,15 +106,19 @@ def _dispatch(command: str, args: list[str]) -> int:
 def _batch(commands: list[list[str]]) -> int:
     """Run several commands in this process, which spares each the imports of the first.
 
-    A command that crashes leaves the others to run; an interrupt or a user error ends all.
+    A command that crashes leaves others of its kind to run, as the arms of a chain do not need
+    each other; what comes after them needs all. An interrupt or a user error ends all.
     """
     worst = OK
+    crashed: list[str] | None = None
     for words in commands:
+        if crashed is not None and words[:2] != crashed:
+            break
         try:
             code = main(words)
         except Exception:
             logging.getLogger(__name__).exception("%s failed", " ".join(words))
-            code = CRASH
+            code, crashed = CRASH, words[:2]
         if code not in (OK, CRASH):
             return code
         worst = max(worst, code)

@@ -26,7 +26,7 @@ def run(args: list[str]) -> int:
     """Run `detaux report`: make it anew from what the run folder holds."""
     run_ = Run(report_parser().parse_args(args).run_dir)
     folder = StageFolder(run_.run_dir, "report")
-    arms = _arms(run_.run_dir)
+    arms, seeds = _arms(run_.run_dir), _seeds(run_)
     upstream = ["disentangle", "disentangle/codes", "cluster"]
     upstream += [
         path.relative_to(run_.run_dir).as_posix()
@@ -36,10 +36,10 @@ def run(args: list[str]) -> int:
     ]
 
     def work() -> list[Path]:
-        seeds = sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
         baseline = "single_task" if "single_task" in arms else next(iter(arms))
         write_report(run_.run_dir, list(arms), baseline, seeds, run_.data.images, run_.disentangler)
-        return [folder.path / "report.html", folder.path / "report.json"]
+        names = ("report.html", "report.json", "figures/*.png")
+        return [path for name in names for path in folder.path.glob(name)]
 
     # The report only shows the other stages: making it anew loses nothing.
     run_stage(folder, {}, upstream, work, redo=True)
@@ -60,3 +60,12 @@ def _arms(run_dir: Path) -> list[str]:
         return control, found[arm]["model"]["class_path"].endswith(".SingleTask"), arm
 
     return sorted(found, key=place)
+
+
+def _seeds(run_: Run) -> list[int]:
+    """List the seeds that every arm was asked to run, so that the report can name what is missing."""
+    path = run_.run_dir / "config.yaml"
+    if path.is_file():
+        chain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return [chain["seed"] + k for k in range(chain["seeds"])]
+    return sorted({seed for seeds in run_.arms.values() for seed in seeds})

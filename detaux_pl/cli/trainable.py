@@ -195,7 +195,7 @@ def stage_parser(stage: str) -> LightningArgumentParser:
 
 def resolve(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return a parsed configuration as plain values, links included."""
-    text = parser.dump(config, skip_link_targets=False, skip_none=False, skip_validation=True)
+    text = parser.dump(config, skip_link_targets=False, skip_unset=False, skip_validation=True)
     values: dict[str, Any] = yaml.safe_load(text)
     values.pop("config", None)
     return values
@@ -459,6 +459,7 @@ def _quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed stage
         ".*treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
         ".*infer the batch indices fetched.*",  # our batches carry their own
+        ".*callbacks used to create the checkpoint.*",  # only fit writes checkpoints
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -66,7 +66,7 @@ class FactorDataset(ABC):
         """
         if self.pixels is None:
             raise NotImplementedError(f"{type(self).__name__} keeps no pixels in memory.")
-        return self.pixels[rows]
+        return self.pixels.index_select(0, rows)  # plain indexing takes 7 times as long on uint8
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -19,7 +19,7 @@ _HUES = np.arange(10) / 10
 _VALUES = (_HUES, _HUES, _HUES, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15))
 """What the labels of the file say for each value of each factor."""
 _BLOCK = 10_000
-"""Images in one read when all are read: 123 MB."""
+"""Most images in one read: 123 MB."""
 
 
 class Shapes3D(ShapesFactorial):
@@ -74,7 +74,7 @@ class Shapes3D(ShapesFactorial):
         with self._open() as file:
             self._check_layout(file)
             if self.in_memory:
-                self.pixels = self._read_all(file)
+                self.pixels = self._read(file["images"], self.ids)
 
     def images(self, rows: Tensor) -> Tensor:
         """Return the images of some rows, in any order, uint8, shape (n, 3, 64, 64), on the CPU.
@@ -83,11 +83,10 @@ class Shapes3D(ShapesFactorial):
             UserError: If a pixel is NaN or outside [0, 1], in a file of floats.
         """
         if self.pixels is not None:
-            return self.pixels[rows]
-        # HDF5 reads ascending rows without repeats.
+            return self.pixels.index_select(0, rows)
         ids, back = np.unique(self.ids[rows.numpy()], return_inverse=True)
         with self._open() as file:
-            return self._to_tensor(file["images"][ids], ids)[torch.from_numpy(back)]
+            return self._read(file["images"], ids)[torch.from_numpy(back)]
 
     def _open(self) -> h5py.File:
         hint = "download https://storage.googleapis.com/3d-shapes/3dshapes.h5 and give its path."
@@ -121,17 +120,18 @@ class Shapes3D(ShapesFactorial):
                 f"factors in row {wrong.argmax()}."
             )
 
-    def _read_all(self, file: h5py.File) -> Tensor:
-        pixels = torch.empty(len(self), *self.image_shape, dtype=torch.uint8)
-        for start in range(0, len(file["images"]), _BLOCK):
-            low, high = np.searchsorted(self.ids, [start, start + _BLOCK])
-            if low < high:
-                ids = self.ids[low:high]
-                block = file["images"][start : start + _BLOCK][ids - start]
-                pixels[low:high] = self._to_tensor(block, ids)
-        return pixels
+    def _read(self, images: h5py.Dataset, ids: NDArray[np.int64]) -> Tensor:
+        """Read ascending rows, all of neighbouring chunks at once: no chunk is unpacked twice.
 
-    def _to_tensor(self, images: NDArray[np.generic], ids: NDArray[np.int64]) -> Tensor:
-        if np.issubdtype(images.dtype, np.floating):
-            images = to_uint8(images.astype(np.float32), ids, str(self.path))
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        h5py's own selection by a list is ten times slower where every image is a chunk.
+        """
+        chunk = images.chunks[0] if images.chunks else 1
+        apart = (np.diff(ids // chunk) > 1) | (np.diff(ids // _BLOCK) > 0)
+        pixels = np.empty((len(ids), *self.image_shape), dtype=np.uint8)
+        for part in np.split(np.arange(len(ids)), np.flatnonzero(apart) + 1):
+            wanted = ids[part]
+            block = images[wanted[0] : wanted[-1] + 1][wanted - wanted[0]]
+            if block.dtype != np.uint8:
+                block = to_uint8(block, wanted, str(self.path))
+            pixels[part] = block.transpose(0, 3, 1, 2)
+        return torch.from_numpy(pixels)

@@ -20,8 +20,8 @@ class ResidualAutoencoder(AutoencodingDisentangler):
     `z = f(x)` and `x~ = g(z)` train on the mean squared error alone. At the end of every epoch
     the latent space is split, see `split_latent_space`: the principal subspace holds the
     directions along which the class means differ, the others share what is left, in the order
-    of its variance. The codes are linear in z and need no label; subspaces 1, 2, ... are cleared
-    of the principal factor as far as its class means tell.
+    of its variance and cleared of the principal factor as far as class means tell. The codes
+    are linear in z and need no label.
 
     The statistics of the split, of each training image once, are gathered in the training
     steps, while the encoder still moves: the cosine schedule, which brings it to rest, makes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from detaux_pl.evaluation.significance import summarise
@@ -56,6 +57,8 @@ _WIDTH = 9.6
 """Width of the charts: that of the page [inches]."""
 _TILE = 48
 """Largest side of an image in a sheet [pixels]; larger ones are averaged down."""
+_PIXELS = 250_000
+"""Pixels of a sheet, at most: the page shall stay light."""
 
 _P = ParamSpec("_P")
 
@@ -162,7 +165,8 @@ def image_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = ()) -> Figure
     """
     width = max(len(row.images) for row in rows)
     height, breadth = next(row.images.shape[2:] for row in rows if len(row.images))
-    small = -(-max(height, breadth) // _TILE)
+    crowd = (len(rows) * width * height * breadth / _PIXELS) ** 0.5
+    small = max(math.ceil(max(height, breadth) / _TILE), math.ceil(crowd))
     height, breadth = height // small, breadth // small
     gap = max(1, round(0.06 * height))
     mosaic = np.zeros((len(rows) * (height + gap), width * (breadth + gap), 4))
@@ -219,7 +223,7 @@ def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[st
             share, cmap=colour, vmin=0, vmax=1, edgecolor=_PAGE, linewidth=1.5,
             rasterized=share.size > 900,
         )  # fmt: skip
-        if share.shape[1] <= 12:
+        if share.shape[1] <= 12 and len(rows) <= 24:
             for (y, x), value in np.ndenumerate(share):
                 if value >= 0.005:
                     axes.text(
@@ -292,24 +296,27 @@ def curves_chart(
         curves: The lines, in the order of the legend.
         colours: Colour of each line.
         ylabel: What the lines measure, with its unit.
-        log: Use a logarithmic axis; values that are not positive leave gaps.
+        log: Use a logarithmic axis where the values span a decade; those that are not positive
+            leave gaps.
         dashed: Names of the lines to dash.
     """
     figure = Figure(figsize=(_WIDTH, 3.0), layout="constrained")
     axes = figure.add_subplot()
     for name, curve in curves.items():
-        y = np.where(curve.y > 0, curve.y, np.nan) if log else curve.y
-        style: dict[str, Any] = {"color": colours[name], "lw": 1.7}
         axes.plot(
-            curve.x, y, label=name, ls="--" if name in dashed else "-",
-            marker="o" if len(y) < 3 else None, **style,
+            curve.x, curve.y, label=name, ls="--" if name in dashed else "-",
+            marker="o" if len(curve.y) < 3 else None,
+            color=colours[name], lw=1.7,
         )  # fmt: skip
         if curve.low is not None and curve.high is not None:
             axes.fill_between(curve.x, curve.low, curve.high, color=colours[name], alpha=0.15, lw=0)
-    if log and any((curve.y > 0).any() for curve in curves.values()):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.5)))
+    positive = np.concatenate([curve.y[curve.y > 0] for curve in curves.values()])
+    if log and positive.size and positive.max() >= 10 * positive.min():
+        axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        ylabel = f"{ylabel} (logarithmic)"
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

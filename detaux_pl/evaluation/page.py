@@ -236,9 +236,7 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
 
 
 def _training(charts: Mapping[str, str]) -> str:
-    return _chart(
-        charts, "losses", "Terms as they are logged; logarithmic axis.", "Disentanglement"
-    ) + _chart(
+    return _chart(charts, "losses", "Terms as they are logged.", "Disentanglement") + _chart(
         charts, "accuracy", "Mean over the seeds; the band is their range.", "Multi-task training"
     )
 
@@ -284,7 +282,8 @@ def _cell(text: str, detail: str = "") -> str:
 def _bar(share: float, text: str | None = None) -> str:
     """A cell with a bar behind its number."""
     inside = min(max(share, 0.0), 1.0)
-    shown = f"{share:.3f}".replace("-", "\N{MINUS SIGN}") if text is None else text
+    rounded = round(share, 3) + 0.0  # no negative zero
+    shown = f"{rounded:.3f}".replace("-", "\N{MINUS SIGN}") if text is None else text
     return f'<td class="bar" style="--share:{inside:.3f}">{_text(shown)}</td>'
 
 

@@ -16,7 +16,7 @@ from detaux_pl.artifacts.codes import SPLITS, Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, replacing, write_json, write_text
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
-from detaux_pl.artifacts.stage import StageFolder, redo_name
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation import figures
 from detaux_pl.evaluation.figures import ACCENT, MUTED, PALETTE, Curve, SheetRow, class_colours
 from detaux_pl.evaluation.page import SHEET_ROWS, render_page
@@ -259,7 +259,8 @@ def _seconds(folder: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for path in sorted(folder.rglob("stage.json")):
         manifest = read_json(path)
-        name = redo_name(manifest["stage"])
+        stage = manifest["stage"]
+        name = "multitask" if stage.startswith("multitask/") else stage
         if name != "report":
             seconds[name] = round(seconds.get(name, 0.0) + manifest["seconds"], 2)
     order = ("disentangle", "disentangle/codes", "cluster", "multitask")

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 
@@ -19,6 +20,9 @@ from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
+
+_FILLED = ("image_shape", "n_classes", "task_sizes")
+"""Arguments of the models that no config holds: the command line takes them from the data."""
 
 
 class Run:
@@ -49,9 +53,8 @@ class Run:
     @cached_property
     def disentangler(self) -> Disentangler:
         """The trained disentangler, in evaluation mode on the CPU."""
-        loaded = _load(self.run_dir / "disentangle", "last")
-        assert isinstance(loaded, Disentangler)  # by the stage that wrote it
-        return loaded
+        model: Disentangler = _load(Disentangler, self.run_dir / "disentangle", "last")
+        return model
 
     @cached_property
     def data(self) -> FactorDataModule:
@@ -88,9 +91,9 @@ class Run:
                 f"{self.run_dir} has no arm {arm!r} with seed {seed}; it has {have}."
             )
         chosen = seeds[0] if seed is None else seed
-        loaded = _load(self.run_dir / "multitask" / arm / f"seed{chosen}", "best")
-        assert isinstance(loaded, MultitaskModel)  # by the stage that wrote it
-        return loaded
+        folder = self.run_dir / "multitask" / arm / f"seed{chosen}"
+        model: MultitaskModel = _load(MultitaskModel, folder, "best")
+        return model
 
 
 def load(run_dir: str | Path) -> Run:
@@ -131,9 +134,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load(folder: Path, checkpoint: str) -> object:
+def _load(kind: type, folder: Path, checkpoint: str) -> Any:
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the stage that writes it.")
-    cls: Any = locate(_read_config(folder / "config.yaml")["model"]["class_path"])
-    return cls.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    filled = {k: v for k, v in saved["hyper_parameters"].items() if k in _FILLED}
+    model = build(kind, _read_config(folder / "config.yaml")["model"], **filled)
+    model.load_state_dict(saved["state_dict"])
+    return model.eval()

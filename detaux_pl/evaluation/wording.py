@@ -34,7 +34,7 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         report: The content of `report.json`.
     """
     tone, headline = _headline(report)
-    details = [_control(report), _ceiling(report), _meaning(report), _missing(report)]
+    details = [_control(report, tone), _ceiling(report), _meaning(report), _missing(report)]
     return Verdict(tone, headline, tuple(text for text in details if text))
 
 
@@ -55,7 +55,8 @@ def percent(share: float, digits: int = 1) -> str:
 
 def points(share: float) -> str:
     """Write a difference of shares in percentage points, with its sign: 0.075 -> +7.5."""
-    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(100 * share, 1) + 0.0  # no negative zero
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_text(p: float) -> str:
@@ -110,7 +111,7 @@ def _mean_over(seeds: set[int], arm: Mapping[str, Any]) -> float:
     return float(sum(runs[seed] for seed in seeds)) / len(seeds)
 
 
-def _control(report: Mapping[str, Any]) -> str:
+def _control(report: Mapping[str, Any], tone: str) -> str:
     arm = report["arms"].get(SHUFFLED)
     main = report["arms"][report["main"]]
     if arm is None or not arm["accuracies"] or not main["accuracies"]:
@@ -119,15 +120,13 @@ def _control(report: Mapping[str, Any]) -> str:
     p = main["p_value_shuffled"]
     if p is None:
         return f"The same labels dealt out at random reach {reached}."
-    if p < LEVEL and main["accuracy_mean"] > arm["accuracy_mean"]:
-        return (
-            f"The same labels dealt out at random reach {reached} ({p_clause(p)}): it is "
-            "their meaning that helps."
-        )
-    return (
-        f"The same labels dealt out at random reach {reached} ({p_clause(p)}): no benefit "
-        "of their meaning is shown."
-    )
+    if p >= LEVEL or main["accuracy_mean"] <= arm["accuracy_mean"]:
+        lesson = "no benefit of their meaning is shown"
+    elif tone == "gain":
+        lesson = "it is their meaning that helps"
+    else:
+        lesson = "their meaning counts, but does not show in a gain"
+    return f"The same labels dealt out at random reach {reached} ({p_clause(p)}): {lesson}."
 
 
 def _ceiling(report: Mapping[str, Any]) -> str:

@@ -95,6 +95,13 @@ def test_control_qualifies_the_gain(reached, p, words):
     assert words in told.details[0]
 
 
+def test_control_that_is_beaten_makes_no_gain():
+    main = arm([0.31, 0.28], "main", 0.01, [-0.02, 0.04], 0.4, p_value_shuffled=0.01)
+    told = verdict(report(main, alone=ALONE, shuffled=arm([0.2], "control")))
+    assert told.tone == "none"
+    assert "does not show in a gain" in told.details[0]
+
+
 def test_ceilings_and_missing_seeds_are_told():
     main = arm([0.31, 0.28], "main", 0.08, [0.02, 0.14], 0.01, missing_seeds=[3, 4])
     told = verdict(report(main, alone=ALONE, location=arm([0.35], "ceiling")))
@@ -123,6 +130,7 @@ def test_numbers_in_words():
     assert wording.percent(0.28812) == "28.8 %"
     assert wording.points(0.075) == "+7.5"
     assert wording.points(-0.075) == "\N{MINUS SIGN}7.5"
+    assert wording.points(-0.0001) == "+0.0"
     assert wording.plural(1, "seed") == "1 seed"
     assert [wording.p_text(p) for p in (0.0, 0.00031, 0.0312, 1.0)] == [
         "< 0.0001", "0.0003", "0.031", "1.000",

@@ -1,0 +1,59 @@
+"""The chain in one process, as the tests run it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from detaux_pl.cli import chain
+from detaux_pl.cli.main import main
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def in_process(commands: Sequence[Sequence[str]], lock: int | None) -> int:
+    """Run the commands of a stage here instead of in a process of their own."""
+    del lock
+    words = [list(command) for command in commands]
+    return main(words[0]) if len(words) == 1 else main(["_batch", json.dumps(words)])
+
+
+def fit(run_dir: Path, *args: str) -> int:
+    """Run the miniature chain."""
+    return chain.fit(
+        ["--config", str(CONF / "chain.yaml"), "--run_dir", str(run_dir), *args], in_process
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished miniature run, to look at but not to touch."""
+    run_dir = tmp_path_factory.mktemp("chain") / "run"
+    assert fit(run_dir) == 0
+    return run_dir
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run of the test's own."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def error_line(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """Run a command that must be refused; return the one line that it says."""
+
+    def run(args: list[str]) -> str:
+        capsys.readouterr()
+        assert main(args) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line]
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert errors == lines[-1:], lines
+        assert "Traceback" not in "".join(lines)
+        return errors[0]
+
+    return run

@@ -1,0 +1,291 @@
+"""The chain through its own door: run, rerun, change, tamper, redo, resume."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import detaux_pl
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.cli import chain
+from detaux_pl.cli.main import main
+from detaux_pl.disentangle.residual import ResidualAutoencoder
+from tests.cli.conftest import CONF, fit
+
+ARMS = ("hard_parameter_sharing", "single_task", "shuffled")
+
+
+def test_a_run_leaves_every_artifact(finished_run: Path):
+    report = json.loads((finished_run / "report" / "report.json").read_text())
+    assert report["principal"] == "digit"
+    assert report["auxiliary"]["n_clusters"] >= 2
+    assert set(report["auxiliary"]["factors"]) >= {"background", "location"}
+    assert list(report["arms"]) == list(ARMS)
+    for arm in ARMS:
+        assert len(report["arms"][arm]["accuracies"]) == 2
+        for seed in (0, 1):
+            folder = finished_run / "multitask" / arm / f"seed{seed}"
+            tested = json.loads((folder / "test.json").read_text())
+            assert tested["test/accuracy/principal"] == pytest.approx(
+                report["arms"][arm]["accuracies"][seed]
+            )
+    assert {"disentangle", "cluster", "multitask"} <= set(report["seconds"])
+
+
+def test_codes_hold_every_sample_once_and_labels_follow_their_ids(finished_run: Path):
+    codes = Codes.load(finished_run / "disentangle" / "codes")
+    labels = AuxiliaryLabels.load(finished_run / "cluster")
+    assert codes.ids.tolist() == list(range(256 + 64 + 64))
+    assert np.bincount(codes.splits).tolist() == [256, 64, 64]
+    assert labels.ids.tolist() == codes.ids.tolist()
+
+
+def test_both_stages_see_the_same_noisy_training_images(finished_run: Path):
+    from detaux_pl.evaluation.run import build
+
+    seen = []
+    for stage in ("disentangle", "multitask/single_task/seed1"):
+        config = yaml.safe_load((finished_run / stage / "config.yaml").read_text())
+        data = build(chain.FactorDataModule, config["data"])
+        data.setup("fit")
+        images, rows = [], []
+        for batch in data.train_dataloader():
+            batch = data.on_after_batch_transfer(batch, 0)
+            images.append(batch.images.flatten(0, -4))
+            rows.append(batch.rows.flatten())
+        row, first = np.unique(torch.cat(rows).numpy(), return_index=True)
+        seen.append((row, torch.cat(images)[torch.from_numpy(first)]))
+    assert seen[0][0].tolist() == seen[1][0].tolist() == list(range(256))
+    assert torch.equal(seen[0][1], seen[1][1])
+
+
+def test_metrics_are_recorded_once_per_epoch(finished_run: Path):
+    rows = (finished_run / "disentangle" / "metrics.csv").read_text().splitlines()
+    assert rows[0].startswith("epoch,step,")
+    epochs = [int(row.split(",")[0]) for row in rows[1:]]
+    assert sorted(set(epochs)) == [0, 1, 2, 3]
+    assert not (finished_run / "disentangle" / "logs").exists()
+
+
+def test_checkpoints_hold_no_pickled_objects(finished_run: Path):
+    paths = sorted(finished_run.rglob("*.ckpt"))
+    assert len(paths) == 1 + 6 * 2
+    for path in paths:
+        assert "state_dict" in torch.load(path, weights_only=True)
+
+
+def test_load_gives_the_trained_modules(finished_run: Path):
+    run = detaux_pl.load(finished_run)
+    assert run.arms == {arm: [0, 1] for arm in ARMS}
+    assert isinstance(run.disentangler, ResidualAutoencoder)
+    rows = np.array([3, 200, 300])
+    with torch.no_grad():
+        again = run.disentangler.encode(run.data.images(rows)).numpy()
+    np.testing.assert_allclose(again, run.codes.values[rows], rtol=1e-4, atol=1e-5)
+    test = run.data.dataset.rows("test")
+    with torch.no_grad():
+        logits = run.model("single_task", 1)(run.data.images(test))[0]
+    accuracy = (logits.argmax(1).numpy() == run.data.dataset.labels[test]).mean()
+    folder = finished_run / "multitask" / "single_task" / "seed1"
+    expected = json.loads((folder / "test.json").read_text())["test/accuracy/principal"]
+    assert accuracy == pytest.approx(expected)
+    with pytest.raises(ArtifactError, match="no arm 'foo'"):
+        run.model("foo")
+    with pytest.raises(ArtifactError, match="no run folder"):
+        detaux_pl.load(finished_run / "report")
+
+
+def test_a_second_run_skips_every_stage(run_copy: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*.ckpt")}
+    assert fit(run_copy, "--run_dir", str(run_copy)) == 0
+    assert capsys.readouterr().err.count("skipped") == len(chain.STAGES)
+    assert {path: path.stat().st_mtime_ns for path in run_copy.rglob("*.ckpt")} == before
+
+
+def test_a_run_folder_remembers_its_config(run_copy: Path, capsys: pytest.CaptureFixture[str]):
+    assert chain.fit(["--run_dir", str(run_copy)]) == 0
+    assert capsys.readouterr().err.count("skipped") == len(chain.STAGES)
+
+
+@pytest.mark.parametrize(
+    ("option", "stage", "what"),
+    [
+        ("--disentangle.model.lr=0.5", "disentangle", "model.init_args.lr was 0.002, is 0.5"),
+        ("--seed=7", "disentangle", "data.init_args.seed was 0, is 7"),
+        ("--noise.amount=0.2", "disentangle", "noise.amount was 0.05, is 0.2"),
+        ("--cluster.noise=drop", "cluster", "noise was 'own_class', is 'drop'"),
+        ("--multitask.trainer.max_epochs=3", "multitask", "max_epochs was 2, is 3"),
+    ],
+)
+def test_a_changed_setting_is_refused_with_both_ways_out(
+    run_copy: Path, option: str, stage: str, what: str
+):
+    with pytest.raises(UserError) as caught:
+        fit(run_copy, option)
+    message = str(caught.value)
+    assert what in message
+    assert f"--redo {stage}" in message
+    assert "--run_dir" in message
+
+
+def test_what_does_not_change_the_result_is_no_change(run_copy: Path):
+    assert fit(run_copy, "--multitask.data.init_args.eval_batch_size=64") == 0
+
+
+def test_redo_replaces_a_stage_and_what_follows(run_copy: Path, capsys: pytest.CaptureFixture[str]):
+    labels = AuxiliaryLabels.load(run_copy / "cluster")
+    assert fit(run_copy, "--cluster.noise=drop", "--redo=cluster", "--until=cluster") == 0
+    assert not (run_copy / "multitask").exists()
+    assert not (run_copy / "report").exists()
+    again = AuxiliaryLabels.load(run_copy / "cluster")
+    np.testing.assert_array_equal(again.is_noise, labels.is_noise)
+    assert (again.labels[again.is_noise] == -1).all()
+
+
+@pytest.mark.parametrize("name", ["labels.npz", "labels.json"])
+def test_a_changed_byte_is_refused(run_copy: Path, name: str):
+    path = run_copy / "cluster" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name} was changed after the stage wrote it"):
+        fit(run_copy)
+
+
+def test_a_report_is_made_anew_not_refused(run_copy: Path):
+    (run_copy / "report" / "report.html").write_text("spoilt")
+    assert fit(run_copy) == 0
+    assert (run_copy / "report" / "report.html").read_text().lstrip().startswith("<!")
+
+
+def test_two_runs_on_one_folder(run_copy: Path):
+    code = (
+        "import time; from pathlib import Path; from detaux_pl.artifacts.lock import run_lock\n"
+        f"with run_lock(Path({str(run_copy)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ArtifactError, match=f"in use by process {other.pid}"):
+            fit(run_copy)
+        other.kill()
+    with run_lock(run_copy):
+        pass
+
+
+def test_a_crashed_arm_leaves_the_others_and_is_resumed(
+    tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from detaux_pl.multitask.single_task import SingleTask
+
+    def crash(self: SingleTask) -> None:
+        if self.current_epoch == 1:
+            raise RuntimeError("power cut")
+
+    # The base class defines the hook; an attribute of the subclass goes before it.
+    monkeypatch.setattr(SingleTask, "on_train_epoch_end", crash, raising=False)
+    assert fit(tmp_path) == 1
+    done = {path.parts[-3] for path in tmp_path.glob("multitask/*/seed*/test.json")}
+    assert done == {"hard_parameter_sharing", "shuffled"}
+    assert (tmp_path / "multitask/single_task/seed0/checkpoints/last.ckpt").is_file()
+    monkeypatch.undo()
+    assert fit(tmp_path) == 0
+    for seed in ("seed0", "seed1"):
+        for name in ("test.json", "metrics.csv"):
+            path = Path("multitask") / "single_task" / seed / name
+            assert (tmp_path / path).read_text() == (finished_run / path).read_text()
+
+
+def test_an_interrupted_disentangler_ends_with_the_same_codes(
+    tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = ResidualAutoencoder.on_train_epoch_end
+
+    def crash(self: ResidualAutoencoder) -> None:
+        if self.current_epoch == 2:
+            raise RuntimeError("power cut")
+        original(self)
+
+    monkeypatch.setattr(ResidualAutoencoder, "on_train_epoch_end", crash)
+    assert fit(tmp_path, "--until=cluster") == 1
+    monkeypatch.undo()
+    assert fit(tmp_path, "--until=cluster") == 0
+    codes, expected = (
+        Codes.load(run / "disentangle" / "codes") for run in (tmp_path, finished_run)
+    )
+    np.testing.assert_array_equal(codes.values, expected.values)
+    _assert_same_labels(tmp_path, finished_run)
+
+
+def test_arms_inherit_the_main_model_and_differ_where_they_say():
+    parsed = chain.parse(
+        [
+            "--config", str(CONF / "chain.yaml"), "--multitask.model.lr=0.003",
+            "--baselines", "[{class_path: SingleTask, init_args: {weight_decay: 0.5}}]",
+            "--controls", "[shuffled, location]", "--seed=10", "--seeds=3",
+        ]
+    )  # fmt: skip
+    assert list(parsed.arms) == [*ARMS, "location"]
+    single = parsed.arms["single_task"][2]
+    assert single["model"]["init_args"]["lr"] == 0.003
+    assert single["model"]["init_args"]["backbone"] == "small_convnet"
+    assert single["model"]["init_args"]["weight_decay"] == 0.5
+    assert [config["seed_everything"] for config in parsed.arms["location"]] == [10, 11, 12]
+    assert parsed.arms["location"][0]["data"]["init_args"]["auxiliary"] == "location"
+    assert parsed.arms["shuffled"][1]["data"]["init_args"]["seed"] == 11
+
+
+def test_under_a_launcher_the_chain_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(UserError, match="launch"):
+        chain.fit(["--config", str(CONF / "chain.yaml")])
+
+
+def test_print_config_round_trips(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--config", str(CONF / "chain.yaml"), "--print_config"])
+    assert caught.value.code == 0
+    path = tmp_path / "all.yaml"
+    path.write_text(capsys.readouterr().out)
+    first = chain.parse(["--config", str(CONF / "chain.yaml")])
+    second = chain.parse(["--config", str(path)])
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "where", ["disentangle/checkpoints", "cluster/config.yaml", "multitask/single_task"]
+)
+def test_kill_9_in_a_stage_then_the_same_labels(tmp_path: Path, finished_run: Path, where: str):
+    """Kill the planner and its stage as soon as the stage has begun to write."""
+    words = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "detaux_pl", *words])
+    deadline = time.monotonic() + 300
+    while not (tmp_path / where).exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    # The stage ends with its planner; until it has, the folder stays locked.
+    while main(words) == 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    _assert_same_labels(tmp_path, finished_run)
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def _assert_same_labels(run: Path, other: Path) -> None:
+    first, second = (AuxiliaryLabels.load(path / "cluster") for path in (run, other))
+    assert first.ids.tolist() == second.ids.tolist()
+    assert first.labels.tolist() == second.labels.tolist()

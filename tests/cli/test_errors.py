@@ -1,0 +1,183 @@
+"""Bad input: one clear line, exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.cli.main import main
+from detaux_pl.data.digit_scenes import DigitScenes
+from tests.cli.conftest import CONF
+
+Refused = Callable[[list[str]], str]
+CHAIN = str(CONF / "chain.yaml")
+
+
+def _chain(tmp_path: Path, *args: str) -> list[str]:
+    return ["fit", "--config", CHAIN, "--run_dir", str(tmp_path / "run"), *args]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--nonsense=1"], ["nonsense", "--print_config"]),
+        (["--disentangle.model.nonsense=1"], ["disentangle.model", "nonsense"]),
+        (["--dataset.principal=hue"], ["'hue'", "digit, background, location"]),
+        (["--dataset.image_size=20"], ["image_size is 20", "16, 32 or 64"]),
+        (["--dataset=DigitScene"], ["there is no 'DigitScene'", "did you mean 'DigitScenes'"]),
+        (["--disentangle.model=Foo"], ["there is no 'Foo'", "ResidualAutoencoder"]),
+        (["--multitask.model.backbone=vgg16"], ["vgg16", "32"]),
+        (["--baselines=[Foo]"], ["'Foo'", "SingleTask"]),
+        (["--baselines=[SingleTask,SingleTask]"], ["two arms are named 'single_task'"]),
+        (["--controls=[colour]"], ["'colour'", "background, location"]),
+        (["--seeds=0"], ["seeds is 0"]),
+        (["--seeds=many"], ["seeds", "many"]),
+        (["--redo=clusters"], ["'clusters'", "did you mean 'cluster'"]),
+        (["--until=all"], ["'all'", "disentangle, cluster, multitask, report"]),
+        (["--noise.amount=1.5"], ["amount is 1.5", "[0, 1]"]),
+        (["--disentangle.data.p_different=2"], ["p_different is 2", "[0, 1]"]),
+        (["--cluster.noise=keep"], ["cluster.noise", "own_class", "keep"]),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(
+    error_line: Refused, tmp_path: Path, args: list[str], words: list[str]
+):
+    line = error_line(_chain(tmp_path, *args))
+    for word in words:
+        assert word in line
+    assert not list((tmp_path / "run").glob("*/stage.json"))
+
+
+def test_an_unknown_key_in_the_file_is_named(error_line: Refused, tmp_path: Path):
+    config = yaml.safe_load(Path(CHAIN).read_text())
+    config["disentangle"]["trainer"]["max_epoch"] = 3
+    path = tmp_path / "typo.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert "disentangle.trainer.max_epoch" in error_line(["fit", "--config", str(path)])
+    assert "nowhere.yaml" in error_line(["fit", "--config", "nowhere.yaml"])
+
+
+def test_a_missing_dataset_file(error_line: Refused, tmp_path: Path):
+    words = ["disentangle", "fit", "--run_dir", str(tmp_path), "--model=ResidualAutoencoder"]
+    words += ["--data.dataset=Shapes3D", f"--data.dataset.path={tmp_path / '3dshapes.h5'}"]
+    words += ["--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+    assert "3dshapes.h5 does not exist" in error_line(words)
+
+
+def test_an_image_size_that_the_autoencoder_cannot_halve(tmp_path: Path):
+    from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
+
+    with pytest.raises(ValueError, match=r"\b20\b.*multiples of 16"):
+        ProductManifoldAutoencoder(image_shape=(3, 20, 20))
+
+
+def _stage(run_dir: Path) -> list[str]:
+    return [
+        "disentangle", "fit", "--run_dir", str(run_dir), "--model=ResidualAutoencoder",
+        "--data.dataset=DigitScenes", "--data.dataset.n_train=64", "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+
+
+def test_one_class_only(error_line: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    setup = DigitScenes.setup
+
+    def one_class(self: DigitScenes) -> None:
+        setup(self)
+        self.factors[:, 0] = 7
+
+    monkeypatch.setattr(DigitScenes, "setup", one_class)
+    line = error_line(_stage(tmp_path))
+    assert "one class only (7)" in line
+    assert "at least 2 classes" in line
+
+
+def test_nan_pixels(error_line: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "nan.h5"
+    with h5py.File(path, "w") as file:
+        images = file.create_dataset(
+            "images", (480_000, 64, 64, 3), "float32", chunks=(1, 64, 64, 3)
+        )
+        images[0] = np.nan
+        grid = np.meshgrid(
+            *[np.linspace(0, 0.9, 10)] * 3, np.linspace(0.75, 1.25, 8), np.arange(4),
+            np.linspace(-30, 30, 15), indexing="ij",
+        )  # fmt: skip
+        file["labels"] = np.stack([values.ravel() for values in grid], axis=1)
+    words = ["disentangle", "fit", "--run_dir", str(tmp_path / "run"), "--trainer.accelerator=cpu"]
+    words += ["--model=ResidualAutoencoder", "--data.dataset=Shapes3D"]
+    words += [f"--data.dataset.path={path}", "--data.dataset.n_train=480", "--trainer.max_epochs=1"]
+    line = error_line(words)
+    assert "nan.h5" in line
+    assert "NaN" in line
+
+
+def test_labels_that_miss_ids(error_line: Refused, run_copy: Path, tmp_path: Path):
+    labels = AuxiliaryLabels.load(run_copy / "cluster")
+    keep = labels.ids != 17
+    shorter = AuxiliaryLabels(
+        labels.ids[keep], labels.splits[keep], labels.labels[keep], labels.is_noise[keep],
+        labels.strength[keep], labels.n_classes, labels.meta,
+    )  # fmt: skip
+    shorter.save(tmp_path / "labels")
+    config = run_copy / "multitask" / "hard_parameter_sharing" / "seed0" / "config.yaml"
+    words = ["multitask", "fit", "--config", str(config), "--run_dir", str(tmp_path / "other")]
+    line = error_line([*words, f"--data.labels={tmp_path / 'labels'}"])
+    assert "miss 1 of 384 sample ids (first: 17)" in line
+
+
+def test_a_run_folder_of_another_config(error_line: Refused, run_copy: Path):
+    line = error_line(["fit", "--config", CHAIN, "--run_dir", str(run_copy), "--seed=3"])
+    assert "--run_dir" in line
+    assert "--redo disentangle" in line
+
+
+def test_a_single_stage_refuses_what_it_cannot_use(error_line: Refused, run_copy: Path):
+    assert "choose one of fit, validate" in error_line(["disentangle", "learn"])
+    assert "unknown command 'fitt'" in error_line(["fitt"])
+    line = error_line(["cluster", "--run_dir", str(run_copy / "nowhere")])
+    assert "run `disentangle/codes` first" in line
+    config = str(run_copy / "disentangle" / "config.yaml")
+    line = error_line(["disentangle", "fit", "--config", config, "--trainer.max_epochs=9"])
+    assert "max_epochs was 4, is 9" in line
+    assert "--redo is 'cluster'" in error_line(
+        ["disentangle", "fit", "--config", config, "--redo=cluster"]
+    )
+    line = error_line(["disentangle", "fit", "--config", config, "--trainer.fast_dev_run=1",
+                       "--redo=disentangle"])  # fmt: skip
+    assert "fast_dev_run" in line
+
+
+def test_help_is_short_and_needs_no_torch(capsys: pytest.CaptureFixture[str]):
+    import subprocess
+    import sys
+
+    probe = (
+        "import sys; from detaux_pl.cli.main import main; main(['--help']);"
+        "print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "False"
+    assert len(out.stdout.splitlines()) < 60
+    for command in (["fit"], ["disentangle"], ["multitask", "fit"], ["cluster"], ["report"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*command, "--help"])
+        assert caught.value.code == 0
+        assert 5 < len(capsys.readouterr().out.splitlines()) < 60
+    assert main(["--version"]) == 0
+    assert main([]) == 2
+
+
+def test_a_single_stage_tests_a_finished_arm(run_copy: Path, capsys: pytest.CaptureFixture[str]):
+    folder = run_copy / "multitask" / "single_task" / "seed0"
+    assert main(["multitask", "test", "--config", str(folder / "config.yaml"),
+                 "--run_dir", str(run_copy)]) == 0  # fmt: skip
+    assert "test/accuracy/principal" in capsys.readouterr().out
+    assert torch.get_default_dtype() == torch.float32
