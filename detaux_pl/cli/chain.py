@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +16,7 @@ import torch
 import yaml
 from jsonargparse import ActionParser
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_text
@@ -33,6 +30,7 @@ from detaux_pl.cli.parser import (
     config_parser,
     explain,
 )
+from detaux_pl.cli.process import Runner, run_processes
 from detaux_pl.cli.stage import cluster_settings, codes_settings, trainable_settings
 from detaux_pl.cli.trainable import (
     Tracking,
@@ -47,9 +45,6 @@ from detaux_pl.data.noise import SaltPepper
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.run import build
 from detaux_pl.multitask.base import MultitaskModel
-
-Runner = Callable[[Sequence[Sequence[str]], int | None], int]
-"""Runs several commands in one process; gets the descriptor of the lock; returns an exit code."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +139,10 @@ def chain_parser() -> ShortParser:
     parser.add_argument("--seed", type=int, default=0, help="Seed of all stages.")
     parser.add_argument("--seeds", type=int, default=5, help="How often each arm is trained.")
     parser.add_argument(
+        "--jobs", type=int, default=None,
+        help="Trainings at once; null for one per core, or one on an accelerator.",
+    )  # fmt: skip
+    parser.add_argument(
         "--redo", type=str, default=None,
         help="Stage to begin anew, with all that follow from it.",
     )  # fmt: skip
@@ -204,7 +203,7 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
 
     Args:
         args: Arguments of the command.
-        runner: Runs the commands of the stages; by default each group in a process.
+        runner: Runs the commands of the stages; by default in processes of their own.
 
     Returns:
         The exit code: that of the stage that failed, or 0.
@@ -226,7 +225,7 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
         _check(chain, [job for group in jobs.values() for job in group])
         _build(chain)
         write_text(chain.run_dir / "config.yaml", yaml.safe_dump(chain.config, sort_keys=False))
-        code = _run(chain, jobs, runner or _Processes(), lock, console)
+        code = _run(chain, jobs, runner or run_processes, lock, console)
     if code == 0 and chain.config["until"] in (None, STAGES[-1].name):
         _show(chain, console)
     return code
@@ -258,13 +257,23 @@ def _run_stage(
     chain: Chain, pending: list[Job], runner: Runner, lock: int | None, console: Console, label: str
 ) -> int:
     started = time.monotonic()
-    what = f" {len(pending)} trainings" if len(pending) > 1 else ""
-    console.print(f"{label} running{what}")
+    alone = any(job.alone for job in pending)
+    n_jobs = 1 if alone else _n_jobs(chain, pending[0])
+    console.print(f"{label} running{f' {len(pending)} trainings' if n_jobs > 1 else ''}")
+    commands = [_command(chain, job) for job in pending]
     code = 0
-    for group in _groups(pending):
-        code = max(code, runner([_command(chain, job) for job in group], lock))
-        if code > 1:
-            return code
+    with _Counter(chain, pending, console, shown=n_jobs > 1) as count:
+        if alone:
+            for command in commands:
+                code = max(code, runner([[command]], lock, count))
+                if code:
+                    return code
+        else:
+            # Dealt out in turn, so that each process gets its share of every arm.
+            dealt = [commands[k::n_jobs] for k in range(min(n_jobs, len(commands)))]
+            code = runner(dealt, lock, count)
+    if code > 1:
+        return code
     left = [job.name for job in pending if not StageFolder(chain.run_dir, job.name).complete]
     if left:
         console.print(f"{label} [red]failed[/]: {', '.join(left)}")
@@ -350,49 +359,48 @@ def _named(chain: Chain, option: str, jobs: Mapping[str, list[Job]]) -> str | No
     return name
 
 
-def _groups(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Put jobs together that can share a process and so its imports."""
-    shared = [job for job in jobs if not job.alone]
-    if shared:
-        yield shared
-    for job in jobs:
-        if job.alone:
-            yield [job]
+def _n_jobs(chain: Chain, job: Job) -> int:
+    """How many trainings run at once: on the CPU one per core, which small nets use best."""
+    if job.command != ("multitask", "fit"):
+        return 1
+    if chain.config["jobs"] is not None:
+        return max(1, int(chain.config["jobs"]))
+    accelerator = job.config["trainer"]["accelerator"]
+    on_cpu = accelerator == "cpu" or (
+        accelerator == "auto" and not torch.accelerator.is_available()
+    )
+    return (os.cpu_count() or 1) if on_cpu else 1
+
+
+class _Counter:
+    """A bar that counts the finished trainings, where they show none themselves."""
+
+    def __init__(self, chain: Chain, jobs: list[Job], console: Console, shown: bool) -> None:
+        self.folders = [StageFolder(chain.run_dir, job.name) for job in jobs]
+        self.progress = Progress(
+            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), console=console, transient=True,
+            disable=not shown or not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.progress.add_task("trainings", total=len(jobs))
+
+    def __enter__(self) -> _Counter:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def __call__(self) -> None:
+        if not self.progress.disable:
+            done = sum(folder.complete for folder in self.folders)
+            self.progress.update(self.task, completed=done)
 
 
 def _command(chain: Chain, job: Job) -> list[str]:
     path = chain.run_dir / job.name / "config.yaml"
     write_text(path, yaml.safe_dump(job.config, sort_keys=False))
     return [*job.command, "--config", str(path)]
-
-
-class _Processes:
-    """Run commands in a child process, and pass the signals of this one on to it."""
-
-    def __call__(self, commands: Sequence[Sequence[str]], lock: int | None) -> int:
-        words = list(commands[0]) if len(commands) == 1 else ["_batch", json.dumps(list(commands))]
-        child = subprocess.Popen(
-            [sys.executable, "-m", "detaux_pl", *words],
-            env={**os.environ, "DETAUX_STAGE": "1"},
-            pass_fds=() if lock is None else (lock,),
-            # Ctrl-C reaches this process alone, which passes it on once.
-            start_new_session=True,
-        )
-        received: list[int] = []
-
-        def forward(number: int, frame: object) -> None:
-            received.append(number)
-            child.send_signal(number)
-
-        before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            code = child.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if received:
-            return 128 + received[-1]
-        return 1 if code < 0 else code
 
 
 def _arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -21,7 +22,7 @@ class StageProgress(ProgressBar):
     def __init__(self, stage: str) -> None:
         super().__init__()
         self.stage = stage
-        self._enabled = sys.stderr.isatty()
+        self.enable()
         self._progress: Progress | None = None
 
     def disable(self) -> None:
@@ -29,8 +30,9 @@ class StageProgress(ProgressBar):
         self._enabled = False
 
     def enable(self) -> None:
-        """Show the bar if there is a terminal to show it on."""
-        self._enabled = sys.stderr.isatty()
+        """Show the bar if there is a terminal, and no other process shows one on it."""
+        alone = os.environ.get("DETAUX_STAGE", "alone") == "alone"
+        self._enabled = alone and sys.stderr.isatty()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a bar of one step per epoch."""

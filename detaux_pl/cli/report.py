@@ -63,7 +63,7 @@ def _arms(run_dir: Path) -> list[str]:
 
 
 def _seeds(run_: Run) -> list[int]:
-    """List the seeds that every arm was asked to run, so that the report can name what is missing."""
+    """List the seeds that every arm was to run: the report names those that are missing."""
     path = run_.run_dir / "config.yaml"
     if path.is_file():
         chain = yaml.safe_load(path.read_text(encoding="utf-8"))

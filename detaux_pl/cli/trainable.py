@@ -317,6 +317,8 @@ class _Job:
             monitor="val/accuracy/principal" if multitask else None,
             mode="max" if multitask else "min",
             save_last=multitask or None,
+            # The disentangler may finish its codes at the end of the epoch, after validation.
+            save_on_train_epoch_end=None if multitask else True,
             enable_version_counter=False,
             auto_insert_metric_name=False,
         )

@@ -175,6 +175,7 @@ class FactorDataModule(LightningDataModule):
         return DataLoader(
             _Rows(self.dataset, self.targets, read=not self.device_resident),
             batch_size=None,  # an item is a whole batch
+            collate_fn=_as_is,
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -330,6 +331,11 @@ class _Rows(Dataset[Batch]):
         else:
             images = torch.empty(0, dtype=torch.uint8)
         return Batch(images, self.targets[rows], rows)
+
+
+def _as_is(batch: Any) -> Any:
+    """Spare a batch of tensors the search for something to convert; a lambda cannot be pickled."""
+    return batch
 
 
 class _TrainSampler(DistributedSampler[Any]):

@@ -80,7 +80,7 @@ class SyntheticShapes3D(ShapesFactorial):
         self.image_size = image_size
         self.image_shape = (3, image_size, image_size)
         self.cache_dir = cache_dir
-        self._geometry: Tensor | None = None
+        self._geometry: NDArray[np.uint8] | None = None
         self._palette = _palette()
 
     @property
@@ -126,24 +126,26 @@ class SyntheticShapes3D(ShapesFactorial):
             geometry = np.empty(0)
         if geometry.shape != (_GEOMETRIES, 3, self.image_size**2) or geometry.dtype != np.uint8:
             raise UserError(f"the cache {self.cache_file} is damaged: delete it and run again.")
-        self._geometry = torch.from_numpy(geometry)
+        self._geometry = geometry
 
     def images(self, rows: Tensor) -> Tensor:
         """Compose the images of some rows, uint8, shape (n, 3, H, W).
 
-        All numbers are whole multiples of 2**-8 and below 2**8, hence exact in float32: the same
-        image comes out whatever the batch, the number of threads and the machine.
+        In whole numbers of 16 bits, which is exact, and on one thread faster than torch on two.
         """
         if self._geometry is None:
             raise RuntimeError("SyntheticShapes3D has no geometry yet: call setup first.")
-        ids = torch.from_numpy(self.ids)[rows]
-        images = torch.empty(len(ids), *self.image_shape, dtype=torch.uint8)
-        # The floats of 16 images of 64 pixels stay in the processor's cache.
-        flat = images.flatten(2)
-        for block, out in zip(torch.split(ids, 16), torch.split(flat, 16), strict=True):
-            geometry = self._geometry.index_select(0, block % _GEOMETRIES).float()
-            out.copy_(torch.bmm(self._palette[block // _GEOMETRIES], geometry))
-        return images
+        ids = self.ids[rows.numpy()]
+        images = np.empty((len(ids), 3, self.image_size**2), dtype=np.uint8)
+        for start in range(0, len(ids), 8):  # what 8 images need stays in the processor's cache
+            block = slice(start, start + 8)
+            geometry = self._geometry[ids[block] % _GEOMETRIES, :, None].astype(np.uint16)
+            colours = self._palette[ids[block] // _GEOMETRIES, ..., None]
+            light = geometry[:, 0] * colours[:, 0]
+            light += geometry[:, 1] * colours[:, 1]
+            light += geometry[:, 2] * colours[:, 2]
+            images[block] = light >> 8
+        return torch.from_numpy(images).view(-1, *self.image_shape)
 
 
 def cast_geometry(image_size: int) -> NDArray[np.uint8]:
@@ -276,8 +278,8 @@ def _not_zero(d: _Floats) -> _Floats:
     return np.where(np.abs(d) < 1e-9, np.float32(1e-9), d)
 
 
-def _palette() -> Tensor:
-    """Colours of floor, wall and object for all hues, in units of 256, shape (1000, RGB, 3)."""
+def _palette() -> NDArray[np.uint16]:
+    """Levels 0 to 255 of floor, wall and object for all triples of hues, shape (1000, 3, RGB)."""
     hues = [colorsys.hsv_to_rgb(hue / 10, 1.0, 1.0) for hue in range(10)]
-    colours = torch.tensor(hues).mul(255.0).round() / 256.0
-    return colours[torch.cartesian_prod(*[torch.arange(10)] * 3)].mT.contiguous()
+    levels = np.rint(np.array(hues) * 255.0).astype(np.uint16)
+    return levels[np.indices((10, 10, 10)).reshape(3, -1).T]

@@ -11,15 +11,15 @@ import pytest
 
 from detaux_pl.cli import chain
 from detaux_pl.cli.main import main
+from detaux_pl.cli.process import Commands
 
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def in_process(commands: Sequence[Sequence[str]], lock: int | None) -> int:
-    """Run the commands of a stage here instead of in a process of their own."""
-    del lock
-    words = [list(command) for command in commands]
-    return main(words[0]) if len(words) == 1 else main(["_batch", json.dumps(words)])
+def in_process(processes: Sequence[Commands], lock: int | None, tick: Callable[[], object]) -> int:
+    """Run the commands of a stage here instead of in processes of their own."""
+    del lock, tick
+    return max(main(["_batch", json.dumps(commands)]) for commands in processes)
 
 
 def fit(run_dir: Path, *args: str) -> int:

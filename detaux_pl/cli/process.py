@@ -1,0 +1,68 @@
+"""The processes of the stages: started, watched, and told of signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+Commands = Sequence[Sequence[str]]
+"""Commands that one process runs one after the other."""
+
+Runner = Callable[[Sequence[Commands], int | None, Callable[[], object]], int]
+"""Runs several processes at once: gets the commands of each, the descriptor of the lock and what
+to call now and then; returns the worst exit code."""
+
+
+def run_processes(
+    processes: Sequence[Commands], lock: int | None, tick: Callable[[], object]
+) -> int:
+    """Run commands in child processes, and pass the signals of this process on to them.
+
+    Args:
+        processes: The commands of each process. Where there are several, each gets its share of
+            the cores and shows no progress bar of its own.
+        lock: Descriptor of the run folder's lock, which the children inherit.
+        tick: Called several times a second while they run.
+
+    Returns:
+        The worst exit code of the children, or 128 + the number of the signal received.
+    """
+    children = [_start(commands, len(processes), lock) for commands in processes]
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while any(child.poll() is None for child in children):
+            tick()
+            time.sleep(0.1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        return 128 + received[-1]
+    # A child that a signal ended has a negative code: it crashed.
+    return max(code if (code := child.wait()) >= 0 else 1 for child in children)
+
+
+def _start(commands: Commands, n_processes: int, lock: int | None) -> subprocess.Popen[bytes]:
+    words = list(commands[0]) if len(commands) == 1 else ["_batch", json.dumps(commands)]
+    environment = {**os.environ, "DETAUX_STAGE": "alone" if n_processes == 1 else "one of several"}
+    if n_processes > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_processes))
+    return subprocess.Popen(
+        [sys.executable, "-m", "detaux_pl", *words],
+        env=environment,
+        pass_fds=() if lock is None else (lock,),
+        # Ctrl-C reaches this process alone, which passes it on once.
+        start_new_session=True,
+    )
