@@ -30,7 +30,7 @@ def wandb_logger(
         place = Path(os.environ.setdefault(name, str(run_dir / "wandb")))
         place.mkdir(parents=True, exist_ok=True)
     mode = os.environ.get("WANDB_MODE", tracking["wandb"])
-    if mode == "online" and not _has_key() and not sys.stdin.isatty():
+    if mode == "online" and not has_key() and not sys.stdin.isatty():
         print("no W&B key and no terminal to ask for one: tracking offline", file=sys.stderr)
         mode = "offline"
     stage, *rest = folder.name.split("/")
@@ -50,7 +50,8 @@ def wandb_logger(
     return logger
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether W&B can log in without asking."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()

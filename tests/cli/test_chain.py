@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -261,28 +260,6 @@ def test_print_config_round_trips(capsys: pytest.CaptureFixture[str], tmp_path: 
     first = chain.parse(["--config", str(CONF / "chain.yaml")])
     second = chain.parse(["--config", str(path)])
     assert first == second
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "where", ["disentangle/checkpoints", "cluster/config.yaml", "multitask/single_task"]
-)
-def test_kill_9_in_a_stage_then_the_same_labels(tmp_path: Path, finished_run: Path, where: str):
-    """Kill the planner and its stage as soon as the stage has begun to write."""
-    words = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-m", "detaux_pl", *words])
-    deadline = time.monotonic() + 300
-    while not (tmp_path / where).exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -9
-    # The stage ends with its planner; until it has, the folder stays locked.
-    while main(words) == 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    _assert_same_labels(tmp_path, finished_run)
-    assert (tmp_path / "report" / "report.html").is_file()
 
 
 def _assert_same_labels(run: Path, other: Path) -> None:

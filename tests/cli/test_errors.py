@@ -99,24 +99,21 @@ def test_one_class_only(error_line: Refused, tmp_path: Path, monkeypatch: pytest
     assert "at least 2 classes" in line
 
 
-def test_nan_pixels(error_line: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nan_pixels(error_line: Refused, tmp_path: Path):
     path = tmp_path / "nan.h5"
     with h5py.File(path, "w") as file:
-        images = file.create_dataset(
-            "images", (480_000, 64, 64, 3), "float32", chunks=(1, 64, 64, 3)
-        )
-        images[0] = np.nan
+        shape = (480_000, 64, 64, 3)
+        file.create_dataset("images", shape, "float32", chunks=(1, *shape[1:]), fillvalue=np.nan)
         grid = np.meshgrid(
             *[np.linspace(0, 0.9, 10)] * 3, np.linspace(0.75, 1.25, 8), np.arange(4),
             np.linspace(-30, 30, 15), indexing="ij",
         )  # fmt: skip
         file["labels"] = np.stack([values.ravel() for values in grid], axis=1)
     words = ["disentangle", "fit", "--run_dir", str(tmp_path / "run"), "--trainer.accelerator=cpu"]
-    words += ["--model=ResidualAutoencoder", "--data.dataset=Shapes3D"]
-    words += [f"--data.dataset.path={path}", "--data.dataset.n_train=480", "--trainer.max_epochs=1"]
+    words += ["--model=ResidualAutoencoder", "--data.dataset=Shapes3D", "--trainer.max_epochs=1"]
+    words += [f"--data.dataset.{key}" for key in (f"path={path}", "n_train=64", "n_val=32")]
     line = error_line(words)
-    assert "nan.h5" in line
-    assert "NaN" in line
+    assert "nan.h5 holds NaN" in line
 
 
 def test_labels_that_miss_ids(error_line: Refused, run_copy: Path, tmp_path: Path):

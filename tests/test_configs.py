@@ -1,0 +1,81 @@
+"""Every shipped config parses, and everything that can be configured has one."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from detaux_pl.cli import chain
+from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.parser import concrete_subclasses
+from detaux_pl.cli.trainable import stage_parser
+from detaux_pl.cluster.base import Clusterer
+from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.evaluation.run import load
+from detaux_pl.multitask.base import MultitaskModel
+from tests.cli.conftest import in_process
+
+ROOT = Path(__file__).parents[1]
+CHAINS = sorted((ROOT / "configs").glob("*.yaml"))
+STAGES = sorted((ROOT / "configs").glob("*/*.yaml"))
+MINIATURES = sorted((ROOT / "tests" / "conf").glob("*.yaml"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", CHAINS + MINIATURES, ids=_name)
+def test_a_chain_parses(path: Path):
+    parsed = chain.parse(["--config", str(path)])
+    assert len(parsed.arms) >= 3
+    for job in (job for stage in chain.STAGES for job in stage.jobs(parsed)):
+        assert job.config["run_dir"] == parsed.config["run_dir"]
+
+
+@pytest.mark.parametrize("path", STAGES, ids=_name)
+def test_a_stage_parses_alone(path: Path):
+    stage = path.parent.name
+    parser = cluster_parser() if stage == "cluster" else stage_parser(stage)
+    args = ["--config", str(path)]
+    if stage != "cluster":
+        args += ["--data.dataset=DigitScenes"]
+    parser.parse_args(args)
+
+
+@pytest.mark.parametrize("path", CHAINS + STAGES, ids=_name)
+def test_a_config_opens_with_a_command_that_parses(path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    commands = [line for line in head if line.startswith("#   detaux ")]
+    assert len(commands) == 1
+    assert _name(path) in commands[0]
+    monkeypatch.chdir(ROOT)
+    command, *args = shlex.split(commands[0].removeprefix("#   detaux "))
+    assert {"fit": chain.parse, "cluster": cluster_parser().parse_args}[command](args)
+
+
+@pytest.mark.parametrize(
+    ("base", "room"),
+    [(Disentangler, "disentangle"), (Clusterer, "cluster"), (MultitaskModel, "multitask")],
+)
+def test_whatever_can_be_built_has_a_config(base: type, room: str):
+    have = {path.stem for path in (ROOT / "configs" / room).glob("*.yaml")}
+    modules = {cls.__module__ for cls in concrete_subclasses(base)}
+    need = {name.rsplit(".", 1)[-1] for name in modules if name.startswith(f"detaux_pl.{room}.")}
+    assert need
+    assert need <= have
+
+
+def test_the_other_half_of_the_rooms_runs(tmp_path: Path):
+    conf = ROOT / "tests" / "conf" / "shapes.yaml"
+    assert chain.fit(["--config", str(conf), "--run_dir", str(tmp_path)], in_process) == 0
+    run = load(tmp_path)
+    assert run.codes.values.shape == (280, 3, 4)
+    assert run.labels.meta["noise"] == "drop"
+    assert run.labels.meta["subspace"] == 2
+    model = run.model("hard_parameter_sharing")
+    assert model.weighting.weights.tolist() == [10.0, 1.0]
+    assert set(run.arms) == {"hard_parameter_sharing", "single_task", "shuffled", "object_hue"}
