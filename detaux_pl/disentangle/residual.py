@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
+from detaux_pl.losses.blind_spot import blind_spot_loss, hide_pixels
 from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
 from detaux_pl.models.latent_split import LatentSplit, class_gram, split_latent_space
 
@@ -24,8 +25,12 @@ class ResidualAutoencoder(AutoencodingDisentangler):
     are linear in z and need no label.
 
     The statistics of the split, of each training image once, are gathered in the training
-    steps, while the encoder still moves: the cosine schedule, which brings it to rest, makes
-    them those of the final encoder.
+    steps, by the encoder in evaluation mode but while it still moves: the cosine schedule, which
+    brings it to rest, makes them those of the final encoder.
+
+    With `blind_spots`, some pixels are hidden from the encoder and the loss is that of the hidden
+    ones alone: where the images are noisy, the latent space then holds what lies beneath the
+    noise, see `blind_spot_loss`.
 
     Trains on pairs, of which it uses every view, or on single images.
 
@@ -38,6 +43,9 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         n_subspaces: Number of subspaces, at least 2.
         subspace_dim: Dimensions of each subspace.
         principal_subspace: Index of the subspace for the principal factor.
+        blind_spots: Share of the pixels that are hidden in training, in [0, 1); 0 for a plain
+            autoencoder.
+        batch_norm: Normalise after the convolutions, which trains in fewer steps.
         lr: Learning rate.
         weight_decay: Weight decay.
         optimizer: `adamw` or `adam`.
@@ -59,6 +67,8 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         n_subspaces: int = 4,
         subspace_dim: int = 6,
         principal_subspace: int = 0,
+        blind_spots: float = 0.0,
+        batch_norm: bool = False,
         lr: float = 1e-3,
         weight_decay: float = 1e-6,
         optimizer: Literal["adamw", "adam"] = "adamw",
@@ -80,11 +90,14 @@ class ResidualAutoencoder(AutoencodingDisentangler):
                 f"dim is {dim}, but the means of {n_classes} classes span up to {n_classes - 1} "
                 f"dimensions: give at least {n_classes}, better twice as many."
             )
+        if not 0.0 <= blind_spots < 1.0:
+            raise ValueError(f"blind_spots is {blind_spots}: a share of the pixels is in [0, 1).")
         self.save_hyperparameters()
         self.n_classes = n_classes
         self.principal_subspace = principal_subspace
-        self.encoder = ConvolutionalEncoder(image_shape, dim)
-        self.decoder = ConvolutionalDecoder(image_shape, dim)
+        self.blind_spots = blind_spots
+        self.encoder = ConvolutionalEncoder(image_shape, dim, batch_norm)
+        self.decoder = ConvolutionalDecoder(image_shape, dim, batch_norm)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("analysis", torch.zeros(n_subspaces, subspace_dim, dim))
         self.register_buffer("synthesis", torch.zeros(n_subspaces, subspace_dim, dim))
@@ -116,18 +129,22 @@ class ResidualAutoencoder(AutoencodingDisentangler):
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the reconstruction loss of all images of a batch and add up the statistics."""
-        latent, loss = self._step("train", batch)
+        images = batch.images.flatten(0, -4)
+        if self.blind_spots > 0:
+            seen, hidden = hide_pixels(images, self.blind_spots)
+            loss = blind_spot_loss(self.decoder(self.encoder(seen)), images, hidden)
+        else:
+            loss = F.mse_loss(self.decoder(self.encoder(images)), images)
+        self.log_losses("train", loss, {}, batch_size=len(images))
         n = batch.rows.shape[-1]  # the first views: each image of the epoch once
-        labels = batch.targets[..., 0].flatten()[:n]
-        # Apple's accelerator has no float64.
-        exact = torch.float32 if latent.device.type == "mps" else torch.float64
-        gram = class_gram(latent[:n].detach().to(exact), labels, self.n_classes)
-        self._gram = gram if self._gram is None else self._gram.add_(gram)
+        self._gather(images[:n], batch.targets[..., 0].flatten()[:n])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
-        """Log the reconstruction loss of all images of a batch."""
-        self._step("val", batch)
+        """Log the reconstruction loss of all images of a batch, nothing hidden."""
+        images = batch.images.flatten(0, -4)
+        loss = F.mse_loss(self.decoder(self.encoder(images)), images)
+        self.log_losses("val", loss, {}, batch_size=len(images))
 
     def on_train_epoch_start(self) -> None:
         """Forget the statistics of the last epoch."""
@@ -142,9 +159,13 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         for name in LatentSplit._fields:
             self.get_buffer(name).copy_(getattr(split, name))
 
-    def _step(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        images = batch.images.flatten(0, -4)
-        latent: Tensor = self.encoder(images)
-        loss = F.mse_loss(self.decoder(latent), images)
-        self.log_losses(stage, loss, {}, batch_size=len(images))
-        return latent, loss
+    @torch.no_grad()
+    def _gather(self, images: Tensor, labels: Tensor) -> None:
+        """Add the statistics of a batch, as the encoder will see it when it is trained."""
+        self.encoder.eval()
+        latent = self.encoder(images)
+        self.encoder.train()
+        # Apple's accelerator has no float64.
+        exact = torch.float32 if latent.device.type == "mps" else torch.float64
+        gram = class_gram(latent.to(exact), labels, self.n_classes)
+        self._gram = gram if self._gram is None else self._gram.add_(gram)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -14,6 +16,7 @@ class ConvolutionalEncoder(nn.Module):
     Args:
         image_shape: Channels, height and width; height and width are multiples of 16.
         dim: Number of latent dimensions.
+        batch_norm: Normalise after every convolution but the output.
 
     Raises:
         ValueError: If the image shape does not fit or `dim` is not positive.
@@ -22,18 +25,18 @@ class ConvolutionalEncoder(nn.Module):
         Fumero et al. 2021, and the official code of Detaux.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], dim: int) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], dim: int, batch_norm: bool = False
+    ) -> None:
         super().__init__()
         channels, (height, width) = image_shape[0], _final_map(image_shape, dim)
+        widths = (channels, 32, 32, 64, 64)
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, 32, 4, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 4, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 4, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 4, 2, 1),
-            nn.ReLU(),
+            *(
+                layer
+                for before, after in pairwise(widths)
+                for layer in _block(nn.Conv2d(before, after, 4, 2, 1), batch_norm)
+            ),
             nn.Flatten(),
             nn.Linear(64 * height * width, 256),
             nn.ReLU(),
@@ -56,6 +59,7 @@ class ConvolutionalDecoder(nn.Module):
     Args:
         image_shape: Channels, height and width; height and width are multiples of 16.
         dim: Number of latent dimensions.
+        batch_norm: Normalise after every convolution but the output.
 
     Raises:
         ValueError: If the image shape does not fit or `dim` is not positive.
@@ -64,7 +68,9 @@ class ConvolutionalDecoder(nn.Module):
         Fumero et al. 2021, and the official code of Detaux.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], dim: int) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], dim: int, batch_norm: bool = False
+    ) -> None:
         super().__init__()
         channels, (height, width) = image_shape[0], _final_map(image_shape, dim)
         self.layers = nn.Sequential(
@@ -75,12 +81,11 @@ class ConvolutionalDecoder(nn.Module):
             nn.Linear(256, 64 * height * width),
             nn.ReLU(),
             nn.Unflatten(1, (64, height, width)),
-            nn.ConvTranspose2d(64, 64, 4, 2, 1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(64, 32, 4, 2, 1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(32, 32, 4, 2, 1),
-            nn.ReLU(),
+            *(
+                layer
+                for before, after in pairwise((64, 64, 32, 32))
+                for layer in _block(nn.ConvTranspose2d(before, after, 4, 2, 1), batch_norm)
+            ),
             nn.ConvTranspose2d(32, channels, 4, 2, 1),
         )
 
@@ -88,6 +93,11 @@ class ConvolutionalDecoder(nn.Module):
         """Map latent vectors, shape (n, dim), to images, shape (n, C, H, W)."""
         images: Tensor = self.layers(latent)
         return images
+
+
+def _block(convolution: nn.Conv2d | nn.ConvTranspose2d, batch_norm: bool) -> list[nn.Module]:
+    norm = [nn.BatchNorm2d(convolution.out_channels)] if batch_norm else []
+    return [convolution, *norm, nn.ReLU()]
 
 
 def _final_map(image_shape: tuple[int, int, int], dim: int) -> tuple[int, int]:
