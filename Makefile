@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+# The nets of the quickstart and the tests are small: threads would only wait for each other.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: help install demo test test-slow lint format bench robustness coverage clean
 

@@ -56,6 +56,21 @@ def test_the_split_is_that_of_the_training_images(scenes, make_trainer, tmp_path
     assert between[0] > 10 * between[1]
 
 
+def test_statistics_are_of_whole_images_in_evaluation_mode(scenes, make_trainer):
+    model = build(lr=1e-30, blind_spots=0.5, batch_norm=True)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0  # in evaluation mode the encoder stands still
+    data = PairDataModule(scenes, batch_size=16)
+    make_trainer(max_epochs=1, limit_val_batches=0).fit(model, datamodule=data)
+    model.eval()
+    with torch.no_grad():
+        codes = model.encode(data.images(scenes.rows("train"))).double().flatten(1)
+    torch.testing.assert_close(codes.mean(0), torch.zeros(16).double(), rtol=0, atol=1e-5)
+    covariance = codes.T.cov(correction=0)
+    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 1e-6
+
+
 @pytest.mark.ddp
 def test_ranks_agree_on_the_split_of_the_joined_data(scenes, make_trainer, tmp_path):
     fit_split(scenes, make_trainer, tmp_path, batch_size=16)
@@ -97,6 +112,7 @@ def test_codes_before_the_training_are_refused():
     [
         ({"n_subspaces": 1}, "at least 2 subspaces"),
         ({"principal_subspace": 4}, "the index of one of them"),
+        ({"blind_spots": 1.0}, "a share of the pixels is in"),
         ({"n_classes": 1}, "at least 2 classes"),
         ({"n_classes": 13}, "dim is 12, but the means of 13 classes span up to 12 dimensions"),
     ],

@@ -39,3 +39,13 @@ def test_other_image_shapes_are_refused(module, shape):
 def test_an_empty_latent_space_is_refused(module):
     with pytest.raises(ValueError, match="dim is 0"):
         module((3, 16, 16), 0)
+
+
+def test_batch_norm_follows_every_convolution_but_the_output():
+    encoder = ConvolutionalEncoder((3, 16, 16), 5, batch_norm=True)
+    decoder = ConvolutionalDecoder((3, 16, 16), 5, batch_norm=True)
+    for layers, convolutions, norms in ((encoder.layers, 4, 4), (decoder.layers, 4, 3)):
+        kinds = [type(layer).__name__ for layer in layers]
+        assert sum(kind.startswith("Conv") for kind in kinds) == convolutions
+        assert kinds.count("BatchNorm2d") == norms
+    assert type(decoder.layers[-1]).__name__ == "ConvTranspose2d"
