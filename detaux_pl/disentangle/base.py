@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
@@ -13,7 +12,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from detaux_pl.data.modules import Batch
-from detaux_pl.models.seeding import reseed
+from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
+from detaux_pl.models.seeding import reseed_epoch
 
 
 class Disentangler(LightningModule, ABC):
@@ -44,7 +44,7 @@ class Disentangler(LightningModule, ABC):
         lr: float,
         weight_decay: float,
         optimizer: Literal["adamw", "adam"],
-        lr_schedule: Literal["constant", "cosine"],
+        lr_schedule: LearningRateSchedule,
     ) -> None:
         super().__init__()
         if lr <= 0 or weight_decay < 0:
@@ -72,9 +72,7 @@ class Disentangler(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the epoch at its first batch; a subclass that overrides this calls it."""
-        # Not in on_train_epoch_start, see reseed.
-        if batch_idx == 0 and (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-            reseed(int(seed), self.current_epoch, self.global_rank)
+        reseed_epoch(batch_idx, self.current_epoch, self.global_rank)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam or AdamW, with its schedule.
@@ -86,16 +84,22 @@ class Disentangler(LightningModule, ABC):
         # Lightning does not clip gradients for fused optimisers in mixed precision.
         fused = not self.trainer.gradient_clip_val
         optimizer = kind(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        if self.lr_schedule == "constant":
-            return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < float("inf"):
-            raise ValueError("lr_schedule is cosine: give the trainer max_epochs or max_steps.")
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return schedule_learning_rate(
+            optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
+        )
+
+    @staticmethod
+    def check_subspaces(n_subspaces: int, principal_subspace: int) -> None:
+        """Check the number of subspaces, and that the principal one is among them.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        if n_subspaces < 2 or not 0 <= principal_subspace < n_subspaces:
+            raise ValueError(
+                f"n_subspaces is {n_subspaces} and principal_subspace is {principal_subspace}: "
+                "give at least 2 subspaces, and the index of one of them."
+            )
 
     def log_losses(
         self, stage: str, total: Tensor, terms: Mapping[str, Tensor], batch_size: int

@@ -12,6 +12,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses import product_manifold as losses
+from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.losses.schedule import Betas, product_manifold_betas
 from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
 from detaux_pl.models.projectors import ProjectorStack
@@ -73,14 +74,10 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         lr: float = 5e-4,
         weight_decay: float = 1e-6,
         optimizer: Literal["adamw", "adam"] = "adamw",
-        lr_schedule: Literal["constant", "cosine"] = "constant",
+        lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         super().__init__(lr, weight_decay, optimizer, lr_schedule)
-        if n_subspaces < 2 or not 0 <= principal_subspace < n_subspaces:
-            raise ValueError(
-                f"n_subspaces is {n_subspaces} and principal_subspace is {principal_subspace}: "
-                "give at least 2 subspaces, and the index of one of them."
-            )
+        self.check_subspaces(n_subspaces, principal_subspace)
         weights = (distance_weight, sparsity_weight, consistency_weight, regularization_weight)
         if min(weights) < 0:
             raise ValueError(f"a loss weight is {min(weights)}: weights must not be negative.")

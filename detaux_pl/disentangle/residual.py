@@ -11,6 +11,7 @@ from torch import Tensor
 from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses.blind_spot import blind_spot_loss, hide_pixels
+from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
 from detaux_pl.models.latent_split import LatentSplit, class_gram, split_latent_space
 
@@ -72,14 +73,10 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         lr: float = 1e-3,
         weight_decay: float = 1e-6,
         optimizer: Literal["adamw", "adam"] = "adamw",
-        lr_schedule: Literal["constant", "cosine"] = "cosine",
+        lr_schedule: LearningRateSchedule = "cosine",
     ) -> None:
         super().__init__(lr, weight_decay, optimizer, lr_schedule)
-        if n_subspaces < 2 or not 0 <= principal_subspace < n_subspaces:
-            raise ValueError(
-                f"n_subspaces is {n_subspaces} and principal_subspace is {principal_subspace}: "
-                "give at least 2 subspaces, and the index of one of them."
-            )
+        self.check_subspaces(n_subspaces, principal_subspace)
         if n_classes < 2 or subspace_dim < 1:
             raise ValueError(
                 f"n_classes is {n_classes} and subspace_dim is {subspace_dim}: give at least 2 "

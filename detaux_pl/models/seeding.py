@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 
@@ -22,3 +24,9 @@ def reseed(seed: int, epoch: int, rank: int) -> None:
     """
     sequence = np.random.SeedSequence([seed, epoch, rank])
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+def reseed_epoch(batch_idx: int, epoch: int, rank: int) -> None:
+    """Call `reseed` at the first batch of an epoch, with the seed of `seed_everything`, if any."""
+    if batch_idx == 0 and (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+        reseed(int(seed), epoch, rank)

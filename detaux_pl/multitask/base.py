@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from detaux_pl.data.modules import IGNORED, Batch
-from detaux_pl.models.seeding import reseed
+from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
+from detaux_pl.models.seeding import reseed_epoch
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
@@ -57,11 +58,16 @@ class MultitaskModel(LightningModule, ABC):
         weighting: Weighting | None = None,
         lr: float = 5e-4,
         weight_decay: float = 5e-3,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
+        lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         super().__init__()
         if not task_sizes or min(task_sizes) < 2:
             raise ValueError(f"task_sizes are {task_sizes}: every task needs at least 2 classes.")
+        if lr <= 0 or weight_decay < 0:
+            raise ValueError(
+                f"lr is {lr} and weight_decay is {weight_decay}: lr must be positive, "
+                "weight_decay must not be negative."
+            )
         self.save_hyperparameters(ignore=["weighting"])
         self.task_names = _task_names(len(task_sizes))
         self.lr = lr
@@ -103,10 +109,7 @@ class MultitaskModel(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the epoch's randomness a function of the seed, the epoch and the rank."""
-        # Not in on_train_epoch_start: Lightning makes the iterator over the data, which draws a
-        # number, before that hook in the first epoch of a run and after it in the others.
-        if batch_idx == 0 and (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-            reseed(int(seed), self.current_epoch, self.global_rank)
+        reseed_epoch(batch_idx, self.current_epoch, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss."""
@@ -147,7 +150,7 @@ class MultitaskModel(LightningModule, ABC):
         ]
         return [group for group in groups if group["params"]]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, with the schedule that was asked for, step by step.
 
         Raises:
@@ -156,16 +159,9 @@ class MultitaskModel(LightningModule, ABC):
         optimizer = torch.optim.AdamW(
             self.parameter_groups(), lr=self.lr, weight_decay=self.weight_decay
         )
-        if self.lr_schedule == "constant":
-            return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < float("inf"):
-            raise ValueError("lr_schedule is cosine: give the trainer max_epochs or max_steps.")
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return schedule_learning_rate(
+            optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
+        )
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         logits = self(batch.images)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
+from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
 from detaux_pl.multitask.base import MultitaskModel
@@ -49,7 +48,7 @@ class HardParameterSharing(MultitaskModel):
         dropout: float = 0.1,
         lr: float = 5e-4,
         weight_decay: float = 5e-3,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
+        lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         if len(task_sizes) < 2:
             raise ValueError(

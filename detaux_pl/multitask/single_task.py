@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
+from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
 from detaux_pl.multitask.base import MultitaskModel
@@ -44,7 +43,7 @@ class SingleTask(MultitaskModel):
         dropout: float = 0.1,
         lr: float = 5e-4,
         weight_decay: float = 5e-3,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
+        lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         super().__init__(task_sizes[:1], lr=lr, weight_decay=weight_decay, lr_schedule=lr_schedule)
         self.backbone = build_backbone(backbone, image_shape, pretrained)
