@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import shutil
 import time
@@ -189,7 +190,7 @@ def parse(args: Sequence[str]) -> Chain:
         UserError: If a setting is unknown or does not fit.
     """
     parser = chain_parser()
-    config = resolve(parser, parser.parse_args(list(args)))  # type: ignore[arg-type]
+    config = resolve(parser, parser.parse_args(_with_stage_files(list(args))))  # type: ignore[arg-type]
     if config["seeds"] < 1:
         raise UserError(f"seeds is {config['seeds']}: each arm is trained at least once.")
     for stage in ("disentangle", "multitask"):
@@ -344,11 +345,55 @@ def _forget(chain: Chain, jobs: Mapping[str, list[Job]]) -> None:
 
 def _with_config(args: list[str]) -> list[str]:
     """Go on with the config of a run folder that is named without one."""
-    if "--run_dir" in args[:-1] and not any(word.startswith("--config") for word in args):
-        path = Path(args[args.index("--run_dir") + 1]) / "config.yaml"
+    run_dir = _option(args, "run_dir")
+    if run_dir is not None and _option(args, "config") is None:
+        path = Path(run_dir) / "config.yaml"
         if path.is_file():
             return ["--config", str(path), *args]
     return args
+
+
+def _with_stage_files(args: list[str]) -> list[str]:
+    """Let a stage's file on the command line replace that stage of the config file.
+
+    jsonargparse would lay the one over the other, and the settings of one class under another.
+    """
+    path = _option(args, "config")
+    files = {stage: _option(args, stage) for stage in ("disentangle", "cluster", "multitask")}
+    if path is None or not Path(path).is_file() or not any(files.values()):
+        return args
+    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        return args
+    for stage, file in files.items():
+        if file is not None:
+            config[stage] = str(Path(file).resolve())
+        elif isinstance(config.get(stage), str):
+            config[stage] = str((Path(path).parent / config[stage]).resolve())
+    rest = _without_options(args, {"config", *(stage for stage in files if files[stage])})
+    return ["--config", json.dumps(config), *rest]
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """Return the value of `--name value` or `--name=value`."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == f"--{name}":
+            return following
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without_options(args: list[str], names: set[str]) -> list[str]:
+    """Leave out options, with their values."""
+    kept, skip = [], False
+    for word in args:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if not skip and not (word.startswith("--") and name in names):
+            kept.append(word)
+            continue
+        skip = not skip and not equals
+    return kept
 
 
 def _named(chain: Chain, option: str, jobs: Mapping[str, list[Job]]) -> str | None:
