@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -81,10 +81,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class Chain:
-    """The resolved configuration of all stages."""
+    """The resolved configuration of all stages.
+
+    Args:
+        config: Every setting.
+        arms: Of each arm, the stage configuration for every seed.
+        source: The settings as YAML that can be given again.
+    """
 
     config: dict[str, Any]
-    arms: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    arms: dict[str, list[dict[str, Any]]]
+    source: str
 
     @property
     def run_dir(self) -> Path:
@@ -133,6 +140,16 @@ STAGES = (
 )
 
 
+LINKS = {
+    "dataset": "data.init_args.dataset",
+    "noise": "data.init_args.noise",
+    "seed": "seed_everything",
+    "run_dir": "run_dir",
+    **{f"tracking.{name}": f"tracking.{name}" for name in ("wandb", "project", "entity")},
+}
+"""What is set once for the chain, and where the trainable stages take it."""
+
+
 def chain_parser() -> ShortParser:
     """Return the parser of the whole chain."""
     parser = config_parser(ShortParser, prog="detaux fit")
@@ -172,13 +189,9 @@ def chain_parser() -> ShortParser:
         help="Other auxiliary labels for the main model: shuffled, or a factor's name.",
     )  # fmt: skip
     parser.add_class_arguments(Tracking, "tracking")
-    for stage in ("disentangle", "multitask"):
-        parser.link_arguments("dataset", f"{stage}.data.init_args.dataset")
-        parser.link_arguments("noise", f"{stage}.data.init_args.noise")
-        parser.link_arguments("seed", f"{stage}.seed_everything")
-        parser.link_arguments("run_dir", f"{stage}.run_dir")
-        for name in ("wandb", "project", "entity"):
-            parser.link_arguments(f"tracking.{name}", f"{stage}.tracking.{name}")
+    for source, target in LINKS.items():
+        for stage in ("disentangle", "multitask"):
+            parser.link_arguments(source, f"{stage}.{target}")
     parser.link_arguments("run_dir", "cluster.run_dir")
     return parser
 
@@ -190,13 +203,17 @@ def parse(args: Sequence[str]) -> Chain:
         UserError: If a setting is unknown or does not fit.
     """
     parser = chain_parser()
-    config = resolve(parser, parser.parse_args(_with_stage_files(list(args))))  # type: ignore[arg-type]
+    words = _with_stage_files(list(args))
+    parsed = parser.parse_args(words)
+    config = resolve(parser, parsed)  # type: ignore[arg-type]
+    _refuse_overruled(words, config)
     if config["seeds"] < 1:
         raise UserError(f"seeds is {config['seeds']}: each arm is trained at least once.")
     for stage in ("disentangle", "multitask"):
         data = config[stage]["data"]["init_args"]
         data["seed"] = config["seed"]
-    return Chain(config, dict(_arms(config)))
+    source = parser.dump(parsed, skip_unset=False)
+    return Chain(config, dict(_arms(config)), source)
 
 
 def fit(args: list[str], runner: Runner | None = None) -> int:
@@ -222,10 +239,12 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
     with run_lock(chain.run_dir) as lock:
         jobs = {stage.name: stage.jobs(chain) for stage in STAGES}
         _named(chain, "until", jobs)
-        _forget(chain, jobs)
-        _check(chain, [job for group in jobs.values() for job in group])
+        redo = _named(chain, "redo", jobs)
         _build(chain)
-        write_text(chain.run_dir / "config.yaml", yaml.safe_dump(chain.config, sort_keys=False))
+        # Nothing is removed before all else is known to fit.
+        _check(chain, jobs, redo)
+        _forget(chain, jobs, redo)
+        write_text(chain.run_dir / "config.yaml", chain.source)
         code = _run(chain, jobs, runner or run_processes, lock, console)
     if code == 0 and chain.config["until"] in (None, STAGES[-1].name):
         _show(chain, console)
@@ -267,7 +286,7 @@ def _run_stage(
         if alone:
             for command in commands:
                 code = max(code, runner([[command]], lock, count))
-                if code:
+                if code > 1 or (code == 1 and command[0] != "multitask"):
                     return code
         else:
             # Dealt out in turn, so that each process gets its share of every arm.
@@ -299,19 +318,22 @@ def _is_done(chain: Chain, job: Job) -> bool:
     return True
 
 
-def _check(chain: Chain, jobs: list[Job]) -> None:
+def _check(chain: Chain, stages: Mapping[str, list[Job]], redo: str | None) -> None:
     """Refuse, before anything runs, what was made with other settings."""
     keys: dict[str, str] = {}
-    for job in jobs:
-        upstream = {name: keys[name] for name in job.upstream}
-        keys[job.name] = stage_key(job.name, job.settings, upstream)
-        folder = StageFolder(chain.run_dir, job.name)
-        try:
-            folder.check(job.settings, upstream)
-        except ArtifactError:
-            if not job.derived:
-                raise
-            shutil.rmtree(folder.path)
+    for name, jobs in stages.items():
+        if name == redo:
+            return
+        for job in jobs:
+            upstream = {name: keys[name] for name in job.upstream}
+            keys[job.name] = stage_key(job.name, job.settings, upstream)
+            folder = StageFolder(chain.run_dir, job.name)
+            try:
+                folder.check(job.settings, upstream)
+            except ArtifactError:
+                if not job.derived:
+                    raise
+                shutil.rmtree(folder.path)
 
 
 def _build(chain: Chain) -> None:
@@ -334,13 +356,48 @@ def _build(chain: Chain) -> None:
             raise explain(error) from error
 
 
-def _forget(chain: Chain, jobs: Mapping[str, list[Job]]) -> None:
-    """Remove the stage named by `redo` and all that follow from it."""
-    redo = _named(chain, "redo", jobs)
-    if redo is not None:
-        names = list(jobs)
-        for name in names[names.index(redo) :]:
-            shutil.rmtree(chain.run_dir / name, ignore_errors=True)
+def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:
+    """Remove a stage that is to be made again, and all that follow from it."""
+    names = list(jobs)
+    for name in names[names.index(redo) :] if redo is not None else ():
+        shutil.rmtree(chain.run_dir / name, ignore_errors=True)
+
+
+def _refuse_overruled(words: list[str], config: dict[str, Any]) -> None:
+    """Refuse a stage's setting that the chain's own would overrule in silence.
+
+    Raises:
+        UserError: If a stage says another thing than the chain.
+    """
+    path = _option(words, "config")
+    text = Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else path
+    given = yaml.safe_load(text or "{}")
+    for stage in ("disentangle", "multitask"):
+        said = given.get(stage) if isinstance(given, dict) else None
+        if isinstance(said, str):
+            file = (Path(path).parent if path != text else Path()) / said  # type: ignore[arg-type]
+            said = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        for source, target in LINKS.items():
+            value, used = said, config[stage]
+            for key in target.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+                used = used[key] if isinstance(used, dict) else None
+            if value is not None and not _agrees(value, used):
+                raise UserError(
+                    f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and "
+                    f"would overrule it: set {source} at the top of the config."
+                )
+
+
+def _agrees(said: Any, used: Any) -> bool:
+    """Whether a setting as it was written is part of the resolved one."""
+    if isinstance(said, dict) and isinstance(used, dict):
+        return all(key in used and _agrees(value, used[key]) for key, value in said.items())
+    if isinstance(said, str) and isinstance(used, dict):
+        return _agrees(said, used.get("class_path"))
+    if isinstance(said, str) and isinstance(used, str):
+        return used == said or used.endswith(f".{said}")
+    return bool(said == used)
 
 
 def _with_config(args: list[str]) -> list[str]:

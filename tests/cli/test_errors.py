@@ -64,6 +64,37 @@ def test_an_unknown_key_in_the_file_is_named(error_line: Refused, tmp_path: Path
     assert "nowhere.yaml" in error_line(["fit", "--config", "nowhere.yaml"])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "source"),
+    [
+        ("dataset", {"class_path": "DigitScenes", "init_args": {"n_train": 300}}, "dataset"),
+        ("noise", {"amount": 0.3}, "noise"),
+        ("seed_everything", 3, "seed"),
+    ],
+)
+def test_a_stage_that_contradicts_the_chain_is_told_so(
+    error_line: Refused, tmp_path: Path, key: str, value: object, source: str
+):
+    config = yaml.safe_load(Path(CHAIN).read_text())
+    stage = config["multitask"]
+    if key != "seed_everything":
+        stage = stage.setdefault("data", {}).setdefault("init_args", {})
+    stage[key] = value
+    path = tmp_path / "twice.yaml"
+    path.write_text(yaml.safe_dump(config))
+    line = error_line(["fit", "--config", str(path), "--run_dir", str(tmp_path / "run")])
+    assert f"set {source} at the top" in line
+
+
+def test_a_redo_that_cannot_begin_removes_nothing(error_line: Refused, run_copy: Path):
+    before = sorted(run_copy.rglob("*.ckpt"))
+    error_line(["fit", "--config", CHAIN, "--run_dir", str(run_copy), "--redo=disentangle",
+                "--dataset.image_size=20"])  # fmt: skip
+    error_line(["fit", "--config", CHAIN, "--run_dir", str(run_copy), "--redo=multitask",
+                "--disentangle.model.lr=0.5"])  # fmt: skip
+    assert sorted(run_copy.rglob("*.ckpt")) == before
+
+
 def test_a_missing_dataset_file(error_line: Refused, tmp_path: Path):
     words = ["disentangle", "fit", "--run_dir", str(tmp_path), "--model=ResidualAutoencoder"]
     words += ["--data.dataset=Shapes3D", f"--data.dataset.path={tmp_path / '3dshapes.h5'}"]
