@@ -42,7 +42,7 @@ format: $(STAMP)  ## Put the code in its standard form
 bench: $(STAMP)  ## Measure speed, each as a ratio in one run
 	$(BIN)/python -m tests.benchmarks
 
-robustness: $(STAMP)  ## Discovery over 10 seeds, the table in docs/results.md (under an hour)
+robustness: $(STAMP)  ## Discovery over 10 seeds, the table in docs/results.md (half an hour)
 	$(BIN)/python -m tests.robustness
 
 clean:  ## Remove the environment, caches and runs

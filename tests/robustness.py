@@ -19,7 +19,6 @@ from detaux_pl.metrics.agreement import agreement
 
 VARIANTS = {
     "product manifold, paper's form": "configs/disentangle/product_manifold.yaml",
-    "product manifold, short schedule": "configs/disentangle/product_manifold_short.yaml",
     "residual": "configs/disentangle/residual.yaml",
     "residual with blind spots": "configs/disentangle/residual_blind.yaml",
 }

@@ -247,18 +247,18 @@ def test_arms_inherit_the_main_model_and_differ_where_they_say():
 
 def test_a_stage_file_replaces_the_stage_and_overrides_apply_to_it():
     quickstart = CONF.parents[1] / "configs" / "quickstart.yaml"
-    file = quickstart.parent / "disentangle" / "product_manifold_short.yaml"
+    file = quickstart.parent / "disentangle" / "product_manifold.yaml"
     for given in (["--disentangle", str(file)], [f"--disentangle={file}"]):
         parsed = chain.parse(
             ["--config", str(quickstart), *given, "--disentangle.model.lr=0.5", "--seeds=2"]
         )
         model = parsed.config["disentangle"]["model"]
         assert model["class_path"].endswith(".ProductManifoldAutoencoder")
-        assert model["init_args"]["distance_weight"] == 3.0
+        assert model["init_args"]["n_subspaces"] == 10
         assert model["init_args"]["lr"] == 0.5
         assert parsed.config["seeds"] == 2
         assert parsed.config["cluster"]["noise"] == "nearest"
-        assert parsed.config["disentangle"]["data"]["init_args"]["batch_size"] == 64
+        assert parsed.config["disentangle"]["trainer"]["max_epochs"] == 160
 
 
 def test_under_a_launcher_the_chain_is_refused(monkeypatch: pytest.MonkeyPatch):
