@@ -250,7 +250,7 @@ class _Job:
 
     @property
     def checkpoints(self) -> Path:
-        return self.folder.path / "checkpoints"
+        return self.folder.path.resolve() / "checkpoints"
 
     def fit(self) -> int:
         upstream = ["cluster"] if self._reads_labels else []
