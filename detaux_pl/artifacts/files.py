@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from detaux_pl.artifacts.errors import ArtifactError
 
 
@@ -56,6 +58,24 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
     except ValueError as error:
         raise ArtifactError(f"{path} is not readable JSON ({error}).") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        ArtifactError: If the file is missing or is not YAML of named settings.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise ArtifactError(f"{path} is not readable YAML ({what}): mend it.") from None
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} holds no settings: it should be YAML of `name: value`.")
+    return value
 
 
 def sha256_file(path: Path) -> str:

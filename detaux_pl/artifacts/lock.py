@@ -29,8 +29,14 @@ def run_lock(run_dir: Path) -> Iterator[int | None]:
     if outer == held:
         yield None
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("a+", encoding="ascii") as handle:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        opened = (run_dir / ".lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise ArtifactError(
+            f"{run_dir} cannot be used as a run folder ({error.strerror}): give another --run_dir."
+        ) from None
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -39,7 +39,14 @@ class StageFolder:
     def manifest(self) -> dict[str, Any] | None:
         """The content of `stage.json`; None where the stage never began."""
         path = self.path / "stage.json"
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        manifest = read_json(path)
+        if not isinstance(manifest, dict) or not {"key", "status", "outputs"} <= manifest.keys():
+            raise ArtifactError(
+                f"{path} is damaged: --redo {redo_name(self.name)} makes the stage again."
+            )
+        return manifest
 
     @property
     def complete(self) -> bool:

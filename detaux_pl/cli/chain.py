@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.files import read_json, read_yaml, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.main import stopped
 from detaux_pl.cli.parser import (
     ShortParser,
     closest,
@@ -36,6 +38,7 @@ from detaux_pl.cli.stage import cluster_settings, codes_settings, trainable_sett
 from detaux_pl.cli.trainable import (
     Tracking,
     arm_name,
+    refuse_unusable,
     resolve,
     stage_folder,
     stage_parser,
@@ -128,8 +131,10 @@ def _multitask(chain: Chain) -> list[Job]:
 
 def _report(chain: Chain) -> list[Job]:
     upstream = tuple(job.name for stage in STAGES[:-1] for job in stage.jobs(chain))
-    config = {"run_dir": chain.config["run_dir"]}
-    return [Job("report", ("report",), config, {}, upstream, alone=True, derived=True)]
+    seeds = [chain.config["seed"] + k for k in range(chain.config["seeds"])]
+    shown = {"arms": list(chain.arms), "seeds": seeds}
+    config = {"run_dir": chain.config["run_dir"], **shown}
+    return [Job("report", ("report",), config, shown, upstream, alone=True, derived=True)]
 
 
 STAGES = (
@@ -140,14 +145,17 @@ STAGES = (
 )
 
 
-LINKS = {
-    "dataset": "data.init_args.dataset",
-    "noise": "data.init_args.noise",
-    "seed": "seed_everything",
-    "run_dir": "run_dir",
-    **{f"tracking.{name}": f"tracking.{name}" for name in ("wandb", "project", "entity")},
-}
+LINKS = (
+    ("dataset", "data.init_args.dataset"),
+    ("noise", "data.init_args.noise"),
+    ("seed", "seed_everything"),
+    ("seed", "data.init_args.seed"),
+    ("run_dir", "run_dir"),
+    *((f"tracking.{name}", f"tracking.{name}") for name in ("wandb", "project", "entity")),
+)
 """What is set once for the chain, and where the trainable stages take it."""
+
+_STAGE_KEYS = ("disentangle", "cluster", "multitask")
 
 
 def chain_parser() -> ShortParser:
@@ -189,7 +197,7 @@ def chain_parser() -> ShortParser:
         help="Other auxiliary labels for the main model: shuffled, or a factor's name.",
     )  # fmt: skip
     parser.add_class_arguments(Tracking, "tracking")
-    for source, target in LINKS.items():
+    for source, target in LINKS:
         for stage in ("disentangle", "multitask"):
             parser.link_arguments(source, f"{stage}.{target}")
     parser.link_arguments("run_dir", "cluster.run_dir")
@@ -203,17 +211,23 @@ def parse(args: Sequence[str]) -> Chain:
         UserError: If a setting is unknown or does not fit.
     """
     parser = chain_parser()
-    words = _with_stage_files(list(args))
-    parsed = parser.parse_args(words)
-    config = resolve(parser, parsed)  # type: ignore[arg-type]
-    _refuse_overruled(words, config)
+    words, given = _given(list(args))
+    _refuse_linked(words)
+    parsed: Any = parser.parse_args(words)
+    config = resolve(parser, parsed)
+    _refuse_overruled(given, config)
     if config["seeds"] < 1:
         raise UserError(f"seeds is {config['seeds']}: each arm is trained at least once.")
+    if config["multitask"]["data"]["init_args"].get("labels") is not None:
+        raise UserError(
+            "multitask.data.init_args.labels is set, but the chain trains on the labels that it "
+            "discovers: leave it out, or run `detaux multitask fit` by itself."
+        )
     for stage in ("disentangle", "multitask"):
-        data = config[stage]["data"]["init_args"]
-        data["seed"] = config["seed"]
-    source = parser.dump(parsed, skip_unset=False)
-    return Chain(config, dict(_arms(config)), source)
+        refuse_unusable(stage, config[stage])
+    # What a command did once is no setting of the run.
+    parsed.redo = parsed.until = None
+    return Chain(config, dict(_arms(config)), parser.dump(parsed, skip_unset=False))
 
 
 def fit(args: list[str], runner: Runner | None = None) -> int:
@@ -229,7 +243,8 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
     Raises:
         UserError: If the settings do not fit, or the run folder was made with others.
     """
-    if any(name in os.environ for name in ("LOCAL_RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID")):
+    launched = "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if launched or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise UserError(
             "`detaux fit` starts the processes of a stage itself: under torchrun or SLURM launch "
             "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
@@ -246,6 +261,8 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
         _forget(chain, jobs, redo)
         write_text(chain.run_dir / "config.yaml", chain.source)
         code = _run(chain, jobs, runner or run_processes, lock, console)
+    if code > 128:
+        stopped(code)
     if code == 0 and chain.config["until"] in (None, STAGES[-1].name):
         _show(chain, console)
     return code
@@ -363,22 +380,32 @@ def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> No
         shutil.rmtree(chain.run_dir / name, ignore_errors=True)
 
 
-def _refuse_overruled(words: list[str], config: dict[str, Any]) -> None:
-    """Refuse a stage's setting that the chain's own would overrule in silence.
+def _refuse_linked(words: list[str]) -> None:
+    """Refuse on the command line what a stage takes from the chain.
+
+    Raises:
+        UserError: If a word sets such a thing.
+    """
+    for word in words:
+        for stage in ("disentangle", "multitask"):
+            for source, target in LINKS:
+                # Short forms such as --disentangle.data.dataset leave init_args out.
+                for name in (target, target.replace(".init_args", "")):
+                    if re.match(rf"--{stage}\.{re.escape(name)}([.=]|$)", word):
+                        raise UserError(
+                            f"{word.partition('=')[0]} is shared by the stages: set --{source}."
+                        )
+
+
+def _refuse_overruled(given: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a stage's setting in the config file that the chain's own would overrule in silence.
 
     Raises:
         UserError: If a stage says another thing than the chain.
     """
-    path = _option(words, "config")
-    text = Path(path).read_text(encoding="utf-8") if path and Path(path).is_file() else path
-    given = yaml.safe_load(text or "{}")
     for stage in ("disentangle", "multitask"):
-        said = given.get(stage) if isinstance(given, dict) else None
-        if isinstance(said, str):
-            file = (Path(path).parent if path != text else Path()) / said  # type: ignore[arg-type]
-            said = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-        for source, target in LINKS.items():
-            value, used = said, config[stage]
+        for source, target in LINKS:
+            value, used = given.get(stage), config[stage]
             for key in target.split("."):
                 value = value.get(key) if isinstance(value, dict) else None
                 used = used[key] if isinstance(used, dict) else None
@@ -410,25 +437,28 @@ def _with_config(args: list[str]) -> list[str]:
     return args
 
 
-def _with_stage_files(args: list[str]) -> list[str]:
-    """Let a stage's file on the command line replace that stage of the config file.
+def _given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Read the config file with the stage files that it or the command line names.
 
-    jsonargparse would lay the one over the other, and the settings of one class under another.
+    A stage's file on the command line replaces that stage: jsonargparse would lay the one over
+    the other, and the settings of one class under another.
+
+    Returns:
+        The arguments, with the settings in place of the files, and the settings.
     """
     path = _option(args, "config")
-    files = {stage: _option(args, stage) for stage in ("disentangle", "cluster", "multitask")}
-    if path is None or not Path(path).is_file() or not any(files.values()):
-        return args
-    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        return args
-    for stage, file in files.items():
-        if file is not None:
-            config[stage] = str(Path(file).resolve())
+    if path is None or not Path(path).is_file():
+        return args, {}
+    config = read_yaml(Path(path))
+    read = {"config"}
+    for stage in _STAGE_KEYS:
+        option = _option(args, stage)
+        if option is not None and Path(option).is_file():
+            config[stage] = read_yaml(Path(option))
+            read.add(stage)
         elif isinstance(config.get(stage), str):
-            config[stage] = str((Path(path).parent / config[stage]).resolve())
-    rest = _without_options(args, {"config", *(stage for stage in files if files[stage])})
-    return ["--config", json.dumps(config), *rest]
+            config[stage] = read_yaml(Path(path).parent / config[stage])
+    return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
 
 
 def _option(args: list[str], name: str) -> str | None:
@@ -515,6 +545,8 @@ def _arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         names.append(arm_name(arm["model"]["class_path"]))
         yield names[-1], _per_seed(arm, names[-1], config["seeds"])
     for control in config["controls"]:
+        if control == "discovered":
+            raise UserError("a control is 'discovered', which the main arm has: leave it out.")
         data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
         names.append(control)
         yield control, _per_seed({**main, "data": data}, control, config["seeds"])
@@ -534,9 +566,12 @@ def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]
 
 def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
     """Give a baseline the main model's settings that it has too and does not say itself."""
-    given: dict[str, Any] = (
-        {"class_path": baseline} if isinstance(baseline, str) else dict(baseline)
-    )
+    given: Any = {"class_path": baseline} if isinstance(baseline, str) else baseline
+    unknown = given.keys() - {"class_path", "init_args"}
+    if unknown or not isinstance(given.get("init_args", {}), dict):
+        raise UserError(
+            f"a baseline is {baseline!r}: give a class, or class_path and init_args with settings."
+        )
     classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))
     cls: Any = classes.get(name) or (locate(name) if "." in name else None)
@@ -570,5 +605,8 @@ def _n_devices(trainer: dict[str, Any]) -> int:
         on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
         count = 1 if on_cpu else torch.cuda.device_count()
     else:
-        count = len(str(devices).split(",")) if "," in str(devices) else int(devices)
+        text = str(devices)
+        if not re.fullmatch(r"\d+(,\d+)*,?", text):
+            raise UserError(f"trainer.devices is {text!r}: give a number, a list or auto.")
+        count = len(text.strip(",").split(",")) if "," in text else int(text)
     return count * int(trainer["num_nodes"])

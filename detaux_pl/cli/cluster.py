@@ -11,7 +11,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.parser import ShortParser, config_parser
-from detaux_pl.cli.stage import cluster_settings, import_room, run_stage
+from detaux_pl.cli.stage import cluster_settings, import_room, run_stage, wants_redo
 from detaux_pl.cluster.discover import Discovery
 
 UPSTREAM = ("disentangle/codes",)
@@ -37,7 +37,8 @@ def run(args: list[str]) -> int:
     def work() -> list[Path]:
         built = parser.instantiate(parsed)
         discovery = Discovery(**{name: built[name] for name in cluster_settings(config)})
-        write_text(folder.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        kept = {**config, "redo": None}
+        write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         labels = discovery(Codes.load(folder.run_dir / UPSTREAM[0]))
         labels.save(folder.path)
         return [
@@ -45,5 +46,6 @@ def run(args: list[str]) -> int:
             for name in ("config.yaml", "labels.npz", "labels.json", "labels.csv")
         ]
 
-    run_stage(folder, cluster_settings(config), UPSTREAM, work, redo=config["redo"] == folder.name)
+    redo = wants_redo(config["redo"], folder.name)
+    run_stage(folder, cluster_settings(config), UPSTREAM, work, redo)
     return 0

@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from detaux_pl.artifacts.errors import UserError
 
-OK, CRASH, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+OK, CRASH, USER_ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 HELP = """\
 usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
@@ -42,7 +42,7 @@ Examples:
   detaux --version
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
-130 interrupted (run the same command again to go on).
+130 interrupted and 143 terminated (run the same command again to go on).
 """
 
 COMMANDS = ("fit", "disentangle", "cluster", "multitask", "report")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 a stage crashed, 2 user error, 130 interrupted.
+        The exit code: 0 done, 1 a stage crashed, 2 user error, 130 interrupted, 143 terminated.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
@@ -70,8 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+        return stopped(INTERRUPTED)
+
+
+def stopped(code: int) -> int:
+    """Say how to go on after an interrupt or a request to end, and return the exit code."""
+    if "DETAUX_STAGE" not in os.environ:  # a stage's planner says it
+        print("stopped: run the same command again, without --redo, to go on", file=sys.stderr)
+    return code
 
 
 def entry_point() -> None:

@@ -32,7 +32,7 @@ class ShortParser(ArgumentParser):
         groups: dict[str, int] = {}
         for action in self._actions:
             name = max(action.option_strings, key=len, default="")
-            if not name or name in ("--help", "--print_config", "--print_shtab"):
+            if not name or " --> " in name or name in ("--help", "--print_config", "--print_shtab"):
                 continue
             if "." in name:
                 group = name.split(".")[0]
@@ -40,13 +40,13 @@ class ShortParser(ArgumentParser):
             elif action.help != "==SUPPRESS==":
                 help_ = (action.help or "").split("(")[0].strip().splitlines()
                 lines.append(f"  {name:<18} {help_[0] if help_ else ''}".rstrip())
-        lines += ["", "Nested settings, in the config file or as --GROUP.KEY VALUE:"]
-        lines += [f"  {name:<18} {count} settings" for name, count in groups.items()]
+        if groups:
+            lines += ["", "Nested settings, in the config file or as --GROUP.KEY VALUE:"]
+            lines += [f"  {name:<18} {count} settings" for name, count in groups.items()]
         lines += [
             "",
-            "  --print_config     all settings with their values, as YAML; =comments adds what",
-            "                     each means, =skip_default shows only what differs",
-            "  --model.help CLASS what a class takes (also --data.help, --disentangle.model.help)",
+            "  --print_config     all settings with their values, as YAML;",
+            "                     =skip_default shows only what differs from the defaults",
         ]
         return "\n".join(lines) + "\n"
 

@@ -17,17 +17,20 @@ def next_part(folder: Path) -> str:
 def merge_records(folder: Path) -> None:
     """Join the parts into `metrics.csv`, in the order of the steps, and remove them.
 
-    Where a resumed process did a step again, its row counts.
+    Where a resumed process did a step again, its row counts. A row that a killed process left
+    unfinished does not.
     """
     rows: dict[tuple[int, int, frozenset[str]], dict[str, str]] = {}
     columns: dict[str, None] = {"epoch": None, "step": None}
-    for part in sorted((folder / "logs").glob("part*"), key=lambda path: int(path.name[4:])):
-        path = part / "metrics.csv"
-        if not path.is_file():
-            continue
+    parts = sorted((folder / "logs").glob("part*"), key=lambda path: int(path.name[4:]))
+    # An earlier process may have merged its parts and been killed right after.
+    paths = [folder / "metrics.csv", *(part / "metrics.csv" for part in parts)]
+    for path in (path for path in paths if path.is_file()):
         with path.open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
-                filled = {name: value for name, value in row.items() if value}
+                if not str(row.get("epoch")).isdigit() or not str(row.get("step")).isdigit():
+                    continue
+                filled = {name: value for name, value in row.items() if name and value}
                 columns.update(dict.fromkeys(filled))
                 # Training and validation log rows of their own for the same step.
                 kind = frozenset(filled) - {"epoch", "step"}

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.lock import run_lock
-from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.stage import StageFolder, redo_name
 
 TRAINER_SETTINGS = (
-    "max_epochs", "min_epochs", "max_steps", "min_steps", "precision", "gradient_clip_val",
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "callbacks", "precision",
+    "gradient_clip_val",
     "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
     "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
-    "fast_dev_run", "devices", "num_nodes", "sync_batchnorm",
+    "check_val_every_n_epoch", "val_check_interval", "devices", "num_nodes", "sync_batchnorm",
 )  # fmt: skip
 """What of the trainer changes the result. An allow-list: with a deny-list, every finished run
 would be stale at the next release of Lightning that adds an option."""
@@ -74,7 +76,9 @@ def run_stage(
             were changed, or a stage upstream is missing or has another result.
     """
     if not is_global_zero():
-        # The manifest is rank 0's; the other ranks only take part in the work.
+        # The manifest is rank 0's; the other ranks only take part in the work, if there is any.
+        if folder.complete and not redo:
+            return False
         list(work())
         return True
     with run_lock(folder.run_dir):
@@ -94,6 +98,17 @@ def run_stage(
         outputs = list(work())
         folder.finish(outputs, time.monotonic() - started)
         return True
+
+
+def wants_redo(redo: str | None, name: str) -> bool:
+    """Whether `--redo` names the stage that a command runs.
+
+    Raises:
+        UserError: If it names another one.
+    """
+    if redo is not None and redo not in (name, redo_name(name)):
+        raise UserError(f"--redo is {redo!r}, but this command runs {name!r}.")
+    return redo is not None
 
 
 def is_global_zero() -> bool:

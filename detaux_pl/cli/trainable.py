@@ -17,16 +17,19 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from detaux_pl.artifacts.codes import CodesShard, write_codes_info
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import write_json, write_text
+from detaux_pl.artifacts.files import sha256_file, write_json, write_text
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.main import TERMINATED, stopped
 from detaux_pl.cli.parser import ShortParser, config_parser, explain
 from detaux_pl.cli.progress import StageProgress
 from detaux_pl.cli.records import merge_records, next_part
@@ -36,7 +39,9 @@ from detaux_pl.cli.stage import (
     is_global_zero,
     run_stage,
     trainable_settings,
+    wants_redo,
 )
+from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
@@ -132,12 +137,10 @@ class StageCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Fill in the labels of the run folder, and check them while errors are still legible."""
-        if self.stage != "multitask":
-            return
-        data = self.config.data.init_args
-        folder = Path(self.config.run_dir) / "cluster"
-        if "labels" in data and data.labels is None and folder.is_dir():
-            data.labels = str(folder)
+        self.resolved = resolve(self.parser, self.config)
+        refuse_unusable(self.stage, self.resolved)
+        if self.stage == "multitask" and self.reads_labels:
+            self.config.data.init_args.labels = str(self.run_dir / "cluster")
 
     def instantiate_classes(self) -> None:
         """Build model and data; say in one line what is wrong with their arguments."""
@@ -155,9 +158,14 @@ class StageCLI(LightningCLI):
         return config_parser(StageParser, **kwargs)
 
     @property
-    def resolved(self) -> dict[str, Any]:
-        """The whole configuration as plain values."""
-        return resolve(self.parser, self.config)
+    def reads_labels(self) -> bool:
+        """Whether the auxiliary labels are those of the run folder, not given by the user."""
+        given = self.resolved["data"]["init_args"]
+        return (
+            "labels" in given
+            and given["labels"] is None
+            and (self.run_dir / "cluster" / "stage.json").is_file()
+        )
 
     @property
     def run_dir(self) -> Path:
@@ -169,11 +177,6 @@ class StageCLI(LightningCLI):
     ) -> Trainer:
         """Build the trainer that the configuration asks for, with our callbacks and loggers."""
         config = dict(self.config_init["trainer"])
-        if config.get("fast_dev_run"):
-            raise UserError(
-                "trainer.fast_dev_run writes no checkpoint for the next stage: set "
-                "trainer.max_epochs 1 and trainer.limit_train_batches instead."
-            )
         config["callbacks"] = [*(config.get("callbacks") or []), *callbacks]
         if config.get("enable_progress_bar") is not False:
             config["callbacks"].append(StageProgress(name))
@@ -181,7 +184,7 @@ class StageCLI(LightningCLI):
         config["default_root_dir"] = str(folder)
         try:
             return Trainer(**config)
-        except (ValueError, TypeError, RuntimeError) as error:  # Lightning's misconfigurations
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise explain(error) from error
 
 
@@ -193,7 +196,7 @@ def stage_parser(stage: str) -> LightningArgumentParser:
     return cli.parser
 
 
-def resolve(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+def resolve(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return a parsed configuration as plain values, links included."""
     text = parser.dump(config, skip_link_targets=False, skip_unset=False, skip_validation=True)
     values: dict[str, Any] = yaml.safe_load(text)
@@ -211,6 +214,8 @@ def stage_folder(stage: str, config: dict[str, Any]) -> str:
     if stage == "disentangle":
         return stage
     arm = config["arm"] or arm_name(config["model"]["class_path"])
+    if not re.fullmatch(r"[\w-]+", arm):
+        raise UserError(f"arm is {arm!r}: the name of a folder, of letters, digits, - and _.")
     return f"multitask/{arm}/seed{config['seed_everything']}"
 
 
@@ -221,7 +226,7 @@ def run(stage: str, args: list[str]) -> int:
         args = ["fit", *args]
     if not args or args[0] not in allowed:
         raise UserError(
-            f"`detaux {stage}` got {args[0] if args else 'nothing'!r}: "
+            f"`detaux {stage}` got {repr(args[0]) if args else 'no command'}: "
             f"choose one of {', '.join(allowed)}."
         )
     subcommand, *rest = args
@@ -233,6 +238,8 @@ def run(stage: str, args: list[str]) -> int:
         return {"fit": job.fit, "predict": job.predict}.get(
             subcommand, partial(job.evaluate, subcommand)
         )()
+    except SIGTERMException:
+        return stopped(TERMINATED)
     finally:
         job.close()
 
@@ -253,13 +260,18 @@ class _Job:
         return self.folder.path.resolve() / "checkpoints"
 
     def fit(self) -> int:
-        upstream = ["cluster"] if self._reads_labels else []
+        upstream, settings = [], trainable_settings(self.config)
+        labels = getattr(self.data, "labels", None)
+        if self.cli.stage == "multitask" and self.cli.reads_labels:
+            upstream = ["cluster"]
+        elif labels is not None:
+            settings["labels"] = sha256_file(existing_file(labels / "labels.npz", "cluster first."))
         did = run_stage(
             self.folder,
-            trainable_settings(self.config),
+            settings,
             upstream,
             self._fit,
-            redo=_wants_redo(self.config, self.folder.name),
+            redo=wants_redo(self.config["redo"], self.folder.name),
         )
         return _done(did, self.folder)
 
@@ -270,7 +282,7 @@ class _Job:
             codes_settings(self.config),
             ["disentangle"],
             partial(self._predict, folder.path),
-            redo=_wants_redo(self.config, folder.name),
+            redo=wants_redo(self.config["redo"], folder.name),
         )
         return _done(did, folder)
 
@@ -299,16 +311,11 @@ class _Job:
 
             wandb.finish()
 
-    @property
-    def _reads_labels(self) -> bool:
-        """Whether the auxiliary labels come from the cluster stage of this run folder."""
-        labels = getattr(self.data, "labels", None)
-        return labels is not None and Path(labels) == self.cli.run_dir / "cluster"
-
     def _fit(self) -> list[Path]:
         if is_global_zero():
             write_text(
-                self.folder.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False)
+                self.folder.path / "config.yaml",
+                yaml.safe_dump({**self.config, "redo": None}, sort_keys=False),
             )
         multitask = self.cli.stage == "multitask"
         checkpoint = ModelCheckpoint(
@@ -330,6 +337,8 @@ class _Job:
         )
         trainer = self._trainer([checkpoint], [record, *self._wandb()])
         last = self.checkpoints / "last.ckpt"
+        if last.is_file():
+            _check_checkpoint(last)
         trainer.fit(self.model, datamodule=self.data, ckpt_path=last if last.is_file() else None)
         if trainer.interrupted:
             raise KeyboardInterrupt
@@ -433,12 +442,35 @@ class _CodesWriter(BasePredictionWriter):
             write_codes_info(self.folder, info, len(self.data.dataset))
 
 
-def _wants_redo(config: dict[str, Any], name: str) -> bool:
-    if config["redo"] is None:
-        return False
-    if name != config["redo"] and not name.startswith(f"{config['redo']}/"):
-        raise UserError(f"--redo is {config['redo']!r}, but this command runs {name!r}.")
-    return True
+def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
+    """Refuse settings of Lightning's and of the model's that a stage cannot honour.
+
+    Raises:
+        UserError: If one is set.
+    """
+    trainer = config["trainer"]
+    if trainer["fast_dev_run"] or trainer["enable_checkpointing"] is False:
+        raise UserError(
+            f"{stage}.trainer: without a checkpoint the next stage has nothing to read. Leave out "
+            "fast_dev_run and enable_checkpointing; max_epochs and limit_train_batches make a run "
+            "short."
+        )
+    for name in ("image_shape", "n_classes", "task_sizes"):
+        value = config["model"]["init_args"].get(name)
+        if value is not None:
+            raise UserError(
+                f"{stage}.model.init_args.{name} is {value!r}: leave it out, it is taken from the "
+                "data."
+            )
+
+
+def _check_checkpoint(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch.load has no error of its own for a damaged file
+        raise ArtifactError(
+            f"{path} cannot be read ({type(error).__name__}): delete it to begin the stage anew."
+        ) from None
 
 
 def _done(did: bool, folder: StageFolder) -> int:

@@ -354,7 +354,7 @@ class _TrainSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[Tensor]:
         rng = np.random.default_rng([self.module.seed, self.epoch + 1])
         drawn = as_rows(self.module.draw(self.source, rng))
-        blocks = drawn.split(self.module.batch_size, dim=-1)
+        blocks = torch.split(drawn, self.module.batch_size, dim=-1)
         yield from blocks[self.rank : len(self) * self.num_replicas : self.num_replicas]
 
     def __len__(self) -> int:

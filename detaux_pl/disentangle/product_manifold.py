@@ -116,6 +116,10 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         """Log the losses of a batch of pairs."""
         self._step("val", batch, Betas(1.0, 1.0, 0.0))
 
+    def test_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """Log the losses of a batch of pairs."""
+        self._step("test", batch, Betas(1.0, 1.0, 0.0))
+
     def _step(self, stage: str, batch: Batch, betas: Betas) -> Tensor:
         if batch.images.ndim != 5:
             raise UserError(

@@ -139,9 +139,16 @@ class ResidualAutoencoder(AutoencodingDisentangler):
 
     def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """Log the reconstruction loss of all images of a batch, nothing hidden."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """Log the reconstruction loss of all images of a batch, nothing hidden."""
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
         images = batch.images.flatten(0, -4)
         loss = F.mse_loss(self.decoder(self.encoder(images)), images)
-        self.log_losses("val", loss, {}, batch_size=len(images))
+        self.log_losses(stage, loss, {}, batch_size=len(images))
 
     def on_train_epoch_start(self) -> None:
         """Forget the statistics of the last epoch."""

@@ -10,12 +10,11 @@ from pydoc import locate
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.files import read_json, read_yaml
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -59,7 +58,7 @@ class Run:
     @cached_property
     def data(self) -> FactorDataModule:
         """The data as the disentangler saw them, noise included, set up."""
-        config = _read_config(self.run_dir / "disentangle" / "config.yaml")
+        config = read_yaml(self.run_dir / "disentangle" / "config.yaml")
         data: FactorDataModule = build(FactorDataModule, config["data"])
         data.prepare_data()
         data.setup("fit")
@@ -127,19 +126,12 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     return parser.instantiate(parser.parse_object(value))["built"]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing: run the stage that writes it.")
-    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return config
-
-
 def _load(kind: type, folder: Path, checkpoint: str) -> Any:
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the stage that writes it.")
     saved = torch.load(path, map_location="cpu", weights_only=True)
     filled = {k: v for k, v in saved["hyper_parameters"].items() if k in _FILLED}
-    model = build(kind, _read_config(folder / "config.yaml")["model"], **filled)
+    model = build(kind, read_yaml(folder / "config.yaml")["model"], **filled)
     model.load_state_dict(saved["state_dict"])
     return model.eval()

@@ -36,7 +36,7 @@ class PairedTest:
     Args:
         difference: Summary of first minus second, seed by seed.
         p_value: Two-sided; None for one pair. Where all differences are alike the statistic has
-            no variance to be held against: 1 if they are zero, else 0, its limit.
+            no variance to be held against: 1 if they are zero, else None.
     """
 
     difference: Summary
@@ -85,7 +85,8 @@ def paired_test(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -
         return PairedTest(difference, None)
     # Differences of equal gaps differ in their last bits, which is not variance.
     if difference.std <= 1e-12 * float(np.abs([a, b]).max()):
-        return PairedTest(difference, float(np.allclose(a, b, rtol=1e-12, atol=0.0)))
+        same = np.allclose(a, b, rtol=1e-12, atol=0.0)
+        return PairedTest(difference, 1.0 if same else None)
     t = difference.mean / (difference.std / difference.n**0.5)
     return PairedTest(difference, 2.0 * float(stats.t.sf(abs(t), difference.n - 1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.cli import chain
 from detaux_pl.cli.main import main
+from detaux_pl.cli.records import merge_records
 from detaux_pl.disentangle.residual import ResidualAutoencoder
 from tests.cli.conftest import CONF, fit
 
@@ -160,6 +162,48 @@ def test_a_changed_byte_is_refused(run_copy: Path, name: str):
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=f"{name} was changed after the stage wrote it"):
         fit(run_copy)
+
+
+def test_fewer_arms_and_more_seeds_change_the_report_alone(run_copy: Path):
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("best.ckpt")}
+    assert fit(run_copy, "--controls=[]", "--seeds=3") == 0
+    report = json.loads((run_copy / "report" / "report.json").read_text())
+    assert list(report["arms"]) == ["hard_parameter_sharing", "single_task"]
+    assert len(report["arms"]["single_task"]["accuracies"]) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    stamp = (run_copy / "report" / "report.html").stat().st_mtime_ns
+    assert fit(run_copy, "--controls=[]", "--seeds=3") == 0
+    assert (run_copy / "report" / "report.html").stat().st_mtime_ns == stamp
+
+
+def test_what_a_command_did_once_is_not_remembered(run_copy: Path):
+    assert fit(run_copy, "--redo=report", "--until=cluster") == 0
+    config = yaml.safe_load((run_copy / "config.yaml").read_text())
+    assert config["redo"] is None
+    assert config["until"] is None
+
+
+def test_a_stage_reads_the_labels_of_the_run_it_is_given(run_copy: Path, tmp_path: Path):
+    for stage in ("disentangle", "cluster"):
+        shutil.copytree(run_copy / stage, tmp_path / "other" / stage)
+    config = str(run_copy / "multitask" / "hard_parameter_sharing" / "seed0" / "config.yaml")
+    words = ["multitask", "fit", "--config", config, "--run_dir", str(tmp_path / "other")]
+    assert main(words) == 0
+    folder = tmp_path / "other" / "multitask" / "hard_parameter_sharing" / "seed0"
+    manifest = json.loads((folder / "stage.json").read_text())
+    assert list(manifest["inputs"]) == ["cluster"]
+    assert (
+        yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["labels"] is None
+    )
+
+
+def test_records_survive_torn_rows_and_a_second_merge(tmp_path: Path):
+    (tmp_path / "logs" / "part0").mkdir(parents=True)
+    (tmp_path / "logs" / "part0" / "metrics.csv").write_text("epoch,step,a\n0,1,5\n1,3,6\n2")
+    merge_records(tmp_path)
+    merge_records(tmp_path)
+    rows = (tmp_path / "metrics.csv").read_text().split()
+    assert rows == ["epoch,step,a", "0,1,5", "1,3,6"]
 
 
 def test_a_report_is_made_anew_not_refused(run_copy: Path):

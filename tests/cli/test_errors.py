@@ -35,6 +35,17 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
         (["--disentangle.model=Foo"], ["there is no 'Foo'", "ResidualAutoencoder"]),
         (["--multitask.model.backbone=vgg16"], ["vgg16", "32"]),
         (["--baselines=[Foo]"], ["'Foo'", "SingleTask"]),
+        (["--baselines=[{class_path: SingleTask, foo: 3}]"], ["foo", "class_path and init_args"]),
+        (["--baselines=[{class_path: SingleTask, init_args: 3}]"], ["init_args with settings"]),
+        (["--controls=[discovered]"], ["'discovered'", "leave it out"]),
+        (["--multitask.arm=../out"], ["'../out'", "name of a folder"]),
+        (["--disentangle.trainer.devices=two"], ["'two'", "a number, a list or auto"]),
+        (["--multitask.trainer.fast_dev_run=true"], ["multitask.trainer", "checkpoint"]),
+        (["--disentangle.data.dataset=SyntheticShapes3D"], ["--dataset"]),
+        (["--disentangle.data.init_args.noise.amount=0.4"], ["set --noise"]),
+        (["--multitask.seed_everything=4"], ["set --seed"]),
+        (["--disentangle.model.init_args.image_shape=[1,2,3]"], ["taken from the data"]),
+        (["--multitask.data.init_args.labels=elsewhere"], ["labels that it discovers"]),
         (["--baselines=[SingleTask,SingleTask]"], ["two arms are named 'single_task'"]),
         (["--controls=[colour]"], ["'colour'", "background, location"]),
         (["--seeds=0"], ["seeds is 0"]),
@@ -93,6 +104,33 @@ def test_a_redo_that_cannot_begin_removes_nothing(error_line: Refused, run_copy:
     error_line(["fit", "--config", CHAIN, "--run_dir", str(run_copy), "--redo=multitask",
                 "--disentangle.model.lr=0.5"])  # fmt: skip
     assert sorted(run_copy.rglob("*.ckpt")) == before
+
+
+def test_damaged_files_are_named(error_line: Refused, run_copy: Path, tmp_path: Path):
+    chain = ["fit", "--config", CHAIN, "--run_dir"]
+    (tmp_path / "file").write_text("")
+    assert "cannot be used as a run folder" in error_line([*chain, str(tmp_path / "file")])
+    (tmp_path / "torn.yaml").write_text("dataset: {class_path")
+    assert "torn.yaml is not readable YAML" in error_line(
+        ["fit", "--config", str(tmp_path / "torn.yaml")]
+    )
+    (run_copy / "cluster" / "stage.json").write_text("[]")
+    assert "stage.json is damaged" in error_line([*chain, str(run_copy)])
+
+
+def test_a_damaged_checkpoint_is_named(error_line: Refused, run_copy: Path):
+    folder = run_copy / "disentangle"
+    config = ["disentangle", "fit", "--config", str(folder / "config.yaml")]
+    manifest = (folder / "stage.json").read_text().replace('"complete"', '"running"')
+    (folder / "stage.json").write_text(manifest)
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"")
+    assert "last.ckpt cannot be read" in error_line([*config, "--run_dir", str(run_copy)])
+
+
+def test_a_report_needs_a_trained_network(error_line: Refused, run_copy: Path):
+    for path in run_copy.glob("multitask/*/seed*/stage.json"):
+        path.unlink()
+    assert "no trained network" in error_line(["report", "--run_dir", str(run_copy)])
 
 
 def test_a_missing_dataset_file(error_line: Refused, tmp_path: Path):
@@ -178,9 +216,8 @@ def test_a_single_stage_refuses_what_it_cannot_use(error_line: Refused, run_copy
     assert "--redo is 'cluster'" in error_line(
         ["disentangle", "fit", "--config", config, "--redo=cluster"]
     )
-    line = error_line(["disentangle", "fit", "--config", config, "--trainer.fast_dev_run=1",
-                       "--redo=disentangle"])  # fmt: skip
-    assert "fast_dev_run" in line
+    line = error_line(["cluster", "--run_dir", str(run_copy), "--redo=codes"])
+    assert "--redo is 'codes'" in line
 
 
 def test_help_is_short_and_needs_no_torch(capsys: pytest.CaptureFixture[str]):

@@ -59,7 +59,7 @@ def test_equal_differences_have_the_limit():
     assert paired_test(RUNS, RUNS).p_value == 1.0
     shifted = [value + 0.1 for value in RUNS]
     assert np.ptp(np.subtract(shifted, RUNS)) > 0  # only in the last bits
-    assert paired_test(shifted, RUNS).p_value == 0.0
+    assert paired_test(shifted, RUNS).p_value is None
     assert paired_test([0.0, 0.0], [0.0, 0.0]).p_value == 1.0
 
 
