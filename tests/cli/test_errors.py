@@ -140,11 +140,13 @@ def test_a_missing_dataset_file(error_line: Refused, tmp_path: Path):
     assert "3dshapes.h5 does not exist" in error_line(words)
 
 
-def test_an_image_size_that_the_autoencoder_cannot_halve(tmp_path: Path):
-    from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
-
-    with pytest.raises(ValueError, match=r"\b20\b.*multiples of 16"):
-        ProductManifoldAutoencoder(image_shape=(3, 20, 20))
+def test_an_image_size_that_the_autoencoder_cannot_halve(error_line: Refused, tmp_path: Path):
+    shapes = str(CONF / "shapes.yaml")
+    line = error_line(
+        ["fit", "--config", shapes, "--run_dir", str(tmp_path), "--dataset.image_size=20"]
+    )
+    assert "(3, 20, 20)" in line
+    assert "multiples of 16" in line
 
 
 def _stage(run_dir: Path) -> list[str]:
