@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import torch
@@ -21,15 +18,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_json, read_yaml, write_text
+from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.cli.arms import resolve_arms
 from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.given import LINKS, read_given, refuse_linked, refuse_overruled, with_config
 from detaux_pl.cli.main import stopped
 from detaux_pl.cli.parser import (
     ShortParser,
     closest,
-    concrete_subclasses,
     config_parser,
     explain,
 )
@@ -37,7 +35,6 @@ from detaux_pl.cli.process import Runner, run_processes
 from detaux_pl.cli.stage import cluster_settings, codes_settings, trainable_settings
 from detaux_pl.cli.trainable import (
     Tracking,
-    arm_name,
     refuse_unusable,
     resolve,
     stage_folder,
@@ -145,19 +142,6 @@ STAGES = (
 )
 
 
-LINKS = (
-    ("dataset", "data.init_args.dataset"),
-    ("noise", "data.init_args.noise"),
-    ("seed", "seed_everything"),
-    ("seed", "data.init_args.seed"),
-    ("run_dir", "run_dir"),
-    *((f"tracking.{name}", f"tracking.{name}") for name in ("wandb", "project", "entity")),
-)
-"""What is set once for the chain, and where the trainable stages take it."""
-
-_STAGE_KEYS = ("disentangle", "cluster", "multitask")
-
-
 def chain_parser() -> ShortParser:
     """Return the parser of the whole chain."""
     parser = config_parser(ShortParser, prog="detaux fit")
@@ -211,11 +195,11 @@ def parse(args: Sequence[str]) -> Chain:
         UserError: If a setting is unknown or does not fit.
     """
     parser = chain_parser()
-    words, given = _given(list(args))
-    _refuse_linked(words)
+    words, given = read_given(list(args))
+    refuse_linked(words)
     parsed: Any = parser.parse_args(words)
     config = resolve(parser, parsed)
-    _refuse_overruled(given, config)
+    refuse_overruled(given, config)
     if config["seeds"] < 1:
         raise UserError(f"seeds is {config['seeds']}: each arm is trained at least once.")
     if config["multitask"]["data"]["init_args"].get("labels") is not None:
@@ -227,7 +211,7 @@ def parse(args: Sequence[str]) -> Chain:
         refuse_unusable(stage, config[stage])
     # What a command did once is no setting of the run.
     parsed.redo = parsed.until = None
-    return Chain(config, dict(_arms(config)), parser.dump(parsed, skip_unset=False))
+    return Chain(config, dict(resolve_arms(config)), parser.dump(parsed, skip_unset=False))
 
 
 def fit(args: list[str], runner: Runner | None = None) -> int:
@@ -249,7 +233,7 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
             "`detaux fit` starts the processes of a stage itself: under torchrun or SLURM launch "
             "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
         )
-    chain = parse(_with_config(args))
+    chain = parse(with_config(args))
     console = Console(stderr=True, highlight=False)
     with run_lock(chain.run_dir) as lock:
         jobs = {stage.name: stage.jobs(chain) for stage in STAGES}
@@ -380,109 +364,6 @@ def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> No
         shutil.rmtree(chain.run_dir / name, ignore_errors=True)
 
 
-def _refuse_linked(words: list[str]) -> None:
-    """Refuse on the command line what a stage takes from the chain.
-
-    Raises:
-        UserError: If a word sets such a thing.
-    """
-    for word in words:
-        for stage in ("disentangle", "multitask"):
-            for source, target in LINKS:
-                # Short forms such as --disentangle.data.dataset leave init_args out.
-                for name in (target, target.replace(".init_args", "")):
-                    if re.match(rf"--{stage}\.{re.escape(name)}([.=]|$)", word):
-                        raise UserError(
-                            f"{word.partition('=')[0]} is shared by the stages: set --{source}."
-                        )
-
-
-def _refuse_overruled(given: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse a stage's setting in the config file that the chain's own would overrule in silence.
-
-    Raises:
-        UserError: If a stage says another thing than the chain.
-    """
-    for stage in ("disentangle", "multitask"):
-        for source, target in LINKS:
-            value, used = given.get(stage), config[stage]
-            for key in target.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
-                used = used[key] if isinstance(used, dict) else None
-            if value is not None and not _agrees(value, used):
-                raise UserError(
-                    f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and "
-                    f"would overrule it: set {source} at the top of the config."
-                )
-
-
-def _agrees(said: Any, used: Any) -> bool:
-    """Whether a setting as it was written is part of the resolved one."""
-    if isinstance(said, dict) and isinstance(used, dict):
-        return all(key in used and _agrees(value, used[key]) for key, value in said.items())
-    if isinstance(said, str) and isinstance(used, dict):
-        return _agrees(said, used.get("class_path"))
-    if isinstance(said, str) and isinstance(used, str):
-        return used == said or used.endswith(f".{said}")
-    return bool(said == used)
-
-
-def _with_config(args: list[str]) -> list[str]:
-    """Go on with the config of a run folder that is named without one."""
-    run_dir = _option(args, "run_dir")
-    if run_dir is not None and _option(args, "config") is None:
-        path = Path(run_dir) / "config.yaml"
-        if path.is_file():
-            return ["--config", str(path), *args]
-    return args
-
-
-def _given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Read the config file with the stage files that it or the command line names.
-
-    A stage's file on the command line replaces that stage: jsonargparse would lay the one over
-    the other, and the settings of one class under another.
-
-    Returns:
-        The arguments, with the settings in place of the files, and the settings.
-    """
-    path = _option(args, "config")
-    if path is None or not Path(path).is_file():
-        return args, {}
-    config = read_yaml(Path(path))
-    read = {"config"}
-    for stage in _STAGE_KEYS:
-        option = _option(args, stage)
-        if option is not None and Path(option).is_file():
-            config[stage] = read_yaml(Path(option))
-            read.add(stage)
-        elif isinstance(config.get(stage), str):
-            config[stage] = read_yaml(Path(path).parent / config[stage])
-    return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
-
-
-def _option(args: list[str], name: str) -> str | None:
-    """Return the value of `--name value` or `--name=value`."""
-    for word, following in zip(args, [*args[1:], ""], strict=True):
-        if word == f"--{name}":
-            return following
-        if word.startswith(f"--{name}="):
-            return word.partition("=")[2]
-    return None
-
-
-def _without_options(args: list[str], names: set[str]) -> list[str]:
-    """Leave out options, with their values."""
-    kept, skip = [], False
-    for word in args:
-        name, equals, _ = word.removeprefix("--").partition("=")
-        if not skip and not (word.startswith("--") and name in names):
-            kept.append(word)
-            continue
-        skip = not skip and not equals
-    return kept
-
-
 def _named(chain: Chain, option: str, jobs: Mapping[str, list[Job]]) -> str | None:
     """Return the stage that an option names; refuses what is none."""
     name: str | None = chain.config[option]
@@ -533,59 +414,6 @@ def _command(chain: Chain, job: Job) -> list[str]:
     path = chain.run_dir / job.name / "config.yaml"
     write_text(path, yaml.safe_dump(job.config, sort_keys=False))
     return [*job.command, "--config", str(path)]
-
-
-def _arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Give the configs of each arm, one per seed; the main arm comes first."""
-    main = config["multitask"]
-    names = [main["arm"] or arm_name(main["model"]["class_path"])]
-    yield names[0], _per_seed(main, names[0], config["seeds"])
-    for baseline in config["baselines"]:
-        arm = _resolve_arm({**main, "model": _inherit(baseline, main["model"]), "arm": None})
-        names.append(arm_name(arm["model"]["class_path"]))
-        yield names[-1], _per_seed(arm, names[-1], config["seeds"])
-    for control in config["controls"]:
-        if control == "discovered":
-            raise UserError("a control is 'discovered', which the main arm has: leave it out.")
-        data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
-        names.append(control)
-        yield control, _per_seed({**main, "data": data}, control, config["seeds"])
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UserError(f"two arms are named {twice.pop()!r}: give each baseline and control once.")
-
-
-def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]]:
-    configs = []
-    for k in range(seeds):
-        seed = arm["seed_everything"] + k
-        data = {**arm["data"], "init_args": {**arm["data"]["init_args"], "seed": seed}}
-        configs.append({**arm, "seed_everything": seed, "data": data, "arm": name})
-    return configs
-
-
-def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
-    """Give a baseline the main model's settings that it has too and does not say itself."""
-    given: Any = {"class_path": baseline} if isinstance(baseline, str) else baseline
-    unknown = given.keys() - {"class_path", "init_args"}
-    if unknown or not isinstance(given.get("init_args", {}), dict):
-        raise UserError(
-            f"a baseline is {baseline!r}: give a class, or class_path and init_args with settings."
-        )
-    classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
-    name = str(given.get("class_path", ""))
-    cls: Any = classes.get(name) or (locate(name) if "." in name else None)
-    if cls is None:
-        raise UserError(f"the baseline {name!r} does not exist: {closest(name, sorted(classes))}")
-    known = inspect.signature(cls).parameters
-    shared = {key: value for key, value in main["init_args"].items() if key in known}
-    return {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
-
-
-def _resolve_arm(arm: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of an arm and check it, as if it had been given by itself."""
-    parser = stage_parser("multitask")
-    return resolve(parser, parser.parse_object(arm))
 
 
 def _show(chain: Chain, console: Console) -> None:

@@ -1,0 +1,127 @@
+"""What the user gave for a chain: files and words, and what contradicts itself in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import read_yaml
+
+LINKS = (
+    ("dataset", "data.init_args.dataset"),
+    ("noise", "data.init_args.noise"),
+    ("seed", "seed_everything"),
+    ("seed", "data.init_args.seed"),
+    ("run_dir", "run_dir"),
+    *((f"tracking.{name}", f"tracking.{name}") for name in ("wandb", "project", "entity")),
+)
+"""What is set once for the chain, and where the trainable stages take it."""
+
+STAGE_KEYS = ("disentangle", "cluster", "multitask")
+"""The stages that the config of a chain describes."""
+
+
+def refuse_linked(words: list[str]) -> None:
+    """Refuse on the command line what a stage takes from the chain.
+
+    Raises:
+        UserError: If a word sets such a thing.
+    """
+    for word in words:
+        for stage in ("disentangle", "multitask"):
+            for source, target in LINKS:
+                # Short forms such as --disentangle.data.dataset leave init_args out.
+                for name in (target, target.replace(".init_args", "")):
+                    if re.match(rf"--{stage}\.{re.escape(name)}([.=]|$)", word):
+                        raise UserError(
+                            f"{word.partition('=')[0]} is shared by the stages: set --{source}."
+                        )
+
+
+def refuse_overruled(given: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a stage's setting in the config file that the chain's own would overrule in silence.
+
+    Raises:
+        UserError: If a stage says another thing than the chain.
+    """
+    for stage in ("disentangle", "multitask"):
+        for source, target in LINKS:
+            value, used = given.get(stage), config[stage]
+            for key in target.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+                used = used[key] if isinstance(used, dict) else None
+            if value is not None and not _agrees(value, used):
+                raise UserError(
+                    f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and "
+                    f"would overrule it: set {source} at the top of the config."
+                )
+
+
+def _agrees(said: Any, used: Any) -> bool:
+    """Whether a setting as it was written is part of the resolved one."""
+    if isinstance(said, dict) and isinstance(used, dict):
+        return all(key in used and _agrees(value, used[key]) for key, value in said.items())
+    if isinstance(said, str) and isinstance(used, dict):
+        return _agrees(said, used.get("class_path"))
+    if isinstance(said, str) and isinstance(used, str):
+        return used == said or used.endswith(f".{said}")
+    return bool(said == used)
+
+
+def with_config(args: list[str]) -> list[str]:
+    """Go on with the config of a run folder that is named without one."""
+    run_dir = _option(args, "run_dir")
+    if run_dir is not None and _option(args, "config") is None:
+        path = Path(run_dir) / "config.yaml"
+        if path.is_file():
+            return ["--config", str(path), *args]
+    return args
+
+
+def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Read the config file with the stage files that it or the command line names.
+
+    A stage's file on the command line replaces that stage: jsonargparse would lay the one over
+    the other, and the settings of one class under another.
+
+    Returns:
+        The arguments, with the settings in place of the files, and the settings.
+    """
+    path = _option(args, "config")
+    if path is None or not Path(path).is_file():
+        return args, {}
+    config = read_yaml(Path(path))
+    read = {"config"}
+    for stage in STAGE_KEYS:
+        option = _option(args, stage)
+        if option is not None and Path(option).is_file():
+            config[stage] = read_yaml(Path(option))
+            read.add(stage)
+        elif isinstance(config.get(stage), str):
+            config[stage] = read_yaml(Path(path).parent / config[stage])
+    return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """Return the value of `--name value` or `--name=value`."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == f"--{name}":
+            return following
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without_options(args: list[str], names: set[str]) -> list[str]:
+    """Leave out options, with their values."""
+    kept, skip = [], False
+    for word in args:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if not skip and not (word.startswith("--") and name in names):
+            kept.append(word)
+            continue
+        skip = not skip and not equals
+    return kept
