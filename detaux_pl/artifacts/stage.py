@@ -116,8 +116,10 @@ class StageFolder:
         manifest = self.manifest
         if manifest is None:
             raise ArtifactError(f"{self.path} was removed while its stage ran.")
+        here = self.path.resolve()
         manifest["outputs"] = {
-            path.relative_to(self.path).as_posix(): sha256_file(path) for path in sorted(outputs)
+            path.resolve().relative_to(here).as_posix(): sha256_file(path)
+            for path in sorted(outputs)
         }
         manifest["seconds"] = round(manifest["seconds"] + seconds, 2)
         manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -144,6 +144,14 @@ def test_what_does_not_change_the_result_is_no_change(run_copy: Path):
     assert fit(run_copy, "--multitask.data.init_args.eval_batch_size=64") == 0
 
 
+def test_a_relative_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert fit(Path("runs/here"), "--seeds=1", "--controls=[]") == 0
+    assert fit(tmp_path / "runs" / "here", "--seeds=1", "--controls=[]") == 0
+    outputs = json.loads(Path("runs/here/disentangle/stage.json").read_text())["outputs"]
+    assert set(outputs) == {"checkpoints/last.ckpt", "config.yaml", "metrics.csv"}
+
+
 def test_redo_replaces_a_stage_and_what_follows(run_copy: Path, capsys: pytest.CaptureFixture[str]):
     labels = AuxiliaryLabels.load(run_copy / "cluster")
     assert fit(run_copy, "--cluster.noise=drop", "--redo=cluster", "--until=cluster") == 0
