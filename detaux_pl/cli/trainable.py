@@ -494,6 +494,7 @@ def _quiet() -> None:
         ".*treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
         ".*infer the batch indices fetched.*",  # our batches carry their own
         ".*callbacks used to create the checkpoint.*",  # only fit writes checkpoints
+        ".*The dirpath has changed.*",  # the trainer of predict has another one
     ):
         warnings.filterwarnings("ignore", message=message)
 
