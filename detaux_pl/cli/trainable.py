@@ -232,7 +232,6 @@ def run(stage: str, args: list[str]) -> int:
     subcommand, *rest = args
     _quiet()
     cli = StageCLI(stage, rest)
-    torch.use_deterministic_algorithms(mode=bool(cli.config.trainer.deterministic), warn_only=True)
     job = _Job(cli)
     try:
         return {"fit": job.fit, "predict": job.predict}.get(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairs import draw_pairs
@@ -393,6 +393,3 @@ class _Sized(Dataset[Any]):
 
     def __len__(self) -> int:
         return self.length
-
-
-__all__ = ["IGNORED", "Batch", "FactorDataModule", "LabelledDataModule", "PairDataModule"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from detaux_pl.data.modules import IGNORED, Batch
+from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.seeding import reseed_epoch
 from detaux_pl.multitask.weighting.base import Weighting

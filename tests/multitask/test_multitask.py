@@ -9,8 +9,9 @@ from lightning.pytorch.cli import LightningCLI
 from sklearn.metrics import f1_score
 from torch import nn
 
+from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.digit_scenes import DigitScenes
-from detaux_pl.data.modules import IGNORED, Batch, LabelledDataModule
+from detaux_pl.data.modules import Batch, LabelledDataModule
 from detaux_pl.multitask.base import MultitaskModel, mean_cross_entropy
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
 from detaux_pl.multitask.single_task import SingleTask
