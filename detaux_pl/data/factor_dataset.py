@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -17,22 +19,25 @@ from detaux_pl.artifacts.errors import UserError
 class FactorDataset(ABC):
     """Images with integer factors, one of which is the principal one.
 
-    A class label is a factor too. A subclass names its factors and its image shape without any
-    reading, fills `ids`, `splits` and `factors` in `setup`, and gives pixels by row: either all
-    at once as `pixels` or, where they do not fit in memory, by overriding `images`.
+    A class label is a factor too. A subclass names its factors and its image shape, in `describe`
+    where a file must be read for it, fills `ids`, `splits` and `factors` in `setup`, and gives
+    pixels by row: either all at once as `pixels` or, where they do not fit in memory, by
+    overriding `images`.
 
     Args:
         principal: Name of the factor whose labels the user has; the others serve only the
             evaluation.
 
     Raises:
-        ValueError: If no factor has that name.
+        ValueError: If no factor has that name, where the names need no reading.
     """
 
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
     image_shape: tuple[int, int, int]
     """Channels, height and width."""
+    value_names: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """What the values of a factor are called, where they have names, in their order."""
 
     ids: NDArray[np.int64] | NDArray[np.str_]
     """Unique sample ids, shape (N,), ascending."""
@@ -41,15 +46,33 @@ class FactorDataset(ABC):
     factors: NDArray[np.int64]
     """Value of each factor, shape (N, F)."""
     pixels: Tensor | None = None
-    """All images as uint8, shape (N, C, H, W), where they are in memory."""
+    """All images as uint8, shape (N, C, H, W), where they are in memory or mapped to it."""
+    partners: NDArray[np.int64] | None = None
+    """Row of the other view of each image, shape (N,), where the data come as pairs."""
 
     def __init__(self, principal: str) -> None:
-        if principal not in self.factor_names:
+        self.principal = principal
+        if hasattr(self, "factor_names"):
+            self._check_principal()
+
+    def _check_principal(self) -> None:
+        if self.principal not in self.factor_names:
             raise ValueError(
-                f"the principal factor {principal!r} does not exist in {type(self).__name__}: "
+                f"the principal factor {self.principal!r} does not exist in {type(self).__name__}: "
                 f"choose one of {', '.join(self.factor_names)}."
             )
-        self.principal = principal
+
+    def describe(self) -> None:
+        """Learn names and sizes of the factors and the image shape, which models are built for.
+
+        Reads an index at most, never images, and may be called again. A subclass that reads sets
+        the three and calls this method last.
+
+        Raises:
+            UserError: If the index is missing or does not fit.
+            ValueError: If no factor has the name of the principal one.
+        """
+        self._check_principal()
 
     def prepare(self) -> None:  # noqa: B027  a hook: most data sets have nothing to prepare
         """Do once per machine what all processes share: fill caches, check files."""

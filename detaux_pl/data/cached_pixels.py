@@ -1,0 +1,89 @@
+"""Data sets whose images are decoded or resized once and then mapped from disk."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import sha256_json
+from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.pixel_cache import Pieces, PixelCache, default_cache_dir
+
+
+class CachedPixels(FactorDataset):
+    """A data set that makes its images once and maps them from a cache afterwards.
+
+    A subclass gives `recipe`, `content_key` and `render`, and fills `ids`, `splits` and
+    `factors` in `describe` or in `setup`, which it ends by calling this class's.
+
+    Args:
+        principal: Name of the principal factor.
+        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
+    """
+
+    def __init__(self, principal: str, cache_dir: Path | None) -> None:
+        super().__init__(principal)
+        self.cache_dir = cache_dir
+
+    @property
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """How images are made of what is read: all that tells pixels apart beside the content."""
+
+    @abstractmethod
+    def content_key(self) -> str:
+        """Return a digest of what is read, in the order of the rows."""
+
+    @abstractmethod
+    def render(self, rows: NDArray[np.int64]) -> Pieces:
+        """Make the images of some ascending rows; rows that cannot be made are left out."""
+
+    @abstractmethod
+    def n_images(self) -> int:
+        """Return the number of rows, known after `describe`."""
+
+    def content(self) -> NDArray[np.uint8] | None:
+        """Return the digest of what each image is made of, shape (N, 32), if it is known."""
+        return None
+
+    @property
+    def cache(self) -> PixelCache:
+        """Where the images are kept; needs the content to be read for its key."""
+        root = self.cache_dir if self.cache_dir is not None else default_cache_dir()
+        made = sha256_json({"dataset": type(self).__name__, **self.recipe})[:12]
+        folder = root / f"{type(self).__name__.lower()}-{made}" / self.content_key()[:16]
+        return PixelCache(folder, (self.n_images(), *self.image_shape))
+
+    def prepare(self) -> None:
+        """Fill the cache, unless it is full.
+
+        Raises:
+            UserError: If an image cannot be made, or the cache cannot be written.
+        """
+        self.describe()
+        cache = self.cache
+        if not cache.complete:
+            cache.fill(self.render, f"read {self.n_images():,} images", self.content())
+        if not cache.complete:
+            raise UserError(f"{type(self).__name__} has images that cannot be read.")
+
+    def setup(self) -> None:
+        """Map the images, which are made first where they are not cached."""
+        if self.pixels is None:
+            self.prepare()
+            self.pixels = self.cache.open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process that is not forked maps the file itself.
+        return {**self.__dict__, "pixels": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mapped = "ids" in state
+        self.__dict__.update(state)
+        if mapped and self.cache.complete:
+            self.pixels = self.cache.open()

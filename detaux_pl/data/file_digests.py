@@ -1,0 +1,75 @@
+"""SHA-256 of many files, remembered as long as their size and date stay."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.files import replacing
+
+_WORKERS = 8
+
+
+def file_digests(paths: Sequence[Path], memory: Path) -> NDArray[np.uint8]:
+    """Return the SHA-256 digests of files, shape (n, 32); zeros for one that cannot be read.
+
+    Args:
+        paths: The files.
+        memory: File that remembers digests; of a file whose size and date of change are
+            those remembered, the digest is taken from there.
+    """
+    names = np.array([str(path) for path in paths], dtype=np.str_)
+    stats = np.array([_stat(path) for path in paths], dtype=np.int64).reshape(-1, 2)
+    digests = np.zeros((len(paths), 32), dtype=np.uint8)
+    todo = np.ones(len(paths), dtype=np.bool_)
+    known = _remembered(memory)
+    if known is not None and len(known[0]):
+        order = np.argsort(known[0])
+        place = order[np.minimum(np.searchsorted(known[0], names, sorter=order), len(order) - 1)]
+        same = (known[0][place] == names) & (known[1][place] == stats).all(axis=1)
+        digests[same] = known[2][place[same]]
+        todo = ~same
+    rows = np.flatnonzero(todo)
+    if rows.size:
+        # Reading and hashing let other threads run.
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            fresh = pool.map(_digest, (paths[row] for row in rows.tolist()))
+            for row, digest in zip(rows, fresh, strict=True):
+                digests[row] = np.frombuffer(digest, dtype=np.uint8)
+        readable = digests.any(axis=1)
+        with replacing(memory) as temporary:
+            np.savez(
+                temporary, names=names[readable], stats=stats[readable], digests=digests[readable]
+            )
+    return digests
+
+
+def _remembered(
+    memory: Path,
+) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.uint8]] | None:
+    try:
+        with np.load(memory, allow_pickle=False) as saved:
+            return saved["names"], saved["stats"], saved["digests"]
+    except (OSError, ValueError, EOFError, KeyError):  # absent or damaged: all is read again
+        return None
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").digest()
+    except OSError:
+        return bytes(32)

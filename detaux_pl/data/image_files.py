@@ -1,0 +1,210 @@
+"""Data sets of image files: decoded once by worker processes, then mapped from disk."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.cached_pixels import CachedPixels
+from detaux_pl.data.file_digests import file_digests
+from detaux_pl.data.pixel_cache import Pieces, default_cache_dir
+from detaux_pl.data.read_image import Fit, read_image
+
+_PIECE = 32
+"""Images that a worker decodes before it hands them over."""
+_NAMED = 5
+"""How many bad files an error names."""
+
+
+@dataclass(frozen=True)
+class FileIndex:
+    """What is known of image files before any is opened; rows in ascending order of the ids.
+
+    Args:
+        paths: The files, N of them.
+        ids: Unique ids, unicode, shape (N,), ascending: paths below the root, with slashes.
+        splits: Index into `SPLITS` of each, int8, shape (N,).
+        factors: Value of each factor, int64, shape (N, F).
+        names: Name of each factor.
+        sizes: Number of values of each factor.
+        value_names: What the values of a factor are called, in their order.
+    """
+
+    paths: Sequence[Path]
+    ids: NDArray[np.str_]
+    splits: NDArray[np.int8]
+    factors: NDArray[np.int64]
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    value_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Unreadable(NamedTuple):
+    """A file that gives no image, and why."""
+
+    path: Path
+    reason: str
+
+
+class ImageFiles(CachedPixels):
+    """Images in files, decoded once and cached as uint8 of one size.
+
+    The cache is keyed by the content of the files: a moved folder finds it again, and where some
+    files change only those are decoded anew. Formats are those that Pillow reads, see
+    `read_image`. A subclass gives `read_index`.
+
+    Args:
+        principal: Name of the principal factor.
+        image_size: Height and width of the images, of every file alike.
+        channels: 1 for grey or 3 for RGB.
+        fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
+        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
+
+    Raises:
+        ValueError: If a number is outside its range.
+    """
+
+    index: FileIndex
+    ids: NDArray[np.str_]
+
+    def __init__(
+        self,
+        principal: str,
+        image_size: int,
+        channels: int = 3,
+        fit: Fit = "crop",
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__(principal, cache_dir)
+        if image_size < 1:
+            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        if channels not in (1, 3):
+            raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
+        self.image_size = image_size
+        self.image_shape = (channels, image_size, image_size)
+        self.fit: Fit = fit
+        self.unreadable: list[Unreadable] = []
+        self._digests: NDArray[np.uint8] | None = None
+
+    @abstractmethod
+    def read_index(self) -> FileIndex:
+        """List the files with their factors and splits.
+
+        Raises:
+            UserError: If the folder or the table does not fit.
+        """
+
+    @property
+    @abstractmethod
+    def place(self) -> Path:
+        """The folder or table that tells the files, under which their digests are remembered."""
+
+    def describe(self) -> None:
+        """List the files, once."""
+        if not hasattr(self, "index"):
+            self.index = self.read_index()
+            self.factor_names, self.factor_sizes = self.index.names, self.index.sizes
+            self.value_names = self.index.value_names
+            self.ids, self.splits = self.index.ids, self.index.splits
+            self.factors = self.index.factors
+        super().describe()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Size, channels and fit."""
+        return {"shape": list(self.image_shape), "fit": self.fit}
+
+    def n_images(self) -> int:
+        """Return the number of files."""
+        return len(self.index.paths)
+
+    def content(self) -> NDArray[np.uint8]:
+        """Return the SHA-256 digest of each file, shape (N, 32); zeros where it is not read."""
+        if self._digests is None:
+            root = self.cache_dir if self.cache_dir is not None else default_cache_dir()
+            name = sha256(str(self.place.resolve()).encode()).hexdigest()[:16]
+            self._digests = file_digests(self.index.paths, root / "digests" / f"{name}.npz")
+        return self._digests
+
+    def content_key(self) -> str:
+        """Return a digest of all files in their order."""
+        return sha256(self.content().tobytes()).hexdigest()
+
+    def prepare(self) -> None:
+        """Decode what is not cached.
+
+        Raises:
+            UserError: If files cannot be decoded, some of which it names.
+        """
+        self.unreadable = []
+        try:
+            super().prepare()
+        except UserError as error:
+            if not self.unreadable:
+                raise
+            named = "; ".join(f"{path} ({why})" for path, why in self.unreadable[:_NAMED])
+            more = len(self.unreadable) - _NAMED
+            raise UserError(
+                f"{len(self.unreadable)} of {self.n_images():,} images cannot be read: {named}"
+                f"{f'; and {more} more, which `detaux data check` names' if more > 0 else ''}. "
+                "Mend or remove them; the others are kept."
+            ) from error
+
+    def render(self, rows: NDArray[np.int64]) -> Pieces:
+        """Decode files in worker processes, one per core."""
+        workers = _n_cores() if len(rows) > 4 * _PIECE else 0
+        loader: DataLoader[Any] = DataLoader(
+            _Decoded(self.index.paths, self.image_shape, self.fit),
+            batch_size=None,  # an item is a whole piece
+            collate_fn=_as_is,
+            sampler=np.array_split(rows, -(-len(rows) // _PIECE)),
+            num_workers=workers,
+        )
+        for good, images, bad in loader:
+            self.unreadable += [Unreadable(self.index.paths[row], why) for row, why in bad]
+            yield good, images.numpy()
+
+
+class _Decoded(Dataset[Any]):
+    """Files by row, a piece at a time."""
+
+    def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], fit: Fit) -> None:
+        self.paths = paths
+        self.shape = shape
+        self.fit = fit
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Any:
+        good: list[int] = []
+        bad: list[tuple[int, str]] = []
+        images = np.empty((len(rows), *self.shape), dtype=np.uint8)
+        for row in rows.tolist():
+            try:
+                images[len(good)] = read_image(
+                    self.paths[row], self.shape[1:], self.shape[0], self.fit
+                )
+            except ValueError as error:
+                bad.append((row, str(error)))
+            else:
+                good.append(row)
+        return np.array(good, dtype=np.int64), torch.from_numpy(images[: len(good)]), bad
+
+
+def _as_is(piece: Any) -> Any:
+    return piece
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

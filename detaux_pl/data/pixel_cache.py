@@ -1,0 +1,196 @@
+"""Images kept on disk as one memory-mapped array, filled once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from detaux_pl.artifacts.errors import UserError
+
+Pieces = Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]
+"""Rows, shape (m,), with their images, shape (m, C, H, W)."""
+
+_BLOCK = 256
+"""Most images to copy at a time."""
+
+
+class PixelCache:
+    """uint8 images in one memory-mapped file, which a killed process leaves half full.
+
+    The folder holds `pixels.npy` when it is complete. Until then it holds `pixels.part.npy` and
+    `done.npy`, which says what rows of it are filled. A second process that wants to fill it
+    waits for the first.
+
+    Args:
+        folder: Folder of the cache; its name is the key of what it holds. Folders beside it, with
+            images made in the same way, lend what they have of the same content.
+        shape: Number of images, channels, height and width.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, int, int, int]) -> None:
+        self.folder = folder
+        self.shape = shape
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are filled."""
+        return (self.folder / "pixels.npy").is_file()
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all images."""
+        return int(np.prod(self.shape))
+
+    def open(self) -> Tensor:
+        """Map the images, uint8, shape (N, C, H, W); they are not to be written to.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        path = self.folder / "pixels.npy"
+        try:
+            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            pixels = np.empty(0)
+        if pixels.shape != self.shape or pixels.dtype != np.uint8:
+            raise UserError(f"the cache {path} is damaged: delete it and run again.")
+        with warnings.catch_warnings():
+            # A private writable mapping would count as memory in use.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            return torch.from_numpy(pixels)
+
+    def fill(
+        self,
+        render: Callable[[NDArray[np.int64]], Pieces],
+        title: str,
+        content: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Fill the rows that are still empty; what `render` leaves out stays so.
+
+        Args:
+            render: Gives pieces of the wanted rows, ascending, in any order.
+            title: What the progress bar says.
+            content: Digest of what each image is made of, shape (N, 32): rows of the folders
+                beside this one that were made of the same are copied.
+
+        Raises:
+            UserError: If the disk is full or cannot be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _waiting_lock(self.folder / ".lock"):
+                if not self.complete:
+                    self._fill(render, title, content)
+        except OSError as error:
+            raise UserError(
+                f"the image cache {self.folder} cannot be filled ({error.strerror or error}), it "
+                f"needs {self.n_bytes / 1e9:.1f} GB: give another cache_dir or free some space."
+            ) from None
+
+    def _fill(
+        self,
+        render: Callable[[NDArray[np.int64]], Pieces],
+        title: str,
+        content: NDArray[np.uint8] | None,
+    ) -> None:
+        part, done_path = self.folder / "pixels.part.npy", self.folder / "done.npy"
+        if not done_path.is_file():
+            _create(part, self.shape)
+            # Last: its presence says that the rest is whole.
+            _create(done_path, self.shape[:1])
+        pixels = np.load(part, mmap_mode="r+")
+        done = np.load(done_path, mmap_mode="r+")
+        if content is not None:
+            np.save(self.folder / "content.npy", content, allow_pickle=False)
+            self._adopt(content, pixels, done)
+        todo = np.flatnonzero(done == 0)
+        with _bar(title, len(done), len(done) - len(todo)) as advance:
+            for rows, images in render(todo) if todo.size else ():
+                pixels[rows] = images
+                done[rows] = 1
+                advance(len(rows))
+        if done.all():
+            pixels.flush()
+            part.rename(self.folder / "pixels.npy")
+            done_path.unlink()
+
+    def _adopt(
+        self, content: NDArray[np.uint8], pixels: NDArray[np.uint8], done: NDArray[np.uint8]
+    ) -> None:
+        """Copy what folders beside this one hold of the same content."""
+        for other in sorted(self.folder.parent.glob("*/content.npy")):
+            folder = other.parent
+            theirs = np.load(other, allow_pickle=False)
+            whole = (folder / "pixels.npy").is_file()
+            if folder == self.folder or not (whole or (folder / "done.npy").is_file()):
+                continue
+            source = np.load(folder / ("pixels.npy" if whole else "pixels.part.npy"), mmap_mode="r")
+            have = np.arange(len(theirs)) if whole else np.flatnonzero(np.load(folder / "done.npy"))
+            if source.shape[1:] != self.shape[1:] or not have.size:
+                continue
+            known = _as_keys(theirs[have])
+            order = np.argsort(known)
+            todo = np.flatnonzero(done == 0)
+            place = np.searchsorted(known, _as_keys(content[todo]), sorter=order)
+            match = have[order[np.minimum(place, len(have) - 1)]]
+            same = (theirs[match] == content[todo]).all(axis=1)
+            for block in np.array_split(np.flatnonzero(same), -(-int(same.sum()) // _BLOCK) or 1):
+                pixels[todo[block]] = source[match[block]]
+                done[todo[block]] = 1
+
+
+def default_cache_dir() -> Path:
+    """Return `detaux_pl` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "detaux_pl"
+
+
+def _create(path: Path, shape: tuple[int, ...]) -> None:
+    """Create an array of zeros and reserve its space: a full disk would kill a later write."""
+    array = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array.flush()
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+
+
+def _as_keys(content: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """View digests, shape (n, 32), as sortable items; the last byte keeps trailing zeros."""
+    padded = np.concatenate([content, np.ones((len(content), 1), np.uint8)], axis=1)
+    return padded.view(f"S{padded.shape[1]}")[:, 0]
+
+
+@contextmanager
+def _waiting_lock(path: Path) -> Iterator[None]:
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar, where there is a terminal."""
+    with Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        task = progress.add_task(title, total=total, completed=done)
+        yield lambda n: progress.advance(task, n)

@@ -1,0 +1,80 @@
+"""One image file, whatever its format, as an array of the wanted size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Fit = Literal["crop", "stretch", "pad"]
+
+_WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of more than 8 bits, all grey."""
+
+
+def read_image(
+    source: Path | IO[bytes] | Image.Image, size: tuple[int, int], channels: int, fit: Fit = "crop"
+) -> NDArray[np.uint8]:
+    """Decode, turn upright, convert and resize an image.
+
+    A photograph is turned as its EXIF orientation says. CMYK and palette images become RGB, and
+    16-bit ones keep their full range; what is transparent becomes white. Resizing is bilinear
+    with antialiasing. A JPEG much larger than needed is decoded at a fraction of its size, no
+    smaller than twice the wanted one.
+
+    Args:
+        source: The file, or an image that Pillow has opened.
+        size: Height and width.
+        channels: 1 for grey or 3 for RGB.
+        fit: What becomes of another aspect ratio: `crop` cuts the longer side at both ends,
+            `stretch` distorts, `pad` adds black borders.
+
+    Returns:
+        Pixels, shape (channels, height, width).
+
+    Raises:
+        ValueError: If it is no image, a damaged one, or one of floating-point pixels.
+    """
+    try:
+        image = source if isinstance(source, Image.Image) else Image.open(source)
+        height, width = size
+        # Draft modes know greater sizes only; the image may yet be turned.
+        image.draft(None, (2 * max(size), 2 * max(size)))
+        image = ImageOps.exif_transpose(image)
+        image = _convert(image, "L" if channels == 1 else "RGB")
+        if fit == "crop":
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+        elif fit == "pad":
+            image = ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR)
+        else:
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+    # Pillow raises these, among others, for damaged files of the various formats.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(_reason(error)) from None
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode:
+        return image
+    if image.mode == "F":
+        raise ValueError("it has floating-point pixels: save it with 8 or 16 bits")
+    if image.mode in _WIDE:
+        # Pillow itself would clip at 255.
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    return image.convert(mode)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

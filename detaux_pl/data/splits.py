@@ -1,0 +1,43 @@
+"""Splits for data that come without."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.codes import SPLITS
+
+_TRAIN = SPLITS.index("train")
+
+
+def hold_out(
+    splits: NDArray[np.int8],
+    labels: NDArray[np.int64],
+    split: str,
+    share: float,
+    rng: np.random.Generator,
+) -> None:
+    """Move a share of the training samples of every class to another split, in place.
+
+    Of each class at least two samples stay in train, as many as a pair of the class needs; a
+    smaller class stays there whole.
+
+    Args:
+        splits: Index into `SPLITS` of each sample, shape (N,).
+        labels: Principal label of each sample, shape (N,).
+        split: `val` or `test`.
+        share: Share of the training samples, in [0, 1).
+        rng: Source of the randomness.
+
+    Raises:
+        ValueError: If the share is outside its range.
+    """
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"the share of {split} is {share}: give a number in [0, 1).")
+    rows = np.flatnonzero(splits == _TRAIN)
+    rows = rng.permutation(rows)
+    rows = rows[np.argsort(labels[rows], kind="stable")]  # by class, in random order
+    _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
+    rank = np.arange(len(rows)) - np.repeat(starts, counts)
+    wanted = np.minimum(np.rint(counts * share), np.maximum(counts - 2, 0))
+    splits[rows[rank < np.repeat(wanted, counts)]] = SPLITS.index(split)
