@@ -62,11 +62,12 @@ class Codes:
     def load(folder: Path) -> Codes:
         """Join the shards `rank*/` of a folder by sample id.
 
-        A single shard stays memory-mapped until it is put in order.
+        The values of a single shard in order, as one process writes them, stay on disk,
+        memory-mapped and read-only; others are copied to memory, once.
 
         Raises:
             ArtifactError: If there is no shard, a shard lacks an array or holds a damaged one, an
-                id occurs twice, or samples are missing.
+                id occurs twice, samples are missing, or the shards do not fit together.
         """
         shards = sorted(folder.glob("rank*"))
         if not shards:
@@ -83,7 +84,7 @@ class Codes:
                     raise ArtifactError(
                         f"{path} cannot be read ({error}): predict the codes again."
                     ) from None
-        joined = {name: _concatenate(arrays) for name, arrays in parts.items()}
+        joined = {name: np.concatenate(parts[name]) for name in _ARRAYS[1:]}
         ids = joined["ids"]
         order = np.argsort(ids, kind="stable")
         ids = ids[order]
@@ -100,17 +101,24 @@ class Codes:
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
         )
-        for name, array in joined.items():
-            if len(array) != meta["n_samples"]:
+        for name, arrays in parts.items():
+            n = sum(map(len, arrays))
+            if n != meta["n_samples"]:
                 raise ArtifactError(
-                    f"{folder} holds the {name} of {len(array)} of {meta['n_samples']} samples: "
+                    f"{folder} holds the {name} of {n} of {meta['n_samples']} samples: "
                     "predict the codes again."
                 )
+        shapes = [codes.shape for codes in parts["codes"]]
+        if shapes != [(len(own), *shapes[0][1:]) for own in parts["ids"]]:
+            raise ArtifactError(
+                f"{folder} holds shards of different codes, or of codes and ids that do not "
+                "match: predict the codes again."
+            )
         return Codes(
-            values=joined["codes"][order],  # type: ignore[arg-type]
-            ids=ids,  # type: ignore[arg-type]
-            splits=joined["splits"][order],  # type: ignore[arg-type]
-            factors=joined["factors"][order],  # type: ignore[arg-type]
+            values=_in_order(parts["codes"], order),  # type: ignore[arg-type]
+            ids=ids,
+            splits=joined["splits"][order],
+            factors=joined["factors"][order],
             info=info,
         )
 
@@ -184,5 +192,14 @@ def write_codes_info(folder: Path, info: FactorInfo, n_samples: int) -> None:
     )
 
 
-def _concatenate(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _in_order(parts: list[NDArray[np.generic]], order: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Put the rows of all parts in an order; a single part in order is given as it is."""
+    if len(parts) == 1 and (order[1:] > order[:-1]).all():
+        return parts[0]
+    place = np.argsort(order)
+    values = np.empty((len(order), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    start = 0
+    for part in parts:
+        values[place[start : start + len(part)]] = part
+        start += len(part)
+    return values

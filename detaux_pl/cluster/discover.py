@@ -15,6 +15,9 @@ from detaux_pl.cluster.base import NOISE, Clusterer
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, score_subspaces
 
+_CHUNK = 1 << 22
+"""Numbers to hold at a time while reducing codes: 32 MB."""
+
 
 class DiscoveryError(UserError):
     """The codes hold no auxiliary task: the run is unsuccessful."""
@@ -140,13 +143,21 @@ class Discovery:
     def _reduce(
         self, values: NDArray[np.float32], fitted: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        points = values.astype(np.float64)
-        if self.pca is None or self.pca >= points.shape[1]:
-            return points
+        if self.pca is None or self.pca >= values.shape[1]:
+            return values.astype(np.float64)
         from sklearn.decomposition import PCA  # a second to import, and few need it
 
-        reduce = PCA(min(self.pca, len(fitted)), random_state=self.seed).fit(points[fitted])
-        reduced: NDArray[np.float64] = reduce.transform(points)
+        # Codes that need this may fill the memory: there is one copy of them, in float32, which
+        # is precise enough once it is centred.
+        seen = values[fitted]
+        mean = seen.mean(axis=0, dtype=np.float64)
+        seen -= mean
+        reduce = PCA(min(self.pca, len(fitted)), copy=False, random_state=self.seed).fit(seen)
+        reduced = np.empty((len(values), reduce.n_components_))
+        step = max(1, _CHUNK // values.shape[1])
+        for start in range(0, len(values), step):
+            part = slice(start, start + step)
+            reduced[part] = reduce.transform(values[part] - mean)
         return reduced
 
     def _cluster(

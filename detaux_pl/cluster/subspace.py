@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,9 +91,12 @@ def score_subspaces(
     moved = np.where(free, squared / (np.sqrt(random).mean(axis=0) + 1e-8), -1.0)
     selected = (moved.argmax(axis=1)[:, None] == np.arange(k)) & free
     least = MIN_MOVE * np.sqrt(random.sum(axis=1).mean())
-    # n = samples, d = dims, k = subspaces.
-    own = values[train]
-    dots = np.einsum("nd,nkd->k", own[:, principal], own, dtype=np.float64) / len(train)
+    dots = np.zeros(k)
+    for part in _chunks(train, values):
+        # n = samples, d = dims, k = subspaces.
+        own = values[part]
+        dots += np.einsum("nd,nkd->k", own[:, principal], own, dtype=np.float64)
+    dots /= len(train)
 
     scores = []
     for i in range(k):
@@ -166,11 +170,16 @@ def _squared_distances(
     values: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Squared Euclidean distance of pairs of rows in each subspace, shape (n, K)."""
-    _, k, d = values.shape
-    result = np.empty((len(first), k))
-    step = max(1, _CHUNK // (k * d))
-    for start in range(0, len(first), step):
-        part = slice(start, start + step)
+    result = np.empty((len(first), values.shape[1]))
+    for part in _chunks(np.arange(len(first)), values):
         difference = values[first[part]].astype(np.float64) - values[second[part]]
         result[part] = np.einsum("nkd,nkd->nk", difference, difference)
     return result
+
+
+def _chunks(rows: NDArray[np.int64], values: NDArray[np.float32]) -> Iterator[NDArray[np.int64]]:
+    """Cut rows into pieces whose codes may be held at a time."""
+    _, k, d = values.shape
+    step = max(1, _CHUNK // (k * d))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]

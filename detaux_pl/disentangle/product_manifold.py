@@ -14,8 +14,7 @@ from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.losses.schedule import Betas, product_manifold_betas
-from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
-from detaux_pl.models.projectors import ProjectorStack
+from detaux_pl.models.autoencoder import AutoencoderName, build_autoencoder
 
 _LEAST_CONSISTENCY = 0.01
 """Factor at or below which the official code leaves the consistency loss out."""
@@ -31,11 +30,15 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
     or disagree in the principal label. `val/loss` has the factors that end the schedule (b1 = b2
     = 1, b3 = 0) in every epoch, so that epochs compare.
 
+    The batch norm of a ResNet, in training, sees the images that are decoded from mixtures as a
+    batch of their own, whose statistics enter its running averages too, as in the official code.
+
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16; the command line
-            takes it from the data.
-        dim: Dimensions of the latent space and of every subspace. Paper: unstated; 10 is the
-            official code's for 3D Shapes.
+        image_shape: Channels, height and width, the latter two multiples of 16, or of 32 for a
+            ResNet; the command line takes it from the data.
+        dim: Dimensions of the latent space and of every subspace; of a ResNet also the channels
+            of its last stage, and in `resnet18_1x1` the dimensions at each of the (H / 32) x
+            (W / 32) places of a code. Paper: unstated; 10 is the official code's for 3D Shapes.
         n_subspaces: Number of subspaces, at least 2. Paper: 10.
         principal_subspace: Index of the subspace for the principal factor.
         distance_weight: Weight of the distance loss. Official code: 0.1.
@@ -46,6 +49,9 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
             and without the constant of the distance loss; `official` for both as they are there;
             `paper` for the squared hinge, the oracle's normaliser and the single consistency
             term of the paper.
+        autoencoder: `convolutional` (paper: 3D Shapes), `resnet18` (paper: FACES, CIFAR-10 and
+            SVHN), or `resnet18_1x1` (paper: Cars), whose projectors keep the places of the map;
+            all losses are of flattened maps.
         lr: Learning rate. Paper: 5e-4.
         weight_decay: Weight decay. Official code: 1e-6.
         optimizer: `adamw` (paper) or `adam` (official code).
@@ -71,6 +77,7 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         consistency_weight: float = 100.0,
         regularization_weight: float = 1e-4,
         form: Literal["code", "official", "paper"] = "code",
+        autoencoder: AutoencoderName = "convolutional",
         lr: float = 5e-4,
         weight_decay: float = 1e-6,
         optimizer: Literal["adamw", "adam"] = "adamw",
@@ -88,14 +95,15 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         self.consistency_weight = consistency_weight
         self.regularization_weight = regularization_weight
         self.form = form
-        self.encoder = ConvolutionalEncoder(image_shape, dim)
-        self.projectors = ProjectorStack(n_subspaces, dim)
-        self.decoder = ConvolutionalDecoder(image_shape, dim)
+        self._n_subspaces = n_subspaces
+        self.encoder, self.projectors, self.decoder = build_autoencoder(
+            autoencoder, image_shape, dim, n_subspaces
+        )
 
     @property
     def n_subspaces(self) -> int:
         """Number of subspaces K."""
-        return self.projectors.n_subspaces
+        return self._n_subspaces
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes, shape (B, K, D), of images, shape (B, C, H, W)."""
@@ -145,7 +153,8 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         flat = self._project(views)  # k, vb, d
         total = F.mse_loss(self.decoder(flat.sum(0)), views)
         terms = {"reconstruction": total}
-        codes = flat.float().view(len(flat), 2, len(same), -1).transpose(0, 1)  # v, k, b, d
+        exact = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        codes = exact.view(len(flat), 2, len(same), -1).transpose(0, 1)  # v, k, b, d
         if betas.disentanglement > 0:
             distances = losses.squared_distances(codes)
             assignment = self._assign(codes, same)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses.blind_spot import blind_spot_loss, hide_pixels
 from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.models.convolutional_autoencoder import ConvolutionalDecoder, ConvolutionalEncoder
+from detaux_pl.models.autoencoder import build_autoencoder
 from detaux_pl.models.latent_split import LatentSplit, class_gram, split_latent_space
 
 
@@ -27,7 +27,8 @@ class ResidualAutoencoder(AutoencodingDisentangler):
 
     The statistics of the split, of each training image once, are gathered in the training
     steps, by the encoder in evaluation mode but while it still moves: the cosine schedule, which
-    brings it to rest, makes them those of the final encoder.
+    brings it to rest, makes them those of the final encoder. A checkpoint within an epoch keeps
+    what was gathered so far, of all ranks.
 
     With `blind_spots`, some pixels are hidden from the encoder and the loss is that of the hidden
     ones alone: where the images are noisy, the latent space then holds what lies beneath the
@@ -36,8 +37,8 @@ class ResidualAutoencoder(AutoencodingDisentangler):
     Trains on pairs, of which it uses every view, or on single images.
 
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16; the command line
-            takes it from the data.
+        image_shape: Channels, height and width, the latter two multiples of 16, or of 32 for a
+            ResNet; the command line takes it from the data.
         n_classes: Number of principal classes; the command line takes it from the data.
         dim: Dimensions of the latent space, at least `n_classes`: less would leave nothing
             beside the between-class directions.
@@ -46,7 +47,9 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         principal_subspace: Index of the subspace for the principal factor.
         blind_spots: Share of the pixels that are hidden in training, in [0, 1); 0 for a plain
             autoencoder.
-        batch_norm: Normalise after the convolutions, which trains in fewer steps.
+        batch_norm: Normalise after the convolutions, which trains in fewer steps; a ResNet always
+            does.
+        autoencoder: `convolutional`, or `resnet18` for larger images.
         lr: Learning rate.
         weight_decay: Weight decay.
         optimizer: `adamw` or `adam`.
@@ -70,6 +73,7 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         principal_subspace: int = 0,
         blind_spots: float = 0.0,
         batch_norm: bool = False,
+        autoencoder: Literal["convolutional", "resnet18"] = "convolutional",
         lr: float = 1e-3,
         weight_decay: float = 1e-6,
         optimizer: Literal["adamw", "adam"] = "adamw",
@@ -93,8 +97,9 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         self.n_classes = n_classes
         self.principal_subspace = principal_subspace
         self.blind_spots = blind_spots
-        self.encoder = ConvolutionalEncoder(image_shape, dim, batch_norm)
-        self.decoder = ConvolutionalDecoder(image_shape, dim, batch_norm)
+        self.encoder, _, self.decoder = build_autoencoder(
+            autoencoder, image_shape, dim, batch_norm=batch_norm
+        )
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("analysis", torch.zeros(n_subspaces, subspace_dim, dim))
         self.register_buffer("synthesis", torch.zeros(n_subspaces, subspace_dim, dim))
@@ -162,6 +167,24 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         split = split_latent_space(gram, self.n_classes, k, c, self.principal_subspace)
         for name in LatentSplit._fields:
             self.get_buffer(name).copy_(getattr(split, name))
+        self._gram = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the statistics of an unfinished epoch, the sum over all ranks: each calls this."""
+        if self._gram is not None:
+            # Reduced in place.
+            gram = self._gram.clone()
+            checkpoint["gram"] = self.trainer.strategy.reduce(gram, reduce_op="sum")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the statistics of an unfinished epoch to one rank: later sums count them once."""
+        gram: Tensor | None = checkpoint.get("gram")
+        self._gram = gram if gram is None or self.global_rank == 0 else torch.zeros_like(gram)
+
+    def on_train_start(self) -> None:
+        """Put statistics from a checkpoint where those of the next batches will be."""
+        if self._gram is not None:
+            self._gram = self._gram.to(self.device, _exact(self.device))
 
     @torch.no_grad()
     def _gather(self, images: Tensor, labels: Tensor) -> None:
@@ -169,7 +192,10 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         self.encoder.eval()
         latent = self.encoder(images)
         self.encoder.train()
-        # Apple's accelerator has no float64.
-        exact = torch.float32 if latent.device.type == "mps" else torch.float64
-        gram = class_gram(latent.to(exact), labels, self.n_classes)
+        gram = class_gram(latent.to(_exact(latent.device)), labels, self.n_classes)
         self._gram = gram if self._gram is None else self._gram.add_(gram)
+
+
+def _exact(device: torch.device) -> torch.dtype:
+    # Apple's accelerator has no float64.
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -29,7 +29,7 @@ class ConvolutionalEncoder(nn.Module):
         self, image_shape: tuple[int, int, int], dim: int, batch_norm: bool = False
     ) -> None:
         super().__init__()
-        channels, (height, width) = image_shape[0], _final_map(image_shape, dim)
+        channels, (height, width) = image_shape[0], final_map(image_shape, dim, 16)
         widths = (channels, 32, 32, 64, 64)
         self.layers = nn.Sequential(
             *(
@@ -72,7 +72,7 @@ class ConvolutionalDecoder(nn.Module):
         self, image_shape: tuple[int, int, int], dim: int, batch_norm: bool = False
     ) -> None:
         super().__init__()
-        channels, (height, width) = image_shape[0], _final_map(image_shape, dim)
+        channels, (height, width) = image_shape[0], final_map(image_shape, dim, 16)
         self.layers = nn.Sequential(
             nn.Linear(dim, 256),
             nn.ReLU(),
@@ -100,14 +100,19 @@ def _block(convolution: nn.Conv2d | nn.ConvTranspose2d, batch_norm: bool) -> lis
     return [convolution, *norm, nn.ReLU()]
 
 
-def _final_map(image_shape: tuple[int, int, int], dim: int) -> tuple[int, int]:
-    """Height and width after four halvings."""
+def final_map(image_shape: tuple[int, int, int], dim: int, reduction: int) -> tuple[int, int]:
+    """Return height and width of the map that is `reduction` times smaller than the image.
+
+    Raises:
+        ValueError: If the image shape does not fit or `dim` is not positive.
+    """
     channels, height, width = image_shape
-    if channels < 1 or height < 16 or width < 16 or height % 16 or width % 16:
+    if channels < 1 or min(height, width) < reduction or height % reduction or width % reduction:
         raise ValueError(
             f"image_shape is {tuple(image_shape)}: give (channels, height, width) with at least "
-            "one channel and a height and width that are multiples of 16; resize the images."
+            f"one channel and a height and width that are multiples of {reduction}; resize the "
+            "images."
         )
     if dim < 1:
         raise ValueError(f"dim is {dim}: give at least 1 latent dimension.")
-    return height // 16, width // 16
+    return height // reduction, width // reduction

@@ -65,6 +65,43 @@ def test_shards_join_by_id_whatever_rank_wrote_what(tmp_path_factory, order, cut
     assert same(Codes.load(folder), codes)
 
 
+def test_a_single_shard_in_order_stays_on_disk(tmp_path):
+    codes = make()
+    codes.save(tmp_path / "sorted")
+    again = Codes.load(tmp_path / "sorted")
+    assert isinstance(again.values, np.memmap)
+    assert not again.values.flags.writeable
+    assert same(again, codes)
+    write_shard(tmp_path / "turned", 0, codes, np.arange(12)[::-1])
+    write_codes_info(tmp_path / "turned", INFO, n_samples=12)
+    again = Codes.load(tmp_path / "turned")
+    assert not isinstance(again.values, np.memmap)
+    assert same(again, codes)
+
+
+def test_codes_in_memory_outlive_the_codes_of_a_new_prediction(tmp_path):
+    codes = make()
+    codes.save(tmp_path)
+    loaded = Codes.load(tmp_path)
+    CodesShard(tmp_path, 0, 12, (2, 3))
+    assert same(loaded, codes)
+
+
+def test_refuses_shards_that_do_not_fit_together(tmp_path):
+    codes = make()
+    write_shard(tmp_path, 0, codes, np.arange(8))
+    write_shard(tmp_path, 1, codes, np.arange(8, 12))
+    write_codes_info(tmp_path, INFO, n_samples=12)
+    path = tmp_path / "rank1" / "codes.npy"
+    np.save(path, codes.values[8:, :, :2])
+    with pytest.raises(ArtifactError, match="shards of different codes"):
+        Codes.load(tmp_path)
+    np.save(path, codes.values[8:11])
+    np.save(tmp_path / "rank0" / "codes.npy", codes.values[:9])
+    with pytest.raises(ArtifactError, match="codes and ids that do not match"):
+        Codes.load(tmp_path)
+
+
 def test_a_rank_without_samples_writes_an_empty_shard(tmp_path):
     codes = make()
     write_shard(tmp_path, 0, codes, np.arange(12))

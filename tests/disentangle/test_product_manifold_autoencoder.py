@@ -44,6 +44,7 @@ def test_defaults_are_those_of_the_paper_and_its_code():
         "consistency_weight": 100.0,
         "regularization_weight": 1e-4,
         "form": "code",
+        "autoencoder": "convolutional",
         "lr": 5e-4,
         "weight_decay": 1e-6,
         "optimizer": "adamw",
@@ -174,3 +175,130 @@ def test_a_training_without_a_length_is_refused(pairs, make_trainer):
 def test_settings_out_of_range_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ProductManifoldAutoencoder(SHAPE, **kwargs)
+
+
+LARGE = (3, 64, 64)
+KINDS = ["resnet18", "resnet18_1x1"]
+DIMS = {"resnet18": 4, "resnet18_1x1": 4 * 2 * 2}
+
+
+def build_resnet(autoencoder, **kwargs):
+    torch.manual_seed(0)
+    return ProductManifoldAutoencoder(
+        LARGE, dim=4, n_subspaces=3, autoencoder=autoencoder, **kwargs
+    )
+
+
+@pytest.fixture
+def large():
+    return torch.rand(2, 4, *LARGE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("autoencoder", KINDS)
+def test_codes_of_a_resnet_are_vectors_that_decode_to_the_reconstruction(autoencoder, large):
+    model = build_resnet(autoencoder).eval()
+    images = large[0]
+    with torch.no_grad():
+        codes = model.encode(images)
+        assert codes.shape == (4, 3, DIMS[autoencoder])
+        painted = model.decoder(model.projectors(model.encoder(images)).sum(0))
+        torch.testing.assert_close(model.decode(codes), painted)
+    assert painted.shape == images.shape
+
+
+def test_losses_of_maps_are_those_of_flat_vectors(large):
+    """Against loops over pairs, subspaces and mixtures, with everything written out."""
+    model = build_resnet("resnet18_1x1").double()
+    images, k, b, d = large.double(), 3, 4, 16
+    same = torch.tensor([True, False, True, True])
+    torch.manual_seed(2)
+    with torch.no_grad():
+        _, terms = model.loss_terms(images, same, Betas(1.0, 1.0, 0.0))
+        torch.manual_seed(2)
+        mixtures = torch.randperm(k * b)[: 2 * b].tolist()
+
+        def project(views):
+            maps = model.encoder(views)
+            weights = [w.detach() for w in model.projectors.weights]
+            codes = torch.empty(k, len(views), d, dtype=torch.float64)
+            for i in range(k):
+                x = maps
+                for layer, weight in enumerate(weights):
+                    bias = model.projectors.biases[layer][i, 0]
+                    x = torch.einsum("oi,nihw->nohw", weight[i], x) + bias[:, None, None]
+                    x = x if layer == 2 else x.clamp_min(0)
+                codes[i] = x.reshape(len(views), d)
+            return codes
+
+        flat = project(images.flatten(0, 1))
+        painted = model.decoder(flat.sum(0))
+        s = [[[flat[i, v * b + n] for n in range(b)] for i in range(k)] for v in range(2)]
+
+        distance = sparsity = 0.0
+        for n in range(b):
+            squared = [(s[0][i][n] - s[1][i][n]).square().sum() for i in range(k)]
+            scaled = []
+            for i in range(k):
+                points = s[0][i] + s[1][i]
+                apart = [(p - q).square().sum().sqrt() for p in points for q in points]
+                scaled.append(squared[i] / (sum(apart) / len(apart) + 1e-8))
+            chosen = max(range(1, k), key=lambda i: scaled[i]) if same[n] else 0
+            for i in range(k):
+                far = 10 * (0.05 - squared[i]).clamp_min(0)
+                distance += (far if i == chosen else squared[i]) / (b * k)
+            for v in range(2):
+                for i in range(k):
+                    others = sum(s[v][j][n] for j in range(k) if j != i)
+                    sparsity += (s[v][i][n] * others).abs().sum() / (2 * b * d)
+
+        mixed = torch.empty(k, 2 * b, d, dtype=torch.float64)
+        for m, number in enumerate(mixtures):
+            for j in range(k):
+                mixed[j, m] = s[0 if j == number // b else 1][j][number % b]
+        returned = project(model.decoder(mixed.sum(0)))
+
+    expected = {
+        "reconstruction": (painted - images.flatten(0, 1)).square().mean(),
+        "distance": distance,
+        "sparsity": sparsity,
+        "consistency": (returned - mixed).square().mean(),
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value.item(), rel=1e-9), name
+
+
+@pytest.mark.parametrize("autoencoder", KINDS)
+def test_a_step_trains_every_part_of_a_resnet(autoencoder, large):
+    model = build_resnet(autoencoder)
+    same = torch.tensor([True, False, True, True])
+
+    def loss():
+        torch.manual_seed(3)
+        return model.loss_terms(large, same, Betas(1.0, 1.0, 1.0))[0]
+
+    before = loss()
+    before.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    with torch.no_grad():
+        slope = sum(parameter.grad.square().sum() for parameter in model.parameters())
+        for parameter in model.parameters():
+            parameter -= 0.01 * before / slope * parameter.grad
+        assert loss() < before
+
+
+def test_batch_norm_sees_mixtures_as_a_batch_of_their_own(large):
+    model = build_resnet("resnet18")
+    norm = model.encoder.layers[1]
+    same = torch.ones(4, dtype=torch.bool)
+    model.loss_terms(large, same, Betas(1.0, 0.0, 0.0))
+    assert norm.num_batches_tracked == 1
+    model.loss_terms(large, same, Betas(1.0, 1.0, 0.0))
+    assert norm.num_batches_tracked == 3
+
+
+def test_a_resnet_refuses_other_sizes():
+    with pytest.raises(ValueError, match="multiples of 32"):
+        ProductManifoldAutoencoder((3, 48, 48), autoencoder="resnet18_1x1")

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from lightning import Callback
+from torch.utils.data import DataLoader
 
-from detaux_pl.data.modules import LabelledDataModule, PairDataModule
+from detaux_pl.data.modules import Batch, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.residual import ResidualAutoencoder
 
 pytestmark = [
@@ -81,6 +83,88 @@ def test_ranks_agree_on_the_split_of_the_joined_data(scenes, make_trainer, tmp_p
     for name in PARTS:
         assert torch.equal(ranks[0][name], ranks[1][name])
         torch.testing.assert_close(ranks[0][name], joined[name], rtol=1e-3, atol=1e-4)
+
+
+class SaveWithinEpoch(Callback):
+    """Saves a checkpoint after the third step of the second epoch."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == 2:
+            trainer.save_checkpoint(self.path)
+
+
+def equal_batches(n_classes):
+    """Six batches, all alike: in a resumed epoch it does not matter which are left."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(16) % n_classes
+    images = torch.rand(16, *SHAPE, generator=generator) + 0.3 * labels[:, None, None, None]
+    batch = Batch(images / 3, labels[:, None], torch.arange(16))
+    return DataLoader([batch] * 6, batch_size=None)
+
+
+def fit_equal_batches(make_trainer, folder, ckpt_path=None, callbacks=(), **trainer):
+    torch.manual_seed(0)
+    model = SaveSplit(SHAPE, n_classes=4, dim=6, n_subspaces=2, subspace_dim=4)
+    model.folder = str(folder)
+    trainer |= {"callbacks": list(callbacks), "use_distributed_sampler": False}
+    make_trainer(max_epochs=2, **trainer).fit(model, equal_batches(4), ckpt_path=ckpt_path)
+    return model.state_dict()
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_statistics_survive_a_checkpoint_within_an_epoch(make_trainer, tmp_path):
+    path = tmp_path / "within.ckpt"
+    undisturbed = fit_equal_batches(make_trainer, tmp_path, callbacks=[SaveWithinEpoch(path)])
+    saved = torch.load(path, weights_only=True)
+    assert saved["gram"].diagonal()[:4].tolist() == [3 * 4] * 4
+    resumed = fit_equal_batches(make_trainer, tmp_path, ckpt_path=path)
+    assert undisturbed["analysis"].any()
+    for name, value in undisturbed.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_checkpoint_after_an_epoch_holds_no_statistics(pairs, make_trainer, tmp_path):
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(build(), datamodule=pairs)
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    assert "gram" not in torch.load(tmp_path / "after.ckpt", weights_only=True)
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_statistics_of_all_ranks_survive_a_checkpoint_once(make_trainer, tmp_path):
+    path, ranks = tmp_path / "within.ckpt", {"devices": 2, "strategy": "ddp_spawn"}
+    fit_equal_batches(make_trainer, tmp_path, callbacks=[SaveWithinEpoch(path)], **ranks)
+    undisturbed = torch.load(tmp_path / "rank1.pt", weights_only=True)
+    saved = torch.load(path, weights_only=True)
+    assert saved["gram"].diagonal()[:4].tolist() == [2 * 3 * 4] * 4
+    fit_equal_batches(make_trainer, tmp_path, ckpt_path=path, **ranks)
+    for rank in range(2):
+        resumed = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        for name in PARTS:
+            torch.testing.assert_close(resumed[name], undisturbed[name])
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_resnet_gives_codes_and_paints(make_trainer):
+    torch.manual_seed(0)
+    model = ResidualAutoencoder(
+        (3, 32, 32), 2, dim=4, n_subspaces=2, subspace_dim=4, autoencoder="resnet18"
+    )
+    assert model.encoder.layers[-1].out_features == 4
+    images = torch.rand(16, 3, 32, 32)
+    batch = Batch(images, (torch.arange(16) % 2)[:, None], torch.arange(16))
+    data = DataLoader([batch], batch_size=None)
+    make_trainer(max_epochs=1).fit(model, data)
+    with torch.no_grad():
+        codes = model.eval().encode(images)
+        assert codes.shape == (16, 2, 4)
+        assert model.decode(codes).shape == images.shape
 
 
 def test_decoding_all_codes_is_the_reconstruction(scenes, pairs, make_trainer):
