@@ -80,10 +80,10 @@ class CachedPixels(FactorDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process that is not forked maps the file itself.
-        return {**self.__dict__, "pixels": None}
+        return {**self.__dict__, "pixels": None, "_mapped": self.pixels is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        mapped = "ids" in state
+        mapped = state.pop("_mapped")
         self.__dict__.update(state)
-        if mapped and self.cache.complete:
+        if mapped:
             self.pixels = self.cache.open()
