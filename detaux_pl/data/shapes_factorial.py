@@ -9,14 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detaux_pl.artifacts.codes import SPLITS
-from detaux_pl.data.factor_dataset import FactorDataset
-
-_CAPACITIES = (342_000, 18_000, 120_000)
-"""Images that train, val and test have to give: 5 % of what is not test are val."""
+from detaux_pl.data.factorial import Factorial
 
 
-class ShapesFactorial(FactorDataset):
+class ShapesFactorial(Factorial):
     """Every combination of the six factors of 3D Shapes, one image each: 480,000.
 
     The id of an image is its row in the original file: the mixed radix number of its factors,
@@ -46,7 +42,6 @@ class ShapesFactorial(FactorDataset):
 
     factor_names = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
     factor_sizes = (10, 10, 10, 8, 4, 15)
-    ids: NDArray[np.int64]
 
     def __init__(
         self,
@@ -57,33 +52,15 @@ class ShapesFactorial(FactorDataset):
         n_test: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(principal)
+        super().__init__(principal, n_train, n_val, n_test, seed)
         if split not in ("compositional", "random"):
             raise ValueError(f"split is {split!r}: give compositional or random.")
-        counts = []
-        for name, wanted, most in zip(SPLITS, (n_train, n_val, n_test), _CAPACITIES, strict=True):
-            if wanted is not None and not 1 <= wanted <= most:
-                raise ValueError(f"n_{name} is {wanted}: give 1 to {most}, or null for all.")
-            counts.append(most if wanted is None else wanted)
         self.split = split
-        self.counts = tuple(counts)
-        self.seed = seed
 
-    def setup(self) -> None:
-        """Assign the images to their splits."""
-        factors = np.indices(self.factor_sizes).reshape(len(self.factor_sizes), -1).T
-        held_out = (factors[:, :2] >= 5).all(axis=1)
-        rng = np.random.default_rng(self.seed)
-        if self.split == "random":
-            held_out = rng.permutation(held_out)
-        rest = rng.permutation(np.flatnonzero(~held_out))
-        n_val = _CAPACITIES[SPLITS.index("val")]
-        pools = rest[n_val:], rest[:n_val], rng.permutation(np.flatnonzero(held_out))
-        ids = np.concatenate([pool[:n] for pool, n in zip(pools, self.counts, strict=True)])
-        order = np.argsort(ids)
-        self.ids = ids[order]
-        self.splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), self.counts)[order]
-        self.factors = factors[self.ids]
+    def held_out(self, factors: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Hold out what `split` says, 120,000 images in either case."""
+        composed = (factors[:, 0] >= 5) & (factors[:, 1] >= 5)
+        return rng.permutation(composed) if self.split == "random" else composed
 
     @abstractmethod
     def images(self, rows: Tensor) -> Tensor:

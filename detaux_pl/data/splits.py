@@ -7,7 +7,20 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS
 
+SPLIT_NAMES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+"""Index into `SPLITS` of what splits are called elsewhere."""
+
 _TRAIN = SPLITS.index("train")
+
+
+def check_share(split: str, share: float) -> None:
+    """Check a share of the training samples.
+
+    Raises:
+        ValueError: If it is outside [0, 1).
+    """
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"the share of {split} is {share}: give a number in [0, 1).")
 
 
 def hold_out(
@@ -32,8 +45,7 @@ def hold_out(
     Raises:
         ValueError: If the share is outside its range.
     """
-    if not 0.0 <= share < 1.0:
-        raise ValueError(f"the share of {split} is {share}: give a number in [0, 1).")
+    check_share(split, share)
     rows = np.flatnonzero(splits == _TRAIN)
     rows = rng.permutation(rows)
     rows = rows[np.argsort(labels[rows], kind="stable")]  # by class, in random order
@@ -41,3 +53,25 @@ def hold_out(
     rank = np.arange(len(rows)) - np.repeat(starts, counts)
     wanted = np.minimum(np.rint(counts * share), np.maximum(counts - 2, 0))
     splits[rows[rank < np.repeat(wanted, counts)]] = SPLITS.index(split)
+
+
+def draw_missing(
+    splits: NDArray[np.int8],
+    labels: NDArray[np.int64],
+    val_share: float,
+    test_share: float,
+    seed: int,
+) -> None:
+    """Hold out test, then val of what is left, where the data have no sample of them, in place.
+
+    Args:
+        splits: Index into `SPLITS` of each sample, shape (N,).
+        labels: Principal label of each sample, shape (N,).
+        val_share: Share of the training samples, in [0, 1).
+        test_share: Share of the training samples, in [0, 1).
+        seed: Seed of the drawing.
+    """
+    for split, share in (("test", test_share), ("val", val_share)):
+        index = SPLITS.index(split)
+        if not (splits == index).any():
+            hold_out(splits, labels, split, share, np.random.default_rng([seed, index]))

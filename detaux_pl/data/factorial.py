@@ -1,0 +1,102 @@
+"""Data that are a complete factorial, and their random splits, whatever gives the pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.data.factor_dataset import FactorDataset
+
+
+class Factorial(FactorDataset):
+    """Every combination of the values of some factors, one image each.
+
+    The id of an image is the mixed-radix number of its factors, the last one fastest. A quarter
+    of the images is the test split, drawn uniformly unless `held_out` says otherwise; of the rest,
+    5 % are drawn for validation. Where a file tells the sizes, they are known after `describe`.
+
+    Args:
+        principal: Name of the principal factor.
+        n_train: Number of training images, drawn uniformly; None for all.
+        n_val: Number of validation images; None for all.
+        n_test: Number of test images; None for all.
+        seed: Seed of the splits and of the drawing; a smaller number draws a part of what a
+            larger one does.
+
+    Raises:
+        ValueError: If a number is outside its range, where the sizes need no reading.
+    """
+
+    ids: NDArray[np.int64]
+
+    def __init__(
+        self,
+        principal: str,
+        n_train: int | None = None,
+        n_val: int | None = None,
+        n_test: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(principal)
+        self.wanted = (n_train, n_val, n_test)
+        self.seed = seed
+        if hasattr(self, "factor_sizes"):
+            self._check_wanted(self.capacities)
+        else:
+            self._check_wanted((None, None, None))
+
+    @property
+    def n_combinations(self) -> int:
+        """Number of images of all splits together."""
+        return math.prod(self.factor_sizes)
+
+    @property
+    def capacities(self) -> tuple[int, int, int]:
+        """Images that train, val and test have to give."""
+        n_test = round(self.n_combinations / 4)
+        n_val = round((self.n_combinations - n_test) / 20)
+        return self.n_combinations - n_test - n_val, n_val, n_test
+
+    def held_out(self, factors: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Say of all images, by id, whether they are for testing: a quarter of them, shape (N,).
+
+        Args:
+            factors: Factors of all images, shape (N, F).
+            rng: Source of the randomness.
+        """
+        return rng.permutation(np.arange(len(factors)) < self.capacities[SPLITS.index("test")])
+
+    def describe(self) -> None:
+        """Check the numbers of images, now that the sizes of the factors are known.
+
+        Raises:
+            ValueError: If a number is outside its range.
+        """
+        self._check_wanted(self.capacities)
+        super().describe()
+
+    def setup(self) -> None:
+        """Assign the images to their splits."""
+        self.describe()
+        factors = np.indices(self.factor_sizes).reshape(len(self.factor_sizes), -1).T
+        rng = np.random.default_rng(self.seed)
+        test = self.held_out(factors, rng)
+        rest = rng.permutation(np.flatnonzero(~test))
+        n_val = self.capacities[SPLITS.index("val")]
+        pools = rest[n_val:], rest[:n_val], rng.permutation(np.flatnonzero(test))
+        drawn = [pool[:n] for pool, n in zip(pools, self.wanted, strict=True)]
+        ids = np.concatenate(drawn)
+        order = np.argsort(ids)
+        self.ids = ids[order]
+        counts = [len(part) for part in drawn]
+        self.splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), counts)[order]
+        self.factors = factors[self.ids]
+
+    def _check_wanted(self, most: tuple[int | None, int | None, int | None]) -> None:
+        for name, wanted, limit in zip(SPLITS, self.wanted, most, strict=True):
+            if wanted is not None and not 1 <= wanted <= (wanted if limit is None else limit):
+                allowed = "at least 1" if limit is None else f"1 to {limit}"
+                raise ValueError(f"n_{name} is {wanted}: give {allowed}, or null for all.")

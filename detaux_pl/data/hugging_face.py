@@ -1,0 +1,330 @@
+"""Hugging Face data sets of images, saved in a folder or from the hub."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.cached_pixels import CachedPixels
+from detaux_pl.data.image_files import Unreadable
+from detaux_pl.data.label_column import LabelColumn, number_values
+from detaux_pl.data.pixel_cache import Pieces
+from detaux_pl.data.read_image import Fit, read_image
+from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+
+_PIECE = 256
+"""Images that are decoded before they are handed over."""
+_NAMED = 5
+"""How many bad images an error names."""
+_LABELS = ("int", "uint", "bool", "string", "large_string")
+"""What the types of values that may be labels begin with."""
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class HuggingFace(CachedPixels):
+    """Images and labels of a Hugging Face data set; needs the extra `hf`.
+
+    Images are decoded once, as image files are, and cached under the fingerprints of the data
+    set. Labels are `ClassLabel`, integer, truth value or string columns; of the latter three the
+    distinct values, ascending, are the classes. The splits `train`, `validation` and `test` are
+    kept; those that are missing are drawn from the training images, stratified by the principal
+    label. The id of an image is its split and its row, `train/0000042`.
+
+    Args:
+        path: Folder that `save_to_disk` wrote, or the name of a data set of the hub, which is
+            downloaded.
+        principal: Name of the column of the principal labels.
+        image_column: Name of the column of images.
+        columns: Names of further columns of labels, which serve only the evaluation; None for
+            every complete one of 2 to 1,000 values of which fewer than half of the rows have one
+            for themselves.
+        subset: Name of the subset of a data set of the hub that has several.
+        image_size: Height and width of the images, of every one alike.
+        channels: 1 for grey or 3 for RGB.
+        fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
+        val_share: Share of the training images that is held out for validation, in [0, 1).
+        test_share: Share of the training images that is held out for the test, in [0, 1).
+        seed: Seed of that drawing.
+        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
+
+    Raises:
+        ValueError: If a number is outside its range.
+    """
+
+    ids: NDArray[np.str_]
+
+    def __init__(
+        self,
+        path: str,
+        principal: str,
+        image_column: str = "image",
+        columns: Sequence[str] | None = None,
+        subset: str | None = None,
+        image_size: int = 64,
+        channels: int = 3,
+        fit: Fit = "crop",
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__(principal, cache_dir)
+        if image_size < 1:
+            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        if channels not in (1, 3):
+            raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
+        check_share("val", val_share)
+        check_share("test", test_share)
+        self.path = path
+        self.image_column = image_column
+        self.columns = columns
+        self.subset = subset
+        self.image_size = image_size
+        self.image_shape = (channels, image_size, image_size)
+        self.fit: Fit = fit
+        self.val_share = val_share
+        self.test_share = test_share
+        self.seed = seed
+        self.unreadable: list[Unreadable] = []
+        self._parts: dict[str, Any] = {}
+
+    def describe(self) -> None:
+        """Read the labels of all splits, once.
+
+        Raises:
+            UserError: If the data set cannot be read or does not hold what is asked for.
+        """
+        if not hasattr(self, "ids"):
+            self._read_index()
+        super().describe()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The column of images, size, channels and fit."""
+        return {"column": self.image_column, "shape": list(self.image_shape), "fit": self.fit}
+
+    def content_key(self) -> str:
+        """Return a digest of the fingerprints of all splits."""
+        return self._key
+
+    def n_images(self) -> int:
+        """Return the number of rows of all splits."""
+        return len(self.ids)
+
+    def prepare(self) -> None:
+        """Decode what is not cached.
+
+        Raises:
+            UserError: If images cannot be decoded, some of which it names.
+        """
+        self.unreadable = []
+        try:
+            super().prepare()
+        except UserError as error:
+            if not self.unreadable:
+                raise
+            named = "; ".join(f"{name} ({why})" for name, why in self.unreadable[:_NAMED])
+            more = len(self.unreadable) - _NAMED
+            raise UserError(
+                f"{len(self.unreadable)} of {self.n_images():,} images of {self.path} cannot be "
+                f"read: {named}{f'; and {more} more' if more > 0 else ''}. Mend or filter them out."
+            ) from error
+
+    def render(self, rows: NDArray[np.int64]) -> Pieces:
+        """Decode images in threads, which Pillow lets run side by side."""
+        start = 0
+        with ThreadPoolExecutor() as pool:
+            for part in self._load().values():
+                here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(part))]
+                for piece in np.array_split(here, -(-len(here) // _PIECE) or 1):
+                    stored = part[piece - start][self.image_column]
+                    good, images = [], []
+                    for row, image in zip(piece, pool.map(self._decode, stored), strict=True):
+                        if isinstance(image, str):
+                            self.unreadable.append(Unreadable(Path(self.ids[row]), image))
+                        else:
+                            good.append(row)
+                            images.append(image)
+                    if good:
+                        yield np.array(good), np.stack(images)
+                start += len(part)
+
+    def _decode(self, stored: dict[str, Any] | None) -> NDArray[np.uint8] | str:
+        """Return the pixels, or why there are none."""
+        if stored is None or (stored["bytes"] is None and stored["path"] is None):
+            return "there is no image"
+        source = Path(stored["path"]) if stored["bytes"] is None else io.BytesIO(stored["bytes"])
+        try:
+            return read_image(source, self.image_shape[1:], self.image_shape[0], self.fit)
+        except ValueError as error:
+            return str(error)
+
+    def _read_index(self) -> None:
+        columns = {self.principal: self._read_labels(self.principal)}
+        for name in self.columns if self.columns is not None else self._candidates():
+            column = self._read_labels(name)
+            if self.columns is not None or column.informative:
+                columns[name] = column
+        parts = self._load()
+        self.splits = np.repeat(
+            np.array([SPLIT_NAMES[name] for name in parts], dtype=np.int8),
+            [len(part) for part in parts.values()],
+        )
+        self.factors = np.stack([column.codes for column in columns.values()], axis=1)
+        draw_missing(self.splits, self.factors[:, 0], self.val_share, self.test_share, self.seed)
+        self.factor_names = tuple(columns)
+        self.factor_sizes = tuple(len(column.values) for column in columns.values())
+        self.value_names = {name: column.values for name, column in columns.items()}
+        self.ids = np.array(_ids(parts), dtype=np.str_)
+
+    def _candidates(self) -> list[str]:
+        """Return the complete columns that could be labels, but for the principal one."""
+        return [
+            name
+            for name, feature in _features(self._load()).items()
+            if name != self.principal and _is_label(feature) and None not in self._read_values(name)
+        ]
+
+    def _read_labels(self, name: str) -> LabelColumn:
+        parts = self._load()
+        feature = _features(parts).get(name)
+        if feature is None:
+            raise self._misfit(f"it has no column {name!r}", parts)
+        if not _is_label(feature):
+            raise self._misfit(
+                f"column {name!r} has no labels: they are classes, integers or strings", parts
+            )
+        values = self._read_values(name)
+        if None in values:
+            image = _ids(parts)[values.index(None)]
+            raise self._misfit(f"image {image} has no label in column {name!r}", parts)
+        if isinstance(feature, _datasets().ClassLabel):
+            return LabelColumn(np.array(values, dtype=np.int64), tuple(feature.names))
+        return number_values(np.array(values))
+
+    def _read_values(self, name: str) -> list[Any]:
+        """Return a column of all splits, None where a label is missing."""
+        values: list[Any] = []
+        for part in self._load().values():
+            values += part.select_columns([name])[:][name]
+        if isinstance(_features(self._load())[name], _datasets().ClassLabel):
+            values = [None if value == -1 else value for value in values]  # -1 says unlabelled
+        return values
+
+    def _load(self) -> dict[str, Any]:
+        """Open the splits, by name, ascending, with their images left encoded."""
+        if self._parts:
+            return self._parts
+        library = _datasets()
+        opened = self._open()
+        parts = {"train": opened} if isinstance(opened, library.Dataset) else dict(opened)
+        for name, part in parts.items():
+            if name not in SPLIT_NAMES:
+                known = ", ".join(SPLIT_NAMES)
+                raise self._misfit(
+                    f"it has a split {name!r}: save it with splits named {known}", parts
+                )
+            if part.features != _features(parts):
+                raise self._misfit(f"split {name!r} has other columns than the first", parts)
+            if not isinstance(part.features.get(self.image_column), library.Image):
+                raise self._misfit(f"it has no column of images {self.image_column!r}", parts)
+        parts = {name: parts[name] for name in sorted(parts) if len(parts[name])}
+        if not parts:
+            raise self._misfit("it has no row", parts)
+        prints = [f"{name} {part._fingerprint}" for name, part in parts.items()]
+        self._key = sha256("\n".join(prints).encode()).hexdigest()
+        encoded = library.Image(decode=False)
+        self._parts = {
+            name: part.cast_column(self.image_column, encoded) for name, part in parts.items()
+        }
+        return self._parts
+
+    def _open(self) -> Any:
+        library = _datasets()
+        if Path(self.path).is_dir():
+            try:
+                with _no_bars(library):
+                    return library.load_from_disk(self.path)
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"{self.path} cannot be read as a Hugging Face data set ({_one_line(error)}): "
+                    "give a folder that save_to_disk wrote."
+                ) from None
+        if not _HUB_NAME.fullmatch(self.path):
+            raise UserError(
+                f"the folder {self.path} does not exist: give one that save_to_disk wrote, or the "
+                "name of a data set of the hub."
+            )
+        try:
+            return library.load_dataset(self.path, self.subset)
+        # What the client of the hub raises is not documented and changes with its HTTP library.
+        except Exception as error:
+            raise UserError(
+                f"{self.path} is no folder and cannot be read from the Hugging Face hub "
+                f"({_one_line(error)}): give a folder that save_to_disk wrote, or check the name, "
+                "the subset and the network."
+            ) from error
+
+    def _misfit(self, what: str, parts: Mapping[str, Any]) -> UserError:
+        held = ", ".join(
+            f"{name!r}: {getattr(feature, 'dtype', '') or type(feature).__name__}"
+            for name, feature in _features(parts).items()
+        )
+        return UserError(f"{self.path}: {what}. Its columns are {held or 'none'}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The images are cached by then.
+        return {**super().__getstate__(), "_parts": {}}
+
+
+def _datasets() -> Any:
+    """Return the optional package, which takes a second to import."""
+    try:
+        return importlib.import_module("datasets")
+    except ImportError:
+        raise UserError(
+            'HuggingFace needs the package datasets: pip install "detaux_pl[hf]".'
+        ) from None
+
+
+def _features(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(next(iter(parts.values())).features) if parts else {}
+
+
+def _is_label(feature: Any) -> bool:
+    library = _datasets()
+    if isinstance(feature, library.ClassLabel):
+        return True
+    return isinstance(feature, library.Value) and feature.dtype.startswith(_LABELS)
+
+
+def _ids(parts: Mapping[str, Any]) -> list[str]:
+    return [f"{name}/{row:07d}" for name, part in parts.items() for row in range(len(part))]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _no_bars(library: Any) -> Iterator[None]:
+    """Hide the progress bars of reading a folder, which is a matter of a moment."""
+    if library.are_progress_bars_disabled():
+        yield
+        return
+    library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        library.enable_progress_bars()

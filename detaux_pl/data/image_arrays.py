@@ -1,0 +1,277 @@
+"""Your own arrays, in an `.npz` or an HDF5 file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.cached_arrays import CachedArrays
+from detaux_pl.data.factor_dataset import existing_file, to_uint8
+from detaux_pl.data.label_column import LabelColumn, number_values
+from detaux_pl.data.npz_stream import iterate_npz, npz_headers
+from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+
+_HDF5 = (".h5", ".hdf5", ".hdf")
+_LABELS = "biuSU"
+"""Kinds of dtypes that labels may have: truth values, integers and strings."""
+_SPLIT = "split"
+_BLOCK = 64_000_000
+"""Bytes of images in one read."""
+
+_KINDS = {"O": "objects", "S": "strings", "U": "strings"}
+
+Layout = Literal["NHW", "NHWC", "NCHW"]
+
+
+class ImageArrays(CachedArrays):
+    """Images and labels in the arrays of an `.npz` or an HDF5 file.
+
+    Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels, as uint8
+    or as floats in [0, 1]. Labels are integers, truth values or strings of shape (N,); their
+    distinct values, ascending, are the classes. The ids are the row numbers. Splits come from an
+    array of 0, 1 and 2 or of `train`, `val` and `test`; those that it lacks are drawn from its
+    training images, stratified by the principal label. An array in a group of an HDF5 file is
+    named `group/array`.
+
+    Args:
+        path: The file.
+        principal: Name of the array of the principal labels.
+        images: Name of the array of images.
+        columns: Names of further arrays of labels, which serve only the evaluation; None for
+            every one of 2 to 1,000 values of which fewer than half of the rows have one for
+            themselves.
+        split_array: Name of the array of splits; where there is no `split`, all are drawn.
+        layout: Order of the axes of the images: `NHW`, `NHWC` or `NCHW`; None to take the axis of
+            length 1 or 3 as the channels.
+        image_size: Height and width that the images are resized to, whatever their aspect ratio;
+            None to leave them as they are.
+        val_share: Share of the training images that is held out for validation, in [0, 1).
+        test_share: Share of the training images that is held out for the test, in [0, 1).
+        seed: Seed of that drawing.
+        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
+
+    Raises:
+        ValueError: If a number is outside its range or the file is of another kind.
+    """
+
+    ids: NDArray[np.int64]
+
+    def __init__(
+        self,
+        path: Path,
+        principal: str,
+        images: str = "images",
+        columns: Sequence[str] | None = None,
+        split_array: str = _SPLIT,
+        layout: Layout | None = None,
+        image_size: int | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__(principal, cache_dir)
+        if path.suffix.lower() not in (".npz", *_HDF5):
+            raise ValueError(f"path is {path}: give a file ending in .npz, {', '.join(_HDF5)}.")
+        if layout not in (None, "NHW", "NHWC", "NCHW"):
+            raise ValueError(f"layout is {layout!r}: give NHW, NHWC or NCHW, or null.")
+        if image_size is not None and image_size < 1:
+            raise ValueError(
+                f"image_size is {image_size}: give the height and width in pixels, or null."
+            )
+        check_share("val", val_share)
+        check_share("test", test_share)
+        self.path = path
+        self.images_array = images
+        self.columns = columns
+        self.split_array = split_array
+        self.layout = layout
+        self.image_size = image_size
+        self.val_share = val_share
+        self.test_share = test_share
+        self.seed = seed
+
+    def describe(self) -> None:
+        """Read the shape of the images, and the labels and splits, once.
+
+        Raises:
+            UserError: If the file is missing, damaged or does not hold what is asked for.
+        """
+        if not hasattr(self, "ids"):
+            self._read_index()
+        super().describe()
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The image shape, and which array it is and how it is read."""
+        return {**super().recipe, "images": self.images_array, "layout": self._axes}
+
+    def n_images(self) -> int:
+        """Return the length of the array of images."""
+        return len(self.ids)
+
+    def files(self) -> list[Path]:
+        """Return the one file."""
+        return [self.path]
+
+    def read_blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """Read the images, 64 MB at a time."""
+        shape, dtype = self._headers[self.images_array]
+        rows = max(1, _BLOCK // (dtype.itemsize * prod(shape[1:])))
+        start = 0
+        for block in _read_blocks(self.path, self.images_array, rows):
+            if block.dtype != np.uint8:
+                ids = self.ids[start : start + len(block)]
+                block = to_uint8(block, ids, f"{self.path}: array {self.images_array!r}")
+            start += len(block)
+            if self._axes == "NHW":
+                block = block[:, None]
+            yield block.transpose(0, 3, 1, 2) if self._axes == "NHWC" else block
+
+    def _read_index(self) -> None:
+        hint = "give the path of an .npz or HDF5 file."
+        self._headers = _read_headers(existing_file(self.path, hint))
+        channels, height, width = self._find_shape()
+        n = self._headers[self.images_array][0][0]
+        columns = {self.principal: self._read_labels(self.principal, n)}
+        for name in self.columns if self.columns is not None else self._candidates(n):
+            column = self._read_labels(name, n)
+            if self.columns is not None or column.informative:
+                columns[name] = column
+        factors = np.stack([column.codes for column in columns.values()], axis=1)
+        self.splits = self._read_splits(n)
+        draw_missing(self.splits, factors[:, 0], self.val_share, self.test_share, self.seed)
+        if self.image_size is not None:
+            height = width = self.image_size
+        self.image_shape = (channels, height, width)
+        self.factor_names = tuple(columns)
+        self.factor_sizes = tuple(len(column.values) for column in columns.values())
+        self.value_names = {name: column.values for name, column in columns.items()}
+        self.factors = factors
+        self.ids = np.arange(n)
+
+    def _find_shape(self) -> tuple[int, int, int]:
+        """Find the order of the axes; return channels, height and width."""
+        shape, dtype = self._header(self.images_array)
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise self._misfit(f"{self.images_array!r} is {dtype}: images are uint8 or floats")
+        fitting = [
+            layout
+            for layout in ("NHW", "NHWC", "NCHW")
+            if len(layout) == len(shape)
+            and ("C" not in layout or shape[layout.index("C")] in (1, 3))
+        ]
+        if (self.layout is not None and self.layout not in fitting) or not fitting or 0 in shape:
+            wanted = self.layout or "(N, H, W), (N, H, W, C) or (N, C, H, W)"
+            raise self._misfit(
+                f"{self.images_array!r} has the shape {shape}: images have {wanted}, with 1 or 3 "
+                "channels"
+            )
+        if self.layout is None and len(fitting) > 1:
+            raise self._misfit(
+                f"{self.images_array!r} has the shape {shape}, whose channels may be first or "
+                "last: set layout to NHWC or NCHW"
+            )
+        self._axes = self.layout or fitting[0]
+        size = dict(zip(self._axes, shape, strict=True))
+        return size.get("C", 1), size["H"], size["W"]
+
+    def _candidates(self, n: int) -> list[str]:
+        return [
+            name
+            for name, (shape, dtype) in self._headers.items()
+            if shape == (n,)
+            and dtype.kind in _LABELS
+            and name not in (self.images_array, self.split_array, self.principal)
+        ]
+
+    def _read_labels(self, name: str, n: int) -> LabelColumn:
+        shape, dtype = self._header(name)
+        if dtype.kind not in _LABELS:
+            raise self._misfit(f"{name!r} is {dtype}: labels are integers or strings")
+        if shape != (n,):
+            raise self._misfit(
+                f"{name!r} has the shape {shape}, but there are {n:,} images: labels are one per "
+                "image"
+            )
+        try:
+            return number_values(self._read_column(name))
+        except UnicodeDecodeError:
+            raise self._misfit(f"{name!r} has strings that are not UTF-8: encode them so") from None
+
+    def _read_splits(self, n: int) -> NDArray[np.int8]:
+        if self.split_array == _SPLIT and _SPLIT not in self._headers:
+            return np.full(n, SPLITS.index("train"), dtype=np.int8)
+        codes, values = self._read_labels(self.split_array, n)
+        known = {**SPLIT_NAMES, **{str(index): index for index in range(len(SPLITS))}}
+        unknown = [value for value in values if value not in known]
+        if unknown:
+            raise self._misfit(
+                f"{self.split_array!r} has the value {unknown[0]!r}: splits are 0, 1, 2 or "
+                f"{', '.join(SPLITS)}; rename it if it means something else"
+            )
+        return np.array([known[value] for value in values], dtype=np.int8)[codes]
+
+    def _read_column(self, name: str) -> NDArray[Any]:
+        n = self._headers[name][0][0]
+        return next(_read_blocks(self.path, name, n))
+
+    def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        if name not in self._headers:
+            raise self._misfit(f"there is no array {name!r}")
+        return self._headers[name]
+
+    def _misfit(self, what: str) -> UserError:
+        held = ", ".join(
+            f"{name!r}: {_KINDS.get(dtype.kind, dtype)} {shape}"
+            for name, (shape, dtype) in self._headers.items()
+        )
+        return UserError(f"{self.path}: {what}. It holds {held or 'no array'}.")
+
+
+def _read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and dtype of every array of a file, by name; strings of HDF5 are unicode."""
+    if path.suffix.lower() not in _HDF5:
+        return npz_headers(path)
+    headers = {}
+
+    def note(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            text = h5py.check_string_dtype(item.dtype) is not None
+            headers[name] = (item.shape or (), np.dtype(str) if text else item.dtype)
+
+    with _open_hdf5(path) as file:
+        file.visititems(note)
+    return headers
+
+
+def _read_blocks(path: Path, name: str, rows: int) -> Iterator[NDArray[Any]]:
+    if path.suffix.lower() not in _HDF5:
+        yield from iterate_npz(path, name, rows)
+        return
+    with _open_hdf5(path) as file:
+        array = file[name]
+        text = h5py.check_string_dtype(array.dtype) is not None
+        for start in range(0, len(array), rows):
+            block = (array.asstr() if text else array)[start : start + rows]
+            yield block.astype(np.str_) if text else block
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read as HDF5 ({error}): give a whole file of that format."
+        ) from None

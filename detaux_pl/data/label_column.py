@@ -1,0 +1,44 @@
+"""Columns of labels as factors: values of any kind, numbered."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_VALUES = 1000
+
+
+class LabelColumn(NamedTuple):
+    """A factor made of a column.
+
+    Args:
+        codes: Number of each row's value, int64, shape (N,).
+        values: The values as text, in their order.
+    """
+
+    codes: NDArray[np.int64]
+    values: tuple[str, ...]
+
+    @property
+    def informative(self) -> bool:
+        """Whether it can serve the evaluation, unasked.
+
+        It has 2 to 1,000 values, and fewer than half of the rows have a value of their own: what
+        has more is an identifier.
+        """
+        alone = int((np.bincount(self.codes) == 1).sum())
+        return 2 <= len(self.values) <= _MOST_VALUES and 2 * alone < len(self.codes)
+
+
+def number_values(column: NDArray[np.generic]) -> LabelColumn:
+    """Number the distinct values of integers, truth values or strings, ascending.
+
+    Raises:
+        UnicodeDecodeError: If bytes are not UTF-8.
+    """
+    values, codes = np.unique(column, return_inverse=True)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    return LabelColumn(codes.astype(np.int64), tuple(str(value) for value in values.tolist()))
