@@ -349,9 +349,9 @@ def _build(chain: Chain) -> None:
                     kind,
                     config["model"],
                     image_shape=data.image_shape,
-                    n_classes=data.dataset.n_classes,
+                    n_classes=data.n_classes,
                     # Two classes stand for the task that is yet to be discovered.
-                    task_sizes=(data.dataset.n_classes, 2),
+                    task_sizes=(data.n_classes, 2),
                 )
         except (ValueError, TypeError) as error:
             raise explain(error) from error

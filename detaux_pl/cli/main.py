@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from detaux_pl.artifacts.errors import UserError
 
-OK, CRASH, USER_ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+OK, CRASH, USER_ERROR, MEND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 HELP = """\
 usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
@@ -25,6 +25,9 @@ subspaces, discover an auxiliary task in one of them, train on both tasks, repor
 The whole chain:
   fit                                     disentangle, cluster, train all arms, report
 
+The data, before anything is trained:
+  data {check,show}                       what must be mended; pictures of images and pairs
+
 A stage by itself (on several machines, or with other settings):
   disentangle {fit,validate,test,predict} learn the subspaces; predict writes the codes
   cluster                                 codes -> auxiliary labels
@@ -32,6 +35,7 @@ A stage by itself (on several machines, or with other settings):
   report                                  tables and pictures of a run folder
 
 Examples:
+  detaux data check --config configs/quickstart.yaml
   detaux fit --config configs/quickstart.yaml
   detaux fit --config configs/quickstart.yaml --run_dir runs/eight --seeds 8
   detaux fit --config configs/quickstart.yaml --redo cluster
@@ -42,10 +46,11 @@ Examples:
   detaux --version
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
-130 interrupted and 143 terminated (run the same command again to go on).
+3 `detaux data check` found something to mend, 130 interrupted and 143 terminated (run the same
+command again to go on).
 """
 
-COMMANDS = ("fit", "disentangle", "cluster", "multitask", "report")
+COMMANDS = ("fit", "data", "disentangle", "cluster", "multitask", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 a stage crashed, 2 user error, 130 interrupted, 143 terminated.
+        The exit code: 0 done, 1 a stage crashed, 2 user error, 3 data to mend, 130 interrupted,
+        143 terminated.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
@@ -96,6 +102,10 @@ def _dispatch(command: str, args: list[str]) -> int:
         from detaux_pl.cli import chain
 
         return chain.fit(args)
+    if command == "data":
+        from detaux_pl.cli import data
+
+        return data.run(args)
     if command == "cluster":
         from detaux_pl.cli import cluster
 

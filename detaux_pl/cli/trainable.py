@@ -33,6 +33,7 @@ from detaux_pl.cli.main import TERMINATED, stopped
 from detaux_pl.cli.parser import ShortParser, config_parser, explain
 from detaux_pl.cli.progress import StageProgress
 from detaux_pl.cli.records import merge_records, next_part
+from detaux_pl.cli.snapshot import Snapshot
 from detaux_pl.cli.stage import (
     codes_settings,
     import_room,
@@ -45,6 +46,9 @@ from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
+
+SNAPSHOT_SECONDS = 600.0
+"""Most time that a killed training loses, however long its epochs are."""
 
 SUBCOMMANDS = {
     "disentangle": ("fit", "validate", "test", "predict"),
@@ -120,7 +124,7 @@ class StageCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         if self.stage == "disentangle":
             parser.set_defaults({"data": {"class_path": _path_of(PairDataModule)}})
-            _link(parser, "n_classes", lambda data: data.dataset.n_classes)
+            _link(parser, "n_classes", lambda data: data.n_classes)
         else:
             parser.set_defaults({"data": {"class_path": _path_of(LabelledDataModule)}})
             parser.add_argument(
@@ -317,25 +321,26 @@ class _Job:
                 yaml.safe_dump({**self.config, "redo": None}, sort_keys=False),
             )
         multitask = self.cli.stage == "multitask"
-        checkpoint = ModelCheckpoint(
+        named = partial(
+            ModelCheckpoint,
             dirpath=self.checkpoints,
-            filename="best" if multitask else "last",
-            monitor="val/accuracy/principal" if multitask else None,
-            mode="max" if multitask else "min",
-            save_last=multitask or None,
-            # The disentangler may finish its codes at the end of the epoch, after validation.
-            save_on_train_epoch_end=None if multitask else True,
             enable_version_counter=False,
             auto_insert_metric_name=False,
         )
+        # The disentangler may finish its codes at the end of the epoch, after validation.
+        checkpoints = [named(filename="last", save_on_train_epoch_end=None if multitask else True)]
+        if multitask:  # the best first: the last one keeps which it was
+            best = named(filename="best", monitor="val/accuracy/principal", mode="max")
+            checkpoints.insert(0, best)
         record = CSVLogger(
             self.folder.path,
             name="logs",
             version=next_part(self.folder.path),
             flush_logs_every_n_steps=1,
         )
-        trainer = self._trainer([checkpoint], [record, *self._wandb()])
         last = self.checkpoints / "last.ckpt"
+        snapshot = Snapshot(last, SNAPSHOT_SECONDS)
+        trainer = self._trainer([*checkpoints, snapshot], [record, *self._wandb()])
         if last.is_file():
             _check_checkpoint(last)
         trainer.fit(self.model, datamodule=self.data, ckpt_path=last if last.is_file() else None)

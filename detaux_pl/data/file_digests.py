@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import replacing
 
 _WORKERS = 8
@@ -22,6 +24,9 @@ def file_digests(paths: Sequence[Path], memory: Path) -> NDArray[np.uint8]:
         paths: The files.
         memory: File that remembers digests; of a file whose size and date of change are
             those remembered, the digest is taken from there.
+
+    Raises:
+        UserError: If `memory` cannot be written.
     """
     names = np.array([str(path) for path in paths], dtype=np.str_)
     stats = np.array([_stat(path) for path in paths], dtype=np.int64).reshape(-1, 2)
@@ -41,21 +46,35 @@ def file_digests(paths: Sequence[Path], memory: Path) -> NDArray[np.uint8]:
             fresh = pool.map(_digest, (paths[row] for row in rows.tolist()))
             for row, digest in zip(rows, fresh, strict=True):
                 digests[row] = np.frombuffer(digest, dtype=np.uint8)
-        readable = digests.any(axis=1)
-        with replacing(memory) as temporary:
-            np.savez(
-                temporary, names=names[readable], stats=stats[readable], digests=digests[readable]
-            )
+        _remember(memory, names, stats, digests)
     return digests
+
+
+def _remember(
+    memory: Path,
+    names: NDArray[np.str_],
+    stats: NDArray[np.int64],
+    digests: NDArray[np.uint8],
+) -> None:
+    read = digests.any(axis=1)
+    try:
+        with replacing(memory) as temporary:
+            np.savez(temporary, names=names[read], stats=stats[read], digests=digests[read])
+    except OSError as error:
+        raise UserError(
+            f"{memory} cannot be written ({error.strerror or error}): give another cache_dir or "
+            "free some space."
+        ) from None
 
 
 def _remembered(
     memory: Path,
 ) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.uint8]] | None:
     try:
-        with np.load(memory, allow_pickle=False) as saved:
+        with memory.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             return saved["names"], saved["stats"], saved["digests"]
-    except (OSError, ValueError, EOFError, KeyError):  # absent or damaged: all is read again
+    # Absent or damaged: all is read again.
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return None
 
 

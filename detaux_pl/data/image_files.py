@@ -6,6 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
@@ -57,6 +59,19 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+class FoundImages(NamedTuple):
+    """What a folder holds.
+
+    Args:
+        names: Files that are images by their name: paths below the folder, with slashes,
+            ascending.
+        ignored: All others, and what is hidden.
+    """
+
+    names: list[str]
+    ignored: list[Path]
+
+
 class ImageFiles(CachedPixels):
     """Images in files, decoded once and cached as uint8 of one size.
 
@@ -94,6 +109,7 @@ class ImageFiles(CachedPixels):
         self.image_size = image_size
         self.image_shape = (channels, image_size, image_size)
         self.fit: Fit = fit
+        self.ignored: list[Path] = []
         self.unreadable: list[Unreadable] = []
         self._digests: NDArray[np.uint8] | None = None
 
@@ -153,12 +169,10 @@ class ImageFiles(CachedPixels):
         except UserError as error:
             if not self.unreadable:
                 raise
-            named = "; ".join(f"{path} ({why})" for path, why in self.unreadable[:_NAMED])
-            more = len(self.unreadable) - _NAMED
+            named = name_some([f"{path} ({why})" for path, why in self.unreadable])
             raise UserError(
-                f"{len(self.unreadable)} of {self.n_images():,} images cannot be read: {named}"
-                f"{f'; and {more} more, which `detaux data check` names' if more > 0 else ''}. "
-                "Mend or remove them; the others are kept."
+                f"{len(self.unreadable)} of {self.n_images():,} images cannot be read: {named}. "
+                "Mend or remove them, `detaux data check` names all; the others are kept."
             ) from error
 
     def render(self, rows: NDArray[np.int64]) -> Pieces:
@@ -174,6 +188,62 @@ class ImageFiles(CachedPixels):
         for good, images, bad in loader:
             self.unreadable += [Unreadable(self.index.paths[row], why) for row, why in bad]
             yield good, images.numpy()
+
+
+def find_images(root: Path, hint: str) -> FoundImages:
+    """List the files below a folder, whatever the case of their suffix.
+
+    Args:
+        root: The folder; links to folders are followed.
+        hint: What to do, where there is no such folder or no image in it.
+
+    Raises:
+        UserError: If a folder cannot be read, there is no image, or a name is not UTF-8.
+    """
+    if not root.is_dir():
+        raise UserError(f"the folder {root} does not exist: {hint}")
+    names: list[str] = []
+    ignored: list[Path] = []
+    for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        below = Path(place).relative_to(root)
+        prefix = "" if below == Path() else f"{below.as_posix()}/"
+        ignored += [Path(place, name) for name in folders if is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in files:
+            if is_hidden(name) or Path(name).suffix.lower() not in _image_suffixes():
+                ignored.append(Path(place, name))
+            else:
+                names.append(prefix + name)
+    if not names:
+        raise UserError(f"there is no image in {root}: {hint}")
+    for name in names:
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UserError(f"the name of {root}/{name!a} is not UTF-8: rename it.")
+    return FoundImages(sorted(names), sorted(ignored))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's own, such as thumbnails and what macOS packs."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Join the first few names, and count the rest."""
+    more = f"; and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(
+        f"the folder {error.filename} cannot be read ({error.strerror}): mend its permissions or "
+        "move it away."
+    )
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    suffixes = Image.registered_extensions()  # those of formats that can only be written, too
+    return frozenset(suffix for suffix, kind in suffixes.items() if kind in Image.OPEN)
 
 
 class _Decoded(Dataset[Any]):

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.data.augmentation import Augmentation
+from detaux_pl.data.crop_flip import CropFlip
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.noise import SaltPepper
-from detaux_pl.data.pairs import draw_pairs
+from detaux_pl.data.pairings import Pairing, PrincipalPairs
+from detaux_pl.data.samplers import EvalSampler, TrainLoader, TrainSampler
+from detaux_pl.data.views import SimCLRViews
 
 
 class Batch(NamedTuple):
@@ -30,7 +35,7 @@ class Batch(NamedTuple):
             `IGNORED` marks a sample that a task leaves out.
         rows: Row of each image in the data set, int64, shape (*shape,).
 
-    `shape` is (B,) for single images and (2, B) for pairs, whose views are stacked first.
+    `shape` is (B,) for single images and (2, B) for pairs and views, which are stacked first.
     """
 
     images: Tensor
@@ -43,11 +48,13 @@ class FactorDataModule(LightningDataModule):
 
     The order of an epoch follows from `(seed, epoch)` alone and is cut into one block per rank
     and step, so that a resumed run, or one with more workers, sees the same samples. Images stay
-    uint8 until they are on the batch's device, where they become floats and get their noise.
+    uint8 until they are on the batch's device, where they become floats, are resized, get their
+    noise and, in training, are augmented.
 
     Args:
         dataset: The images and their factors.
         noise: Corruption of the images of all splits; None for clean images.
+        image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Training batch of one rank, in images (pairs where the module gives pairs).
         eval_batch_size: Batch of one rank in validation, test and prediction.
         num_workers: Processes that read images; 0 is fastest for data in memory.
@@ -55,13 +62,16 @@ class FactorDataModule(LightningDataModule):
         seed: Seed of the order and of the pairs; the command line gives it `seed_everything`.
 
     Raises:
-        ValueError: If a batch size is not positive.
+        ValueError: If a batch size or `image_size` is not positive.
     """
+
+    _unit = "images"
 
     def __init__(
         self,
         dataset: FactorDataset,
         noise: SaltPepper | None = None,
+        image_size: int | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 256,
         num_workers: int = 0,
@@ -71,19 +81,43 @@ class FactorDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
             raise ValueError("batch_size and eval_batch_size must be at least 1.")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size is {image_size}: give at least 1 pixel, or null.")
         self.dataset = dataset
         self.noise = noise
+        self.image_size = image_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.device_resident = device_resident
         self.seed = seed
+        self.augmentation: Augmentation | None = None
         self._resident: Tensor | None = None
+
+    def describe(self) -> None:
+        """Learn what models are built for, without reading images; may be called again.
+
+        Raises:
+            UserError: If the data, or what is to be done with them, do not fit.
+            ValueError: If a factor does not exist.
+        """
+        self.dataset.describe()
+        shape = self.dataset.image_shape
+        if self.image_size is not None:
+            shape = (shape[0], self.image_size, self.image_size)
+        self._shape = shape if self.augmentation is None else self.augmentation.output_shape(shape)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-        return self.dataset.image_shape
+        """Channels, height and width of the images as the models see them."""
+        self.describe()
+        return self._shape
+
+    @property
+    def n_classes(self) -> int:
+        """Number of values of the principal factor."""
+        self.describe()
+        return self.dataset.n_classes
 
     def prepare_data(self) -> None:
         """Fill the caches of the data set, once per machine."""
@@ -95,6 +129,7 @@ class FactorDataModule(LightningDataModule):
         Raises:
             UserError: If it cannot, or shall live on the accelerator but is not in memory.
         """
+        self.describe()
         self.dataset.setup()
         self.dataset.check()
         if self.device_resident and self.dataset.pixels is None:
@@ -112,16 +147,22 @@ class FactorDataModule(LightningDataModule):
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw what an epoch sees of some rows: shape (n,), or (2, n) for pairs."""
 
+    def epoch_length(self, rows: NDArray[np.int64]) -> int:
+        """Return how many images, or pairs, `draw` gives for some rows."""
+        return len(rows)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of one epoch, drawn anew in each."""
         rows = self.dataset.rows("train")
-        world = self._world()[1]
-        if len(rows) < self.batch_size * world:
+        n, (rank, world) = self.epoch_length(rows), self._world()
+        if n < self.batch_size * world:
             raise UserError(
-                f"the train split has {len(rows)} images, fewer than one batch of "
+                f"the train split has {n} {self._unit}, fewer than one batch of "
                 f"{self.batch_size} on {world} rank(s): lower batch_size."
             )
-        return self._loader(_TrainSampler(self, rows, *self._world()))
+        draw = partial(self.draw, rows)
+        sampler = TrainSampler(draw, n, self.batch_size, self.seed, rank, world, self._batches_done)
+        return self._loader(TrainLoader, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split, the same in every epoch."""
@@ -133,29 +174,49 @@ class FactorDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Every image of every split, once, in the order of the rows."""
-        return self._loader(
-            _EvalSampler(np.arange(len(self.dataset)), self.eval_batch_size, *self._world())
-        )
+        rows = np.arange(len(self.dataset))
+        sampler = EvalSampler(rows, self.eval_batch_size, *self._world())
+        return self._loader(DataLoader, sampler)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the float images of some rows as the models see them, noise included."""
+        """Return the float images of some rows as models are evaluated on them, noise included."""
         index = as_rows(rows)
-        return self._finish(self.dataset.images(index), index, epoch=0)
+        return self._finish(self.dataset.images(index), index)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn a batch's pixels into floats, on its device, and corrupt them."""
-        pixels = batch.images
+        """Turn a batch's pixels into floats, on its device, and change them as asked for."""
+        pixels, targets, rows = batch
         if self.device_resident:
-            pixels = self._pixels_on(batch.rows.device)[batch.rows]
+            pixels = self._pixels_on(rows.device)[rows]
         trainer = self.trainer
-        epoch = trainer.current_epoch if trainer is not None and trainer.training else 0
-        return batch._replace(images=self._finish(pixels, batch.rows, epoch))
+        epoch = trainer.current_epoch if trainer is not None and trainer.training else None
+        images = self._finish(pixels, rows, epoch)
+        if views := images.shape[: images.ndim - 3 - rows.ndim]:
+            targets, rows = targets.expand(*views, *targets.shape), rows.expand(*views, *rows.shape)
+        return Batch(images, targets, rows)
 
-    def _finish(self, pixels: Tensor, rows: Tensor, epoch: int) -> Tensor:
-        images = pixels / 255.0  # one pass over the memory, where float() and div_() take two
-        if self.noise is None:
-            return images
-        return self.noise(images.flatten(0, -4), rows.flatten(), epoch).view_as(images)
+    def _finish(self, pixels: Tensor, rows: Tensor, epoch: int | None = None) -> Tensor:
+        """Floats of some images, shape (*rows.shape, C, H, W); `epoch` only in training."""
+        images = pixels.to(torch.float32).div_(255).flatten(0, -4)  # two views are one batch here
+        size = self.image_size
+        if size is not None and images.shape[-2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        if self.noise is not None:
+            images = self.noise(images, rows.flatten(), epoch or 0)
+        if self.augmentation is None:
+            return images.view(*rows.shape, *images.shape[1:])
+        if epoch is None:
+            return self.augmentation.clean(images)
+        place = [self.seed, epoch, self._batches_done(), self._world()[0]]
+        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+        return self.augmentation(images, seed)
+
+    def _batches_done(self) -> int:
+        """How many batches of this epoch the training has taken."""
+        if self.trainer is None or not self.trainer.training:
+            return 0
+        taken: int = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return taken
 
     def _pixels_on(self, device: torch.device) -> Tensor:
         if self._resident is None or self._resident.device != device:
@@ -168,11 +229,14 @@ class FactorDataModule(LightningDataModule):
         rows = self.draw(self.dataset.rows(split), rng) if self.dataset.rows(split).size else None
         if rows is None:
             raise UserError(f"the {split} split of {type(self.dataset).__name__} is empty.")
-        return self._loader(_EvalSampler(rows, self.eval_batch_size, *self._world()))
+        sampler = EvalSampler(rows, self.eval_batch_size, *self._world())
+        return self._loader(DataLoader, sampler)
 
-    def _loader(self, sampler: _TrainSampler | _EvalSampler) -> DataLoader[Batch]:
+    def _loader(
+        self, kind: type[DataLoader[Batch]], sampler: TrainSampler | EvalSampler
+    ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
+        return kind(
             _Rows(self.dataset, self.targets, read=not self.device_resident),
             batch_size=None,  # an item is a whole batch
             collate_fn=_as_is,
@@ -189,28 +253,28 @@ class FactorDataModule(LightningDataModule):
 
 
 class PairDataModule(FactorDataModule):
-    """Pairs that agree or disagree in the principal label, for product-manifold models.
+    """Pairs of images, for models that learn from what two images have in common.
 
     Args:
         dataset: The images and their factors.
-        p_different: Probability that the partner has another principal label, in [0, 1].
-            Paper: unknown; 0.5 is the official code's flag (B.2, row 23).
+        pairing: Which images make a pair; None for `PrincipalPairs()`.
         noise: Corruption of the images of all splits; None for clean images.
+        image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Pairs in a training batch of one rank. Paper: 32.
         eval_batch_size: Batch of one rank in validation and prediction.
         num_workers: Processes that read images; 0 is fastest for data in memory.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order and of the pairs; the command line gives it `seed_everything`.
-
-    Raises:
-        ValueError: If `p_different` is outside [0, 1].
     """
+
+    _unit = "pairs"
 
     def __init__(
         self,
         dataset: FactorDataset,
-        p_different: float = 0.5,
+        pairing: Pairing | None = None,
         noise: SaltPepper | None = None,
+        image_size: int | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 256,
         num_workers: int = 0,
@@ -218,16 +282,65 @@ class PairDataModule(FactorDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            dataset, noise, batch_size, eval_batch_size, num_workers, device_resident, seed
-        )
-        if not 0.0 <= p_different <= 1.0:
-            raise ValueError(f"p_different is {p_different}: a probability is in [0, 1].")
-        self.p_different = p_different
+            dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
+            device_resident, seed,
+        )  # fmt: skip
+        self.pairing = PrincipalPairs() if pairing is None else pairing
+
+    def describe(self) -> None:
+        """Learn what models are built for, and check that the data have the factors of the pairs.
+
+        Raises:
+            UserError: If they have not.
+        """
+        super().describe()
+        self.pairing.check(self.dataset)
+
+    def epoch_length(self, rows: NDArray[np.int64]) -> int:
+        """Return the number of pairs."""
+        return self.pairing.n_pairs(self.dataset, rows)
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draw a partner for every row: shape (2, n)."""
-        first, second = draw_pairs(self.dataset.labels[rows], self.p_different, rng)
-        return np.stack([rows[first], rows[second]])
+        """Draw the pairs: shape (2, n)."""
+        return self.pairing.draw(self.dataset, rows, rng)
+
+
+class ViewDataModule(FactorDataModule):
+    """Two views of each training image, for contrastive models; evaluation sees single images.
+
+    Args:
+        dataset: The images and their factors.
+        views: How an image is distorted; None for `SimCLRViews()`.
+        noise: Corruption of the images of all splits; None for clean images.
+        image_size: Height and width to which the images are resized [pixels]; None for theirs.
+        batch_size: Images in a training batch of one rank, each in two views.
+        eval_batch_size: Batch of one rank in validation, test and prediction.
+        num_workers: Processes that read images; 0 is fastest for data in memory.
+        device_resident: Keep all pixels on the accelerator; for data that fit there.
+        seed: Seed of the order and of the views; the command line gives it `seed_everything`.
+    """
+
+    def __init__(
+        self,
+        dataset: FactorDataset,
+        views: SimCLRViews | None = None,
+        noise: SaltPepper | None = None,
+        image_size: int | None = None,
+        batch_size: int = 256,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        device_resident: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
+            device_resident, seed,
+        )  # fmt: skip
+        self.augmentation = SimCLRViews() if views is None else views
+
+    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Put the rows in random order."""
+        return rng.permutation(rows)
 
 
 class LabelledDataModule(FactorDataModule):
@@ -240,15 +353,14 @@ class LabelledDataModule(FactorDataModule):
         auxiliary: `discovered` for the labels as they are, `shuffled` for the same labels dealt
             out at random within each split (a control), or the name of a factor of the data set
             (a ceiling, where the hidden factors are known).
+        augment: Random changes of the training images, such as `CropFlip`; None for none.
         noise: Corruption of the images of all splits; None for clean images.
+        image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Images in a training batch of one rank. Paper: 32.
         eval_batch_size: Batch of one rank in validation, test and prediction.
         num_workers: Processes that read images; 0 is fastest for data in memory.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order; the command line gives it `seed_everything`.
-
-    Raises:
-        ValueError: If `auxiliary` names nothing that exists.
     """
 
     def __init__(
@@ -256,7 +368,9 @@ class LabelledDataModule(FactorDataModule):
         dataset: FactorDataset,
         labels: Path | None = None,
         auxiliary: str = "discovered",
+        augment: CropFlip | None = None,
         noise: SaltPepper | None = None,
+        image_size: int | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 256,
         num_workers: int = 0,
@@ -264,21 +378,32 @@ class LabelledDataModule(FactorDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            dataset, noise, batch_size, eval_batch_size, num_workers, device_resident, seed
-        )
-        others = tuple(name for name in dataset.factor_names if name != dataset.principal)
-        if auxiliary not in ("discovered", "shuffled", *others):
-            raise ValueError(
-                f"auxiliary is {auxiliary!r}: give discovered, shuffled or a factor other than "
-                f"the principal one ({', '.join(others) or 'there is none'})."
-            )
+            dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
+            device_resident, seed,
+        )  # fmt: skip
         self.labels = labels
         self.auxiliary = auxiliary
+        self.augmentation = augment
+
+    def describe(self) -> None:
+        """Learn what models are built for, and check that the auxiliary task exists.
+
+        Raises:
+            ValueError: If `auxiliary` names nothing that exists.
+        """
+        super().describe()
+        names = self.dataset.factor_names
+        others = tuple(name for name in names if name != self.dataset.principal)
+        if self.auxiliary not in ("discovered", "shuffled", *others):
+            raise ValueError(
+                f"auxiliary is {self.auxiliary!r}: give discovered, shuffled or a factor other "
+                f"than the principal one ({', '.join(others) or 'there is none'})."
+            )
 
     @property
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task, the principal one first."""
-        return (self.dataset.n_classes, *((self._auxiliary_size(),) if self._has_task else ()))
+        return (self.n_classes, *((self._auxiliary_size(),) if self._has_task else ()))
 
     @property
     def _has_task(self) -> bool:
@@ -336,60 +461,3 @@ class _Rows(Dataset[Batch]):
 def _as_is(batch: Any) -> Any:
     """Spare a batch of tensors the search for something to convert; a lambda cannot be pickled."""
     return batch
-
-
-class _TrainSampler(DistributedSampler[Any]):
-    """Row numbers of the training batches of one rank; incomplete batches are left out.
-
-    A DistributedSampler by name, so that Lightning leaves it as it is and tells it the epoch.
-    """
-
-    def __init__(
-        self, module: FactorDataModule, rows: NDArray[np.int64], rank: int, world: int
-    ) -> None:
-        super().__init__(_Sized(len(rows)), num_replicas=world, rank=rank)
-        self.module = module
-        self.source = rows
-
-    def __iter__(self) -> Iterator[Tensor]:
-        rng = np.random.default_rng([self.module.seed, self.epoch + 1])
-        drawn = as_rows(self.module.draw(self.source, rng))
-        blocks = torch.split(drawn, self.module.batch_size, dim=-1)
-        yield from blocks[self.rank : len(self) * self.num_replicas : self.num_replicas]
-
-    def __len__(self) -> int:
-        return len(self.source) // (self.module.batch_size * self.num_replicas)
-
-
-class _EvalSampler(DistributedSampler[Any]):
-    """Row numbers of the evaluation batches of one rank: each row on one rank, none repeated.
-
-    All ranks get the same number of batches, so that none waits for another.
-    """
-
-    def __init__(self, rows: NDArray[np.int64], size: int, rank: int, world: int) -> None:
-        super().__init__(_Sized(rows.shape[-1]), num_replicas=world, rank=rank)
-        self.batches = [
-            part
-            for part in torch.tensor_split(
-                torch.tensor_split(as_rows(rows), world, dim=-1)[rank],
-                -(-rows.shape[-1] // (size * world)),
-                dim=-1,
-            )
-        ]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-class _Sized(Dataset[Any]):
-    """A data set of which only the length is known, as DistributedSampler asks for one."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,22 +32,55 @@ def draw_pairs(
         UserError: If all samples are of one class.
     """
     n = len(labels)
-    by_class = np.argsort(labels, kind="stable")
-    rank = np.empty(n, dtype=np.int64)
-    rank[by_class] = np.arange(n)
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    if len(counts) < 2:
+    groups = place_groups(labels)
+    if groups.size[:1] == n:
         raise UserError(f"pairs need at least 2 classes: all {n} images of the split are of one.")
-    starts = np.cumsum(counts) - counts
-
     first = rng.permutation(n)
-    start, count = starts[inverse[first]], counts[inverse[first]]
+    start, count = groups.start[first], groups.size[first]
     different = (rng.random(n) < p_different) | (count == 1)
     uniform = rng.random(n)
-    # Same class: go on by 1 .. count - 1 places around the block of the class.
-    step = 1 + (uniform * (count - 1)).astype(np.int64)
-    same_rank = start + (rank[first] - start + step) % count
     # Other classes: count places through the order, leaping over the block of the class.
     place = (uniform * (n - count)).astype(np.int64)
-    other_rank = np.where(place < start, place, place + count)
-    return first, by_class[np.where(different, other_rank, same_rank)]
+    other = groups.order[np.where(place < start, place, place + count)]
+    return first, np.where(different, other, draw_within(groups, first, uniform))
+
+
+class Groups(NamedTuple):
+    """Samples in blocks of equal key.
+
+    Args:
+        order: Positions, sorted by key, shape (n,).
+        rank: Place of each position in `order`, shape (n,).
+        start: Place where the block of each position begins, shape (n,).
+        size: Size of the block of each position, shape (n,).
+    """
+
+    order: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+
+def place_groups(keys: NDArray[np.int64]) -> Groups:
+    """Sort samples into blocks of equal key."""
+    order = np.argsort(keys, kind="stable")
+    rank = np.empty(len(keys), dtype=np.int64)
+    rank[order] = np.arange(len(keys))
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return Groups(order, rank, (np.cumsum(counts) - counts)[inverse], counts[inverse])
+
+
+def draw_within(
+    groups: Groups, first: NDArray[np.int64], uniform: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Draw for each position another one of its block, or itself where it is alone.
+
+    Args:
+        groups: The blocks.
+        first: Positions, shape (m,).
+        uniform: Uniform numbers in [0, 1) that choose, shape (m,).
+    """
+    start, count = groups.start[first], groups.size[first]
+    # On by 1 .. count - 1 places around the block.
+    step = 1 + (uniform * (count - 1)).astype(np.int64)
+    return groups.order[start + (groups.rank[first] - start + step) % count]

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import replacing
 
 Pieces = Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]
 """Rows, shape (m,), with their images, shape (m, C, H, W)."""
@@ -109,12 +110,14 @@ class PixelCache:
         part, done_path = self.folder / "pixels.part.npy", self.folder / "done.npy"
         if not done_path.is_file():
             _create(part, self.shape)
-            # Last: its presence says that the rest is whole.
-            _create(done_path, self.shape[:1])
+            # Last and at once: its presence says that the rest is whole.
+            with replacing(done_path) as temporary:
+                np.save(temporary, np.zeros(self.shape[0], np.uint8), allow_pickle=False)
         pixels = np.load(part, mmap_mode="r+")
         done = np.load(done_path, mmap_mode="r+")
         if content is not None:
-            np.save(self.folder / "content.npy", content, allow_pickle=False)
+            with replacing(self.folder / "content.npy") as temporary:
+                np.save(temporary, content, allow_pickle=False)
             self._adopt(content, pixels, done)
         todo = np.flatnonzero(done == 0)
         with _bar(title, len(done), len(done) - len(todo)) as advance:
@@ -133,12 +136,13 @@ class PixelCache:
         """Copy what folders beside this one hold of the same content."""
         for other in sorted(self.folder.parent.glob("*/content.npy")):
             folder = other.parent
-            theirs = np.load(other, allow_pickle=False)
-            whole = (folder / "pixels.npy").is_file()
-            if folder == self.folder or not (whole or (folder / "done.npy").is_file()):
+            if folder == self.folder:
                 continue
-            source = np.load(folder / ("pixels.npy" if whole else "pixels.part.npy"), mmap_mode="r")
-            have = np.arange(len(theirs)) if whole else np.flatnonzero(np.load(folder / "done.npy"))
+            try:
+                theirs, source, have = _open_folder(folder)
+            except (OSError, ValueError, EOFError):
+                continue  # it is damaged, or just being renamed: nothing is lost but some time
+            have = have[theirs[have].any(axis=1)]  # zeros say that a file could not be read
             if source.shape[1:] != self.shape[1:] or not have.size:
                 continue
             known = _as_keys(theirs[have])
@@ -150,6 +154,17 @@ class PixelCache:
             for block in np.array_split(np.flatnonzero(same), -(-int(same.sum()) // _BLOCK) or 1):
                 pixels[todo[block]] = source[match[block]]
                 done[todo[block]] = 1
+
+
+def _open_folder(
+    folder: Path,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the digests, the images and the rows of them that are filled, of a cache."""
+    content = np.load(folder / "content.npy", allow_pickle=False)
+    if (folder / "pixels.npy").is_file():
+        return content, np.load(folder / "pixels.npy", mmap_mode="r"), np.arange(len(content))
+    filled = np.flatnonzero(np.load(folder / "done.npy", allow_pickle=False))
+    return content, np.load(folder / "pixels.part.npy", mmap_mode="r"), filled
 
 
 def default_cache_dir() -> Path:

@@ -36,23 +36,22 @@ def read_image(
         Pixels, shape (channels, height, width).
 
     Raises:
-        ValueError: If it is no image, a damaged one, or one of floating-point pixels.
+        ValueError: If it is no image, a damaged one, or one of floating-point or 32-bit pixels.
     """
+    height, width = size
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
-        height, width = size
-        # Draft modes know greater sizes only; the image may yet be turned.
-        image.draft(None, (2 * max(size), 2 * max(size)))
-        image = ImageOps.exif_transpose(image)
-        image = _convert(image, "L" if channels == 1 else "RGB")
+        with source if isinstance(source, Image.Image) else Image.open(source) as opened:
+            # Draft modes know greater sizes only; the image may yet be turned.
+            opened.draft(None, (2 * max(size), 2 * max(size)))
+            image = ImageOps.exif_transpose(opened)
+            image = _convert(image, "L" if channels == 1 else "RGB")
         if fit == "crop":
             image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
         elif fit == "pad":
             image = ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR)
         else:
             image = image.resize((width, height), Image.Resampling.BILINEAR)
-    # Pillow raises these, among others, for damaged files of the various formats.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise nearly anything over damaged files
         raise ValueError(_reason(error)) from None
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -64,8 +63,10 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("it has floating-point pixels: save it with 8 or 16 bits")
     if image.mode in _WIDE:
-        # Pillow itself would clip at 255.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("its pixels exceed 16 bits: save it with 8 or 16")
+        image = Image.fromarray((values >> 8).astype(np.uint8))  # Pillow itself clips at 255
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
@@ -76,5 +77,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is no image"
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist"
     text = " ".join(str(error).split())
     return text or type(error).__name__

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
-from detaux_pl.models.seeding import reseed_epoch
+from detaux_pl.models.seeding import reseed_batch
 
 
 class Disentangler(LightningModule, ABC):
@@ -22,9 +22,9 @@ class Disentangler(LightningModule, ABC):
     A subclass sets `principal_subspace`, gives `n_subspaces` and `encode`, and trains. One that
     can also paint an image from codes is an `AutoencodingDisentangler`.
 
-    Every training epoch has torch's generators seeded from `(seed, epoch, rank)`, where the seed
-    is that of `seed_everything`: a run resumed after any epoch goes on as the undisturbed one
-    would have. Without `seed_everything` nothing is seeded.
+    Every training batch has torch's generators seeded from `(seed, epoch, batch, rank)`, where
+    the seed is that of `seed_everything`: a resumed run goes on as the undisturbed one would
+    have. Without `seed_everything` nothing is seeded.
 
     Args:
         lr: Learning rate; > 0.
@@ -71,8 +71,8 @@ class Disentangler(LightningModule, ABC):
         return self.encode(batch.images).float()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the epoch at its first batch; a subclass that overrides this calls it."""
-        reseed_epoch(batch_idx, self.current_epoch, self.global_rank)
+        """Seed the batch; a subclass that overrides this calls it."""
+        reseed_batch(self.current_epoch, batch_idx, self.global_rank, self.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return Adam or AdamW, with its schedule.

@@ -203,6 +203,49 @@ def image_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = ()) -> Figure
 
 
 @_styled
+def strip_sheet(rows: Sequence[SheetRow], columns: int = 1) -> Figure:
+    """Lay out strips of images, each under its title, as large as fits.
+
+    Args:
+        rows: The strips, at least one, each with an image; all images of one size.
+        columns: How many strips lie side by side.
+    """
+    longest = max(len(row.images) for row in rows)
+    height, breadth = rows[0].images.shape[2:]
+    gap = max(1, round(0.04 * breadth))
+    detailed = any(row.detail for row in rows)
+    edge, head = 0.12, 0.44 if detailed else 0.26  # inches, as what follows
+    cell = (_WIDTH - edge) / columns
+    wide = min(cell - edge, 1.0 * longest)
+    tall = wide / longest * height / breadth
+    lines = -(-len(rows) // columns)
+    size = (edge + columns * (wide + edge), edge + lines * (head + tall + edge))
+    figure = Figure(figsize=size)
+    for k, row in enumerate(rows):
+        line, column = divmod(k, columns)
+        left, top = edge + column * (wide + edge), edge + line * (head + tall + edge) + head
+        mosaic = np.zeros((height, longest * (breadth + gap) - gap, 4), np.float32)
+        for c, image in enumerate(row.images):
+            here = mosaic[:, c * (breadth + gap) :][:, :breadth]
+            here[..., :3], here[..., 3] = _rgb(image, 1), 1.0
+        axes = figure.add_axes(
+            (left / size[0], 1 - (top + tall) / size[1], wide / size[0], tall / size[1])
+        )
+        axes.imshow(mosaic, aspect="auto")
+        axes.set_axis_off()
+        indent, rise = 0 if row.colour is None else 11, 19 if detailed else 5  # points
+        for text, offset, style in (
+            ("■", (0, rise), {"color": row.colour or "none"}),
+            (row.title, (indent, rise), {"fontweight": "bold"}),
+            (row.detail, (0, 6), {"color": MUTED, "fontsize": 8.5}),
+        ):
+            axes.annotate(
+                text, (0, 1), offset, xycoords="axes fraction", textcoords="offset points", **style
+            )
+    return figure
+
+
+@_styled
 def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[str]) -> Figure:
     """Draw how the members of each cluster are shared out over the values of some factors.
 

@@ -8,25 +8,29 @@ import numpy as np
 import torch
 
 
-def reseed(seed: int, epoch: int, rank: int) -> None:
-    """Seed torch's global generators, which dropout draws from, for one epoch of one rank.
+def reseed(seed: int, epoch: int, batch: int, rank: int, device: torch.device) -> None:
+    """Seed torch's global generators, which dropout draws from, for one batch of one rank.
 
-    Called at the first batch of every training epoch, it makes a run that was resumed at the end
-    of an epoch equal to an undisturbed one: the random state, which Lightning's checkpoints leave
-    out, then follows from the epoch alone. Called before that, in `on_train_epoch_start`, it does
-    not: in a run's first epoch the iterator over the data, which draws a number, is older than
-    the hook, in the others it is younger.
+    Called at every training batch, it makes a resumed run, wherever it was stopped, equal to an
+    undisturbed one: the random state, which Lightning's checkpoints leave out, then follows from
+    the place in the training alone. Takes some 15 us.
 
     Args:
         seed: Seed of the run; not negative.
         epoch: Number of the epoch, from 0.
+        batch: Number of the batch in its epoch, from 0.
         rank: Global rank of the process, so that ranks drop different units.
+        device: Where the model is: its generator is seeded, and that of the CPU.
     """
-    sequence = np.random.SeedSequence([seed, epoch, rank])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    sequence = np.random.SeedSequence([seed, epoch, batch, rank])
+    state = int(sequence.generate_state(1, np.uint64)[0])
+    # torch.manual_seed seeds every kind of device there might be, which takes 80 us.
+    torch.default_generator.manual_seed(state)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(state)
 
 
-def reseed_epoch(batch_idx: int, epoch: int, rank: int) -> None:
-    """Call `reseed` at the first batch of an epoch, with the seed of `seed_everything`, if any."""
-    if batch_idx == 0 and (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
-        reseed(int(seed), epoch, rank)
+def reseed_batch(epoch: int, batch: int, rank: int, device: torch.device) -> None:
+    """Call `reseed` with the seed of `seed_everything`, if there is one."""
+    if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+        reseed(int(seed), epoch, batch, rank, device)

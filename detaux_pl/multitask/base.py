@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
-from detaux_pl.models.seeding import reseed_epoch
+from detaux_pl.models.seeding import reseed_batch
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
@@ -109,8 +109,8 @@ class MultitaskModel(LightningModule, ABC):
         )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make the epoch's randomness a function of the seed, the epoch and the rank."""
-        reseed_epoch(batch_idx, self.current_epoch, self.global_rank)
+        """Make the batch's randomness a function of the seed, its place and the rank."""
+        reseed_batch(self.current_epoch, batch_idx, self.global_rank, self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss."""

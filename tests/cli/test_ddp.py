@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.modules import PairDataModule
 
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
 
@@ -19,6 +22,73 @@ TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=c
 def _detaux(*words: str) -> None:
     done = subprocess.run([sys.executable, "-m", "detaux_pl", *words], check=False, timeout=240)
     assert done.returncode == 0
+
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+import torch
+from lightning import LightningModule, Trainer, seed_everything
+from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.modules import PairDataModule
+from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
+
+folder = Path(sys.argv[1])
+
+class Recorded(ProductManifoldAutoencoder):
+    def on_train_batch_start(self, batch, batch_idx):
+        super().on_train_batch_start(batch, batch_idx)
+        rows.append([self.current_epoch, batch_idx, batch.rows.tolist()])
+
+    def on_train_batch_end(self, *args):
+        if self.global_step == 8:
+            self.trainer.save_checkpoint(folder / "step8.ckpt")
+
+for resumed in (False, True):
+    seed_everything(1)
+    rows = []
+    data = PairDataModule(DigitScenes(n_train=50, n_val=20, n_test=8), batch_size=4, seed=3)
+    model = Recorded((3, 16, 16), dim=4, n_subspaces=3, lr_schedule="cosine")
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
+        use_distributed_sampler=False, default_root_dir=folder,
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=folder / "step8.ckpt" if resumed else None)
+    weights = [parameter.double().sum().item() for parameter in model.parameters()]
+    result = {"rows": rows, "weights": weights}
+    name = f"{trainer.global_rank}-{resumed}.json"
+    (folder / name).write_text(json.dumps(result))
+"""
+
+
+@pytest.mark.ddp
+def test_two_ranks_see_the_sequence_of_one_and_resume_it_in_mid_epoch(tmp_path: Path):
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], check=False, timeout=240)
+    assert done.returncode == 0
+    whole, resumed = (
+        [json.loads((tmp_path / f"{rank}-{resumed}.json").read_text()) for rank in range(2)]
+        for resumed in (False, True)
+    )
+    # One rank with twice the batch: 6 steps of 8 pairs in each of 2 epochs.
+    alone = PairDataModule(DigitScenes(n_train=50, n_val=20, n_test=8), batch_size=8, seed=3)
+    alone.setup("fit")
+    loader: Any = alone.train_dataloader()
+    expected = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        expected += [[epoch, k, batch.rows.tolist()] for k, batch in enumerate(loader)]
+    assert len(expected) == 12
+    for run, steps in ((whole, expected), (resumed, expected[8:])):
+        joined = [
+            [epoch, k, [x + y for x, y in zip(rows, others, strict=True)]]
+            for (epoch, k, rows), (_, _, others) in zip(run[0]["rows"], run[1]["rows"], strict=True)
+        ]
+        assert joined == steps
+    for rank in range(2):
+        assert resumed[rank]["weights"] == whole[rank]["weights"]
 
 
 @pytest.mark.ddp

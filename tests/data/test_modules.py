@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.data.crop_flip import CropFlip
 from detaux_pl.data.digit_scenes import DigitScenes
-from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule, PairDataModule
+from detaux_pl.data.modules import (
+    Batch,
+    FactorDataModule,
+    LabelledDataModule,
+    PairDataModule,
+    ViewDataModule,
+)
 from detaux_pl.data.noise import SaltPepper
+from detaux_pl.data.pairings import ChangedFactors, GivenPairs, PrincipalPairs, SharedFactors
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 
 Make = Callable[..., FactorDataModule]
@@ -33,6 +42,16 @@ def _on_rank(module: FactorDataModule, rank: int, world: int, **more: object) ->
         global_rank=rank, world_size=world, strategy=strategy, **more
     )
     return module
+
+
+def _training(
+    module: FactorDataModule, rank: int = 0, world: int = 1, epoch: int = 0, step: int = 0
+) -> FactorDataModule:
+    """Let the module believe that it is in the middle of a training."""
+    progress = SimpleNamespace(current=SimpleNamespace(ready=step))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    place = {"current_epoch": epoch, "training": True}
+    return _on_rank(module, rank, world, fit_loop=loop, **place)
 
 
 def _epoch(module: FactorDataModule, epoch: int = 0) -> list[Batch]:
@@ -94,7 +113,9 @@ class TestBatches:
     @pytest.mark.parametrize("p", [0.0, 1.0])
     def test_p_different_reaches_the_pairs(self, p: float) -> None:
         dataset = DigitScenes(principal="location", n_train=64, n_val=16, n_test=1)
-        for batch in _epoch(_ready(PairDataModule(dataset, p_different=p, batch_size=32))):
+        for batch in _epoch(
+            _ready(PairDataModule(dataset, PrincipalPairs(p_different=p), batch_size=32))
+        ):
             assert ((batch.targets[0] != batch.targets[1]) == bool(p)).all()
 
     def test_both_stages_see_the_same_noise(self, scenes: DigitScenes) -> None:
@@ -149,6 +170,153 @@ class TestBatches:
         assert module.image_shape == (3, 16, 16)
 
 
+class TestResizing:
+    @pytest.mark.parametrize("size", [8, 12, 40])
+    @pytest.mark.parametrize("kind", [PairDataModule, LabelledDataModule])
+    def test_resized_on_the_device_before_the_noise(
+        self, scenes: DigitScenes, kind: Make, size: int
+    ) -> None:
+        noise = SaltPepper(0.3)
+        module = _ready(kind(scenes, noise=noise, image_size=size, batch_size=10))
+        assert module.image_shape == (3, size, size)
+        assert scenes.pixels is not None
+        for batch in _epoch(module)[:2]:
+            rows = batch.rows.flatten()
+            clean = resize(scenes.pixels[rows].float() / 255, [size, size], antialias=True)
+            expected = noise(clean, rows)
+            assert batch.images.shape == (*batch.rows.shape, 3, size, size)
+            torch.testing.assert_close(batch.images.flatten(0, -4), expected, atol=1e-6, rtol=0)
+        some = np.array([4, 4, 60])
+        assert module.images(some).shape == (3, 3, size, size)
+
+    def test_own_size_changes_nothing(self, scenes: DigitScenes) -> None:
+        plain, same = (
+            _ready(LabelledDataModule(scenes, image_size=size, batch_size=50))
+            for size in (None, 16)
+        )
+        assert torch.equal(_epoch(plain)[0].images, _epoch(same)[0].images)
+
+    def test_resident(self, scenes: DigitScenes) -> None:
+        one, two = (
+            _ready(PairDataModule(scenes, image_size=8, batch_size=50, device_resident=resident))
+            for resident in (False, True)
+        )
+        assert torch.equal(_epoch(one)[0].images, _epoch(two)[0].images)
+
+
+class TestAugmentation:
+    def _batch(self, module: FactorDataModule, n: int = 40) -> Batch:
+        rows = torch.arange(n)
+        batch = Batch(module.dataset.images(rows), module.targets[rows], rows)
+        return module.on_after_batch_transfer(batch, 0)
+
+    def test_crop_and_flip_in_training_alone(self, scenes: DigitScenes) -> None:
+        module = _ready(LabelledDataModule(scenes, augment=CropFlip(12), image_size=20))
+        assert module.image_shape == (3, 12, 12)
+        whole = _ready(LabelledDataModule(scenes, image_size=20)).images(np.arange(40))
+        centre = whole[..., 4:16, 4:16]
+        assert torch.equal(module.images(np.arange(40)), centre)
+        assert torch.equal(self._batch(module).images, centre)
+        assert torch.equal(self._batch(_on_rank(module, 0, 1, training=False)).images, centre)
+        images = self._batch(_training(module)).images
+        found = set()
+        for image, source in zip(images, whole, strict=True):
+            places = {
+                (top, left, flip)
+                for top in range(9)
+                for left in range(9)
+                for flip in (False, True)
+                if torch.equal(
+                    image.flip(-1) if flip else image,
+                    source[:, top : top + 12, left : left + 12],
+                )
+            }
+            assert len(places) == 1
+            found |= places
+        assert len(found) > 30
+        assert {flip for *_, flip in found} == {False, True}
+
+    def test_two_views_in_training_single_images_in_evaluation(self, scenes: DigitScenes) -> None:
+        module = _ready(ViewDataModule(scenes, batch_size=10))
+        clean = self._batch(module)
+        assert clean.images.shape == (40, 3, 16, 16)
+        assert torch.equal(clean.images, module.images(np.arange(40)))
+        batch = self._batch(_training(module))
+        assert batch.images.shape == (2, 40, 3, 16, 16)
+        assert batch.targets.shape == (2, 40, 1)
+        assert torch.equal(batch.rows, torch.arange(40).expand(2, 40))
+        assert not torch.equal(batch.images[0], batch.images[1])
+        assert [b.images.shape[0] for b in module.val_dataloader()] == [20]
+
+    @pytest.mark.parametrize(
+        "make",
+        [ViewDataModule, lambda *a, **k: LabelledDataModule(*a, augment=CropFlip(12), **k)],
+    )
+    def test_draw_follows_from_the_place_in_the_training(
+        self, scenes: DigitScenes, make: Make
+    ) -> None:
+        def images(seed: int = 0, **place: int) -> Tensor:
+            return self._batch(_training(_ready(make(scenes, seed=seed)), **place)).images
+
+        before = torch.get_rng_state()
+        first = images()
+        assert torch.equal(images(), first)
+        others = [images(seed=1), images(epoch=1), images(step=1), images(rank=1, world=2)]
+        assert torch.equal(torch.get_rng_state(), before)
+        for k, other in enumerate(others):
+            assert all(not torch.equal(other, seen) for seen in [first, *others[:k]])
+
+    def test_what_does_not_fit_is_refused(self, scenes: DigitScenes) -> None:
+        with pytest.raises(UserError, match=r"crops of 17 pixels, but the images have 16 x 16"):
+            _ready(LabelledDataModule(scenes, augment=CropFlip(17)))
+        scenes.image_shape = (1, 16, 16)
+        with pytest.raises(UserError, match=r"1 channel\(s\): it needs 3"):
+            _ready(ViewDataModule(scenes))
+        with pytest.raises(ValueError, match="size is 0"):
+            CropFlip(0)
+
+
+class TestPairings:
+    @pytest.mark.parametrize(
+        "pairing",
+        [
+            ChangedFactors(1, ["background"]),
+            SharedFactors(["digit"], ["location"]),
+            PrincipalPairs(0.3),
+        ],
+    )
+    def test_pairs_are_rows_of_the_split(
+        self, pairing: PrincipalPairs | ChangedFactors | SharedFactors
+    ) -> None:
+        dataset = DigitScenes(n_train=400, n_val=200, n_test=1, n_locations=4, n_backgrounds=2)
+        module = _ready(PairDataModule(dataset, pairing, batch_size=50))
+        batches = _epoch(module)
+        rows = torch.cat([batch.rows for batch in batches], dim=1)
+        assert sorted(rows[0].tolist()) == list(range(400))
+        assert rows[1].max() < 400
+        val = torch.cat([batch.rows for batch in module.val_dataloader()], dim=1)
+        assert sorted(val[0].tolist()) == list(range(400, 600))
+        assert val[1].min() >= 400
+
+    def test_given_pairs_come_once_per_epoch(self, scenes: DigitScenes) -> None:
+        scenes.setup()
+        scenes.partners = np.arange(101)
+        scenes.partners[:50] ^= 1
+        module = _ready(PairDataModule(scenes, GivenPairs(), batch_size=5))
+        assert len(module.train_dataloader()) == 5
+        rows = torch.cat([batch.rows for batch in _epoch(module)], dim=1)
+        assert sorted(rows.flatten().tolist()) == list(range(50))
+        assert (rows[0] ^ 1 == rows[1]).all()
+        assert set((rows[0] % 2).tolist()) == {0, 1}
+        with pytest.raises(UserError, match="25 pairs, fewer than one batch of 26"):
+            _ready(PairDataModule(scenes, GivenPairs(), batch_size=26)).train_dataloader()
+
+    def test_unknown_factor_is_refused_before_the_data_are_read(self, scenes: DigitScenes) -> None:
+        module = PairDataModule(scenes, SharedFactors(["digits"]))
+        with pytest.raises(UserError, match="did you mean 'digit'"):
+            _ = module.image_shape
+
+
 class TestOrder:
     @pytest.mark.parametrize("kind", [PairDataModule, LabelledDataModule])
     def test_epoch_follows_from_seed_and_epoch_alone(self, scenes: DigitScenes, kind: Make) -> None:
@@ -175,7 +343,7 @@ class TestOrder:
         module = _ready(kind(scenes, batch_size=6))
         ranks = []
         for rank in range(world):
-            _on_rank(module, rank, world, current_epoch=3, training=True)
+            _training(module, rank, world, epoch=3)
             ranks.append(_epoch(module, 3))
         for step, batch in enumerate(alone):
             joined = torch.cat([ranks[rank][step].rows for rank in range(world)], dim=-1)
@@ -279,14 +447,16 @@ class TestTasks:
 
     @pytest.mark.parametrize("auxiliary", ["digit", "colour"])
     def test_task_that_does_not_exist_is_refused(self, scenes: DigitScenes, auxiliary: str) -> None:
-        with pytest.raises(ValueError, match=r"discovered, shuffled or .*background, location"):
-            LabelledDataModule(scenes, auxiliary=auxiliary)
+        module = LabelledDataModule(scenes, auxiliary=auxiliary)
+        for use in (module.describe, lambda: module.task_sizes, lambda: module.setup("fit")):
+            with pytest.raises(ValueError, match=r"discovered, shuffled or .*background, location"):
+                use()
 
 
 class TestRefusals:
     def test_batch_larger_than_the_train_split(self, scenes: DigitScenes) -> None:
         module = _ready(PairDataModule(scenes, batch_size=64))
-        with pytest.raises(UserError, match=r"50 images, fewer than one batch of 64 on 1 rank"):
+        with pytest.raises(UserError, match=r"50 pairs, fewer than one batch of 64 on 1 rank"):
             module.train_dataloader()
         small = _on_rank(_ready(PairDataModule(scenes, batch_size=32)), 0, 2)
         with pytest.raises(UserError, match=r"32 on 2 rank"):
@@ -316,7 +486,7 @@ class TestRefusals:
             _ready(PairDataModule(dataset, device_resident=True))
 
     @pytest.mark.parametrize(
-        "arguments", [{"batch_size": 0}, {"eval_batch_size": 0}, {"p_different": 1.5}]
+        "arguments", [{"batch_size": 0}, {"eval_batch_size": 0}, {"image_size": 0}]
     )
     def test_values_outside_their_range(
         self, scenes: DigitScenes, arguments: dict[str, Any]

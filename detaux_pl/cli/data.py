@@ -1,0 +1,279 @@
+"""`detaux data`: look at the data set of a chain before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import replacing, write_json
+from detaux_pl.cli.chain import parse
+from detaux_pl.cli.given import with_config
+from detaux_pl.cli.main import MEND, OK
+from detaux_pl.cli.parser import explain
+from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
+from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule
+from detaux_pl.evaluation import figures
+from detaux_pl.evaluation.figures import SheetRow
+from detaux_pl.evaluation.run import build
+
+HELP = """\
+usage: detaux data {check,show} --config FILE [--KEY VALUE ...]
+
+Look at the data set of a chain's config before anything is trained.
+
+  check    counts, sizes, unreadable files, duplicates, memory; all of it in data/check.json
+  show     pictures: data/contact_sheet.png and data/pairs.png
+
+Both take what `detaux fit` takes, write to the same run folder and fill the image cache.
+Exit codes of check: 0 nothing to mend, 3 something to mend.
+"""
+
+_SHOWN = 12
+"""Most classes of a table or a sheet, and most pairs."""
+_NAMED = 3
+"""Names of files or classes that the terminal shows of a finding."""
+_IMAGES = 10
+"""Images of a class in the contact sheet."""
+
+
+def run(args: list[str]) -> int:
+    """Run `detaux data check` or `detaux data show`.
+
+    Args:
+        args: Arguments of the command.
+
+    Returns:
+        The exit code: 0, or 3 where the check found something to mend.
+
+    Raises:
+        UserError: If the settings do not fit, or the data are missing.
+    """
+    commands = {"check": _check, "show": _show}
+    if {"-h", "--help"} & set(args):
+        print(HELP)
+        return OK
+    if not args or args[0] not in commands:
+        got = repr(args[0]) if args else "no command"
+        raise UserError(f"`detaux data` got {got}: choose one of {', '.join(commands)}.")
+    chain = parse(with_config(args[1:]))
+    folder = chain.run_dir / "data"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{chain.run_dir} cannot be used as a run folder ({error.strerror}): give another "
+            "--run_dir."
+        ) from None
+    config = chain.config["disentangle"]["data"]
+    # One batch at most is read, on the CPU.
+    here = {"num_workers": 0, "device_resident": False}
+    config = {**config, "init_args": {**config["init_args"], **here}}
+    try:
+        data: FactorDataModule = build(FactorDataModule, config)
+        data.describe()
+    except (ValueError, TypeError) as error:
+        raise explain(error) from error
+    return commands[args[0]](data, folder)
+
+
+def _check(data: FactorDataModule, folder: Path) -> int:
+    views = 1 if isinstance(data, LabelledDataModule) else 2
+    found = inspect_dataset(data.dataset, (views, data.batch_size, *data.image_shape))
+    console = Console(highlight=False)
+    console.print(f"[bold]{found.dataset}[/], {int(found.counts.sum()):,} images")
+    console.print(_classes_table(found))
+    console.print(_facts_table(found))
+    if found.memory.cache is not None:
+        text = f"cache: {found.memory.cache}, {_size(found.memory.cache_free)} free there"
+        console.print(text, soft_wrap=True, markup=False)
+    for finding in found.findings:
+        _print_finding(console, finding)
+    path = folder / "check.json"
+    write_json(path, _as_json(found))
+    console.print(f"in full: {path}", soft_wrap=True, markup=False)
+    n = found.n_to_mend
+    verdict = f"{n} {'thing' if n == 1 else 'things'} to mend" if n else "nothing to mend"
+    console.print(verdict, style="bold red" if n else "bold green")
+    return MEND if n else OK
+
+
+def _classes_table(found: Inspection) -> Table:
+    """Count the images of the classes, of many only those that are rarest in train."""
+    totals = found.counts.sum(axis=0)
+    capped = len(found.classes) > 2 * _SHOWN
+    order = np.argsort(found.counts[:, 0], kind="stable")
+    chosen = order[:_SHOWN] if capped else np.arange(len(found.classes))
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column(Text(found.principal), "all", overflow="fold")
+    for split, total in zip(SPLITS, totals.tolist(), strict=True):
+        table.add_column(split, f"{total:,}", justify="right")
+    for k in chosen.tolist():
+        train, *held_out = found.counts[k].tolist()
+        cells = [Text(f"{train:,}", style="red" if train < 2 else "")]
+        cells += [Text(f"{n:,}", style="" if n else "yellow") for n in held_out]
+        table.add_row(Text(found.classes[k]), *cells)
+    if capped:
+        more = len(order) - _SHOWN
+        least, most = found.counts[order[_SHOWN]][0], found.counts[order[-1]][0]
+        table.add_row(f"[dim]and {more} more[/]", f"[dim]{least:,} to {most:,}[/]", "", "")
+    return table
+
+
+def _facts_table(found: Inspection) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _facts(found):
+        table.add_row(Text(name), Text(text))
+    return table
+
+
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    facts = [(f"factor {name}", f"{size:,} values") for name, size in found.others.items()]
+    channels, height, width = found.image_shape
+    facts.append(("images", f"{channels} x {height} x {width} (channels, height, width)"))
+    headers = found.headers
+    if headers is not None:
+        for name, spread in (("height", headers.heights), ("width", headers.widths)):
+            text = f"{spread.least} to {spread.most} pixels, median {spread.median}"
+            facts.append((f"{name} of files", text))
+        modes = ", ".join(f"{mode} {n:,}" for mode, n in headers.modes.items())
+        facts.append(("modes of files", modes))
+        if headers.turned:
+            facts.append(("turned upright", f"{headers.turned:,} files, as their EXIF data say"))
+    memory = found.memory
+    facts.append(("pixels", f"{_size(memory.pixels)} as uint8, {memory.kept}"))
+    if memory.kept != "read when needed":
+        facts.append(("device_resident", f"{_size(memory.pixels)} of the accelerator's memory"))
+    facts.append(("training batch", f"{_size(memory.batch)} as floats"))
+    return facts
+
+
+def _print_finding(console: Console, finding: Finding) -> None:
+    word, style = ("mend", "bold red") if finding.mend else ("note", "yellow")
+    console.print(Text.assemble((f"{word}  ", style), finding.what), soft_wrap=True)
+    for name in finding.names[:_NAMED]:
+        console.print(Text(f"      {_shorten(name, 200)}", style="dim"), soft_wrap=True)
+    more = len(finding.names) - _NAMED
+    if more > 0:
+        console.print(Text(f"      and {more:,} more", style="dim"))
+
+
+def _as_json(found: Inspection) -> dict[str, Any]:
+    headers = found.headers
+    return {
+        "dataset": found.dataset,
+        "image_shape": list(found.image_shape),
+        "principal": found.principal,
+        "counts": {
+            name: dict(zip(SPLITS, row, strict=True))
+            for name, row in zip(found.classes, found.counts.tolist(), strict=True)
+        },
+        "other_factors": found.others,
+        "files": None
+        if headers is None
+        else {
+            "heights": headers.heights._asdict(),
+            "widths": headers.widths._asdict(),
+            "modes": headers.modes,
+            "turned": headers.turned,
+            "enlarged": len(headers.enlarged),
+        },
+        "memory": {
+            "pixels": found.memory.pixels,
+            "kept": found.memory.kept,
+            "batch": found.memory.batch,
+            "cache": None if found.memory.cache is None else str(found.memory.cache),
+            "cache_free": found.memory.cache_free,
+        },
+        "to_mend": found.n_to_mend,
+        "findings": [
+            {"mend": finding.mend, "what": finding.what, "names": list(finding.names)}
+            for finding in found.findings
+        ],
+    }
+
+
+def _show(data: FactorDataModule, folder: Path) -> int:
+    data.prepare_data()
+    data.setup("fit")
+    console = Console(highlight=False)
+    sheets = (
+        ("contact_sheet.png", _class_strips(data), 1),
+        ("pairs.png", _pair_strips(data), 4),
+    )
+    for name, rows, columns in sheets:
+        with warnings.catch_warnings():
+            # A class may be named in a script that the font lacks.
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
+            png = figures.to_png(figures.strip_sheet(rows, columns))
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(png)
+        console.print(str(folder / name), soft_wrap=True, markup=False)
+    return OK
+
+
+def _class_strips(data: FactorDataModule) -> list[SheetRow]:
+    """Draw images of some classes of the train split, evenly chosen."""
+    dataset = data.dataset
+    train = dataset.rows("train")
+    labels = dataset.labels[train]
+    present = np.unique(labels)
+    chosen = np.linspace(0, len(present) - 1, min(_SHOWN, len(present))).round().astype(int)
+    rng = np.random.default_rng(data.seed)
+    rows = []
+    for label in present[chosen].tolist():
+        members = train[labels == label]
+        some = np.sort(rng.choice(members, min(_IMAGES, len(members)), replace=False))
+        title = f"{_shorten(_value(dataset, label), 60)} · {len(members):,} in train"
+        rows.append(SheetRow(title, "", data.images(some).numpy()))
+    return rows
+
+
+def _pair_strips(data: FactorDataModule) -> list[SheetRow]:
+    """Take the first pairs, or views, that the disentangler would be trained on."""
+    batch: Batch = next(iter(data.train_dataloader()))
+    images = data._finish(batch.images, batch.rows, epoch=0)
+    if images.ndim == 4:
+        images = images[None]
+    labels = batch.targets[..., 0].expand(images.shape[:2]).T.tolist()
+    factor = _shorten(data.dataset.principal, 16)
+    rows = []
+    for strip, values in zip(images[:, :_SHOWN].transpose(0, 1).numpy(), labels, strict=False):
+        names = [_value(data.dataset, value) for value in values]
+        if batch.rows.ndim == 1:  # of one image
+            rows.append(SheetRow(_shorten(names[0], 26), "", strip))
+        elif len(set(values)) == 1:
+            title = f"same {factor}"
+            rows.append(SheetRow(title, _shorten(names[0], 30), strip, figures.PALETTE[0]))
+        else:
+            title, detail = f"different {factor}", " · ".join(_shorten(name, 14) for name in names)
+            rows.append(SheetRow(title, detail, strip, figures.PALETTE[1]))
+    return rows
+
+
+def _value(dataset: FactorDataset, label: int) -> str:
+    names: Sequence[str] | None = dataset.value_names.get(dataset.principal)
+    return str(label) if names is None else str(names[label])
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _size(n_bytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes} bytes"

@@ -1,0 +1,308 @@
+"""Your own images, listed in a table with columns of labels."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import chain
+from math import isfinite
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.factor_dataset import existing_file
+from detaux_pl.data.image_files import FileIndex, ImageFiles, name_some
+from detaux_pl.data.label_column import LabelColumn
+from detaux_pl.data.read_image import Fit
+from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+
+_TEXT = (".csv", ".tsv", ".txt")
+_DELIMITERS = ",;\t"
+
+
+class ImageTable(ImageFiles):
+    """Images listed in a CSV or parquet table, one per row, with columns of labels.
+
+    The values of a column are numbered in order: as numbers where all are, otherwise as text. The
+    ids are the paths as the table has them, with slashes. A CSV file is UTF-8 with a header and
+    separated by commas, semicolons or tabs; parquet needs the extra `parquet`.
+
+    Args:
+        path: The table, ending in `.csv`, `.tsv`, `.txt` or `.parquet`.
+        principal: Name of the column of the principal labels.
+        image_column: Name of the column of image paths.
+        split_column: Name of the column of splits (`train`, `val` or `test`), where there is one;
+            None to leave it aside. Splits that it lacks are drawn from the training images,
+            stratified by the principal label.
+        columns: Names of further columns of labels, which serve only the evaluation; None for
+            every complete one of 2 to 1,000 values of which fewer than half of the rows have one
+            for themselves.
+        root: Folder that the paths start from; None for the folder of the table.
+        image_size: Height and width of the images, of every file alike.
+        channels: 1 for grey or 3 for RGB.
+        fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
+        val_share: Share of the training images that is held out for validation, in [0, 1).
+        test_share: Share of the training images that is held out for the test, in [0, 1).
+        seed: Seed of that drawing.
+        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
+
+    Raises:
+        ValueError: If an argument is outside its range or a column is to be two things.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        principal: str,
+        image_column: str = "image",
+        split_column: str | None = "split",
+        columns: Sequence[str] | None = None,
+        root: Path | None = None,
+        image_size: int = 64,
+        channels: int = 3,
+        fit: Fit = "crop",
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__(principal, image_size, channels, fit, cache_dir)
+        if path.suffix.lower() not in (*_TEXT, ".parquet"):
+            raise ValueError(f"path is {path}: give a file ending in {', '.join(_TEXT)}, .parquet.")
+        for name in (image_column, split_column):
+            if name in (principal, *(columns or ())):
+                raise ValueError(
+                    f"the column {name!r} cannot hold labels: it is given as image_column or "
+                    "split_column."
+                )
+        if image_column == split_column:
+            raise ValueError(f"image_column and split_column are both {image_column!r}.")
+        check_share("val", val_share)
+        check_share("test", test_share)
+        self.path = path
+        self.image_column = image_column
+        self.split_column = split_column
+        self.columns = columns
+        self.root = root
+        self.val_share = val_share
+        self.test_share = test_share
+        self.seed = seed
+
+    @property
+    def place(self) -> Path:
+        """The table."""
+        return self.path
+
+    def read_index(self) -> FileIndex:
+        """Read the table and look for its images.
+
+        Raises:
+            UserError: If the table is missing, damaged or empty, lacks a column or a label, or
+                lists an image that does not exist or is there twice.
+        """
+        existing_file(self.path, "give the path of a CSV or parquet table.")
+        read = _read_parquet if self.path.suffix.lower() == ".parquet" else _read_text
+        table = read(self.path)
+        paths = self._find(table)
+        columns = {self.principal: self._read_labels(table, self.principal)}
+        for name in self.columns if self.columns is not None else self._candidates(table):
+            column = self._read_labels(table, name)
+            if self.columns is not None or column.informative:
+                columns[name] = column
+        ids = np.array([_slashed(text) for text in table.columns[self.image_column]], dtype=np.str_)
+        order = np.argsort(ids)
+        splits = self._read_splits(table)[order]
+        factors = np.stack([column.codes for column in columns.values()], axis=1)[order]
+        draw_missing(splits, factors[:, 0], self.val_share, self.test_share, self.seed)
+        return FileIndex(
+            paths=[paths[row] for row in order],
+            ids=ids[order],
+            splits=splits,
+            factors=factors,
+            names=tuple(columns),
+            sizes=tuple(len(column.values) for column in columns.values()),
+            value_names={name: column.values for name, column in columns.items()},
+        )
+
+    def _find(self, table: _Table) -> list[Path]:
+        """Return the file of each row."""
+        root = self.root if self.root is not None else self.path.parent
+        texts = self._complete(table, self.image_column, "path")
+        paths = [_existing(root, text) for text in texts]
+        absent = [
+            f"{where}: {root / text}"
+            for where, text, path in zip(table.places, texts, paths, strict=True)
+            if path is None
+        ]
+        if absent:
+            raise UserError(
+                f"{self.path} lists {len(absent):,} of {len(texts):,} images that do not exist "
+                f"({name_some(absent)}): mend the paths, or give the folder they start from as "
+                "root."
+            )
+        seen: dict[str, str] = {}
+        found = [path for path in paths if path is not None]
+        for where, path in zip(table.places, found, strict=True):
+            file = os.path.normpath(path)
+            if file in seen:
+                raise UserError(
+                    f"{self.path} lists {path} twice, in {seen[file]} and {where}: remove one."
+                )
+            seen[file] = where
+        return found
+
+    def _candidates(self, table: _Table) -> list[str]:
+        """Return the complete columns that could be labels, but for the principal one."""
+        others = (self.image_column, self.split_column, self.principal)
+        return [name for name, texts in table.columns.items() if name not in others and all(texts)]
+
+    def _read_labels(self, table: _Table, name: str) -> LabelColumn:
+        texts = self._complete(table, name, "label")
+        values = _ordered(set(texts))
+        number = {value: code for code, value in enumerate(values)}
+        codes = np.array([number[text] for text in texts], dtype=np.int64)
+        return LabelColumn(codes, tuple(values))
+
+    def _read_splits(self, table: _Table) -> NDArray[np.int8]:
+        name = self.split_column
+        if name is None or (name == "split" and name not in table.columns):
+            return np.full(len(table.places), SPLITS.index("train"), dtype=np.int8)
+        texts = [text.lower() for text in self._complete(table, name, "split")]
+        for where, text in zip(table.places, texts, strict=True):
+            if text not in SPLIT_NAMES:
+                raise UserError(
+                    f"{self.path}, {where}: the split {text!r} is none of {', '.join(SPLITS)}; set "
+                    "split_column to null if the column means something else."
+                )
+        splits = np.array([SPLIT_NAMES[text] for text in texts], dtype=np.int8)
+        if SPLITS.index("train") not in splits:
+            raise UserError(f"{self.path} has no row whose {name!r} is train: add some.")
+        return splits
+
+    def _complete(self, table: _Table, name: str, what: str) -> list[str]:
+        """Return a column that has something in every row."""
+        if name not in table.columns:
+            close = get_close_matches(name, table.columns, 1)
+            raise UserError(
+                f"{self.path} has no column {name!r}"
+                f"{f', did you mean {close[0]!r}?' if close else ''}: it has "
+                f"{', '.join(map(repr, table.columns))}."
+            )
+        texts = table.columns[name]
+        empty = [where for where, text in zip(table.places, texts, strict=True) if not text]
+        if empty:
+            raise UserError(
+                f"{self.path} has no {what} in column {name!r} of {len(empty):,} rows "
+                f"({name_some(empty)}): fill it in or remove them."
+            )
+        return texts
+
+
+class _Table(NamedTuple):
+    """A table as text; what is missing is empty.
+
+    Args:
+        columns: Values of each column by its name.
+        places: Where each row is, for messages.
+    """
+
+    columns: dict[str, list[str]]
+    places: list[str]
+
+
+def _read_text(path: Path) -> _Table:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _parse(path, file)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 (byte {error.start:,} of it): save it as CSV in UTF-8."
+        ) from None
+
+
+def _parse(path: Path, file: Iterator[str]) -> _Table:
+    first = next(file, "")
+    # The header tells: labels and paths, unlike names of columns, may hold any of them.
+    mark = max(_DELIMITERS, key=first.count)
+    reader = csv.reader(chain([first], file), delimiter=mark, skipinitialspace=True, strict=True)
+    rows: list[list[str]] = []
+    places: list[str] = []
+    try:
+        for row in reader:
+            if row and rows and len(row) != len(rows[0]):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: there are {len(row)} values, but "
+                    f"{len(rows[0])} columns in the header: mend the line."
+                )
+            if row:
+                rows.append([text.strip() for text in row])
+                places.append(f"line {reader.line_num}")
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num}: this is no proper CSV ({error}): mend the line."
+        ) from None
+    if len(rows) < 2:
+        raise UserError(f"{path} has no row: give a table with a header and a row per image.")
+    header = rows[0]
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise UserError(f"{path} has two columns {min(twice)!r}: rename one.")
+    columns = zip(*rows[1:], strict=True)
+    return _Table(
+        {name: list(texts) for name, texts in zip(header, columns, strict=True)}, places[1:]
+    )
+
+
+def _read_parquet(path: Path) -> _Table:
+    try:
+        # Found at run time, for it is an optional extra.
+        arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
+    except ImportError:
+        raise UserError(
+            f'{path} needs pyarrow: pip install "detaux_pl[parquet]", or save it as CSV.'
+        ) from None
+    try:
+        table = parquet.read_table(path)
+    except (arrow.ArrowException, OSError) as error:
+        what = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as parquet ({what}): save it anew.") from None
+    if not table.num_rows:
+        raise UserError(f"{path} has no row: give a table with a row per image.")
+    columns = {
+        name: ["" if value is None else str(value) for value in table[name].to_pylist()]
+        for name, kind in zip(table.column_names, table.schema.types, strict=True)
+        # Images and the like are neither paths nor labels.
+        if not arrow.types.is_nested(kind) and not arrow.types.is_binary(kind)
+    }
+    return _Table(columns, [f"row {row}" for row in range(table.num_rows)])
+
+
+def _existing(root: Path, text: str) -> Path | None:
+    """Return the file, whichever slashes and form of its accents the table has."""
+    for spelling in (text, _slashed(text)):
+        for form in (spelling, *(unicodedata.normalize(f, spelling) for f in ("NFC", "NFD"))):
+            if os.path.isfile(root / form):  # Path.is_file raises for a name that is too long
+                return root / form
+    return None
+
+
+def _slashed(text: str) -> str:
+    return text.replace("\\", "/")
+
+
+def _ordered(values: Iterable[str]) -> list[str]:
+    """Sort as numbers where all are, otherwise as text."""
+    texts = sorted(values)
+    try:
+        numbers = {text: float(text) for text in texts}
+    except ValueError:
+        return texts
+    return sorted(texts, key=numbers.__getitem__) if all(map(isfinite, numbers.values())) else texts

@@ -1,0 +1,362 @@
+"""What a data set holds, and what of it must be mended before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ExifTags import Base
+from rich.console import Console
+from rich.progress import track
+
+from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.cached_pixels import CachedPixels
+from detaux_pl.data.factor_dataset import FactorDataset, as_rows
+from detaux_pl.data.image_files import ImageFiles, Unreadable
+from detaux_pl.data.read_image import Fit
+
+_BLOCK = 256
+"""Images to hash at a time."""
+_WORKERS = 8
+_TRAIN = SPLITS.index("train")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should know.
+
+    Args:
+        mend: Whether it stands in the way of a training that can be trusted.
+        what: One line: what is wrong and what to do.
+        names: All files, images or classes that it is about.
+    """
+
+    mend: bool
+    what: str
+    names: tuple[str, ...] = ()
+
+
+class Spread(NamedTuple):
+    """Smallest, median and largest of some numbers."""
+
+    least: int
+    median: int
+    most: int
+
+
+@dataclass(frozen=True)
+class FileHeaders:
+    """What image files say of themselves, before they are resized.
+
+    Args:
+        heights: Of the upright images [pixels].
+        widths: Of the upright images [pixels].
+        modes: Number of files of each of Pillow's modes, the most frequent first.
+        turned: Number of files whose EXIF orientation turns or mirrors them.
+        enlarged: Ids of those that are smaller than the images that are made of them.
+    """
+
+    heights: Spread
+    widths: Spread
+    modes: dict[str, int]
+    turned: int
+    enlarged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the data need [bytes].
+
+    Args:
+        pixels: All images as uint8; as much as `device_resident` needs.
+        kept: Where they are kept: `in memory`, `mapped from disk` or `read when needed`.
+        batch: The images of one training batch as floats.
+        cache: Folder of the cached images; None without.
+        cache_free: What is free where the cache is; 0 without.
+    """
+
+    pixels: int
+    kept: str
+    batch: int
+    cache: Path | None
+    cache_free: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set holds.
+
+    Args:
+        dataset: Name of its class.
+        image_shape: Channels, height and width.
+        principal: Name of the principal factor.
+        classes: What its values are called.
+        counts: Images of each class in each split, int64, shape (classes, splits).
+        others: Number of values of each other factor, by name.
+        headers: Of the image files; None where there are none.
+        memory: What the data need.
+        findings: What to mend first, then what to know.
+    """
+
+    dataset: str
+    image_shape: tuple[int, int, int]
+    principal: str
+    classes: tuple[str, ...]
+    counts: NDArray[np.int64]
+    others: dict[str, int]
+    headers: FileHeaders | None
+    memory: Memory
+    findings: tuple[Finding, ...]
+
+    @property
+    def n_to_mend(self) -> int:
+        """Number of findings that must be mended."""
+        return sum(finding.mend for finding in self.findings)
+
+
+def inspect_dataset(dataset: FactorDataset, batch_shape: Sequence[int]) -> Inspection:
+    """Look at all of a data set, which fills its cache.
+
+    Images are the same if their files are, or their pixels where there are no files.
+
+    Args:
+        dataset: The data set.
+        batch_shape: Shape of the images of one training batch.
+
+    Raises:
+        UserError: If the data are missing or do not fit their description.
+    """
+    dataset.describe()
+    unreadable: Sequence[Unreadable] = ()
+    try:
+        dataset.prepare()
+        dataset.setup()
+    except UserError:
+        unreadable = getattr(dataset, "unreadable", ())
+        if not unreadable:
+            raise
+    sizes = dict(zip(dataset.factor_names, dataset.factor_sizes, strict=True))
+    classes = _value_names(dataset, dataset.principal)
+    counts = np.zeros((len(classes), len(SPLITS)), dtype=np.int64)
+    np.add.at(counts, (dataset.labels, dataset.splits), 1)
+    headers = _read_headers(dataset) if isinstance(dataset, ImageFiles) else None
+    digests = _digests(dataset, readable=not unreadable)
+    found = [
+        *_unreadable(unreadable, len(dataset)),
+        *_trouble_of_classes(classes, counts),
+        *(_duplicates(dataset, digests, classes) if digests is not None else ()),
+        *_notes(dataset, headers, compared=digests is not None),
+    ]
+    return Inspection(
+        type(dataset).__name__, dataset.image_shape, dataset.principal, classes, counts,
+        {name: size for name, size in sizes.items() if name != dataset.principal},
+        headers, _memory(dataset, batch_shape), tuple(sorted(found, key=lambda f: not f.mend)),
+    )  # fmt: skip
+
+
+def _value_names(dataset: FactorDataset, factor: str) -> tuple[str, ...]:
+    size = dataset.factor_sizes[dataset.factor_names.index(factor)]
+    return tuple(map(str, dataset.value_names.get(factor, range(size))))
+
+
+def _unreadable(unreadable: Sequence[Unreadable], n: int) -> Iterator[Finding]:
+    if unreadable:
+        yield Finding(
+            True,
+            f"{len(unreadable):,} of {n:,} images cannot be read: mend or remove them",
+            tuple(f"{path}: {why}" for path, why in unreadable),
+        )
+
+
+def _trouble_of_classes(classes: Sequence[str], counts: NDArray[np.int64]) -> Iterator[Finding]:
+    for split, total in zip(SPLITS, counts.sum(axis=0), strict=True):
+        if not total:
+            yield Finding(True, f"the {split} split is empty: every split needs images")
+    train = counts[:, _TRAIN]
+    rest = counts.sum(axis=1) - train
+    if train.any():
+        if np.count_nonzero(train) < 2:
+            only = classes[int(train.argmax())]
+            yield Finding(True, f"train has one class only ({only}): at least 2 are needed")
+        yield from _of_classes(
+            True, "absent from train, but not from val and test: add images or leave out",
+            classes, (train == 0) & (rest > 0),
+        )  # fmt: skip
+        yield from _of_classes(
+            True, "of one train image, where a pair needs 2: add images or leave out",
+            classes, train == 1,
+        )  # fmt: skip
+        for split in ("val", "test"):
+            column = counts[:, SPLITS.index(split)]
+            if column.any():
+                yield from _of_classes(
+                    False, f"without an image in {split}", classes, (column == 0) & (train > 0)
+                )
+    yield from _of_classes(False, "without any image", classes, counts.sum(axis=1) == 0)
+
+
+def _of_classes(
+    mend: bool, what: str, classes: Sequence[str], chosen: NDArray[np.bool_]
+) -> Iterator[Finding]:
+    names = tuple(classes[k] for k in np.flatnonzero(chosen).tolist())
+    if names:
+        yield Finding(mend, f"{_count(len(names), 'class', 'classes')} {what}", names)
+
+
+def _notes(
+    dataset: FactorDataset, headers: FileHeaders | None, compared: bool
+) -> Iterator[Finding]:
+    if not compared:
+        yield Finding(False, "images are compared with each other when all of them can be read")
+    if headers is not None and headers.enlarged:
+        height, width = dataset.image_shape[1:]
+        n = _count(len(headers.enlarged), "image is", "images are")
+        yield Finding(False, f"{n} enlarged to {height} x {width} pixels", headers.enlarged)
+    ignored = tuple(str(path) for path in getattr(dataset, "ignored", ()))
+    if ignored:
+        n = _count(len(ignored), "other file or folder is", "other files or folders are")
+        yield Finding(False, f"{n} left out", ignored)
+
+
+def _digests(dataset: FactorDataset, readable: bool) -> NDArray[np.uint8] | None:
+    """Return what tells images apart, shape (N, 32); zeros where it is unknown."""
+    content = dataset.content() if isinstance(dataset, CachedPixels) else None
+    if content is not None or not readable:
+        return content
+    digests = np.empty((len(dataset), 32), dtype=np.uint8)
+    blocks = np.array_split(np.arange(len(dataset)), -(-len(dataset) // _BLOCK) or 1)
+    for rows in _track(blocks, "compare images", len(blocks)):
+        for row, image in zip(rows, dataset.images(as_rows(rows)).numpy(), strict=True):
+            digest = sha256(np.ascontiguousarray(image).data).digest()
+            digests[row] = np.frombuffer(digest, dtype=np.uint8)
+    return digests
+
+
+def _duplicates(
+    dataset: FactorDataset, digests: NDArray[np.uint8], classes: Sequence[str]
+) -> Iterator[Finding]:
+    across: list[str] = []
+    within: list[str] = []
+    disagreeing: list[str] = []
+    for rows in _groups(digests):
+        splits, labels = dataset.splits[rows], dataset.labels[rows]
+        ids = dataset.ids[rows]
+        named = " = ".join(
+            f"{name} ({SPLITS[split]})" for name, split in zip(ids, splits, strict=True)
+        )
+        (across if len(set(splits)) > 1 else within).append(named)
+        if len(set(labels)) > 1:
+            disagreeing.append(
+                " = ".join(f"{name} ({classes[k]})" for name, k in zip(ids, labels, strict=True))
+            )
+    if across:
+        n = _count(len(across), "image stands", "images stand")
+        yield Finding(True, f"{n} in more than one split: keep one of each", tuple(across))
+    if disagreeing:
+        n = _count(len(disagreeing), "image has", "images have")
+        yield Finding(False, f"{n} several labels of {dataset.principal}", tuple(disagreeing))
+    if within:
+        n = _count(len(within), "image stands", "images stand")
+        yield Finding(False, f"{n} more than once in a split", tuple(within))
+
+
+def _groups(digests: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
+    """Give the rows of each digest that occurs more than once."""
+    known = np.flatnonzero(digests.any(axis=1))
+    digests = digests[known]
+    order = np.lexsort(np.ascontiguousarray(digests).view(">u8").T)
+    starts = np.flatnonzero((digests[order][1:] != digests[order][:-1]).any(axis=1)) + 1
+    groups = [np.sort(known[rows]) for rows in np.split(order, starts) if len(rows) > 1]
+    yield from sorted(groups, key=lambda rows: int(rows[0]))
+
+
+def _read_headers(dataset: ImageFiles) -> FileHeaders | None:
+    paths = dataset.index.paths
+    with warnings.catch_warnings(), ThreadPoolExecutor(_WORKERS) as pool:
+        # What Pillow thinks of a file's metadata is of no use here.
+        warnings.simplefilter("ignore")
+        headers = list(_track(pool.map(_read_header, paths), "read headers", len(paths)))
+    rows = [row for row, header in enumerate(headers) if header is not None]
+    good = [header for header in headers if header is not None]
+    if not good:
+        return None
+    heights = np.array([header.height for header in good])
+    widths = np.array([header.width for header in good])
+    small = _is_enlarged(heights, widths, dataset.image_shape[1:], dataset.fit)
+    return FileHeaders(
+        _spread(heights), _spread(widths),
+        dict(Counter(header.mode for header in good).most_common()),
+        sum(header.turned for header in good),
+        tuple(str(dataset.ids[rows[k]]) for k in np.flatnonzero(small)),
+    )  # fmt: skip
+
+
+class _Header(NamedTuple):
+    height: int
+    width: int
+    mode: str
+    turned: bool
+
+
+def _read_header(path: Path) -> _Header | None:
+    try:
+        with Image.open(path) as image:
+            # Pillow would decode a whole PNG to look for an orientation that follows its pixels.
+            absent = image.format == "PNG" and "exif" not in image.info
+            orientation = 1 if absent else image.getexif().get(Base.Orientation, 1)
+            width, height = image.size
+            if orientation in (5, 6, 7, 8):
+                width, height = height, width
+            return _Header(height, width, image.mode, orientation in range(2, 9))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return None  # told as unreadable
+
+
+def _is_enlarged(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], size: tuple[int, int], fit: Fit
+) -> NDArray[np.bool_]:
+    short, narrow = heights < size[0], widths < size[1]
+    enlarged: NDArray[np.bool_] = short & narrow if fit == "pad" else short | narrow
+    return enlarged
+
+
+def _spread(numbers: NDArray[np.int64]) -> Spread:
+    return Spread(int(numbers.min()), round(float(np.median(numbers))), int(numbers.max()))
+
+
+def _memory(dataset: FactorDataset, batch_shape: Sequence[int]) -> Memory:
+    pixels = len(dataset) * prod(dataset.image_shape)
+    batch = 4 * prod(batch_shape)
+    if isinstance(dataset, CachedPixels):
+        folder = dataset.cache.folder
+        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+        return Memory(pixels, "mapped from disk", batch, folder, free)
+    kept = "read when needed" if dataset.pixels is None else "in memory"
+    return Memory(pixels, kept, batch, None, 0)
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
+
+
+def _track(items: Iterable[_T], title: str, total: int) -> Iterable[_T]:
+    """Show a progress bar, where there is a terminal."""
+    return track(
+        items, f"  {title}", total, console=Console(stderr=True), transient=True,
+        disable=not sys.stderr.isatty(),
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Every shipped config of a chain runs whole, on a small file set in the true format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from detaux_pl.cli import chain
+from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
+from detaux_pl.evaluation.run import load
+from tests.cli.conftest import in_process
+from tests.data import written, written_arrays, written_mnist_stl10, written_shapes3d
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+Write = Callable[[Path, pytest.MonkeyPatch], list[str]]
+
+_TINY = """
+    --seeds 1 --dataset.cache_dir {cache} --run_dir {run}
+    --disentangle.trainer.max_epochs 2 --disentangle.trainer.limit_train_batches 3
+    --disentangle.data.batch_size 8
+    --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
+    --cluster.clusterer.min_cluster_size 3 --cluster.subspace 1
+    --multitask.trainer.max_epochs 1 --multitask.data.batch_size 8
+    --multitask.trainer.accelerator cpu --multitask.trainer.enable_progress_bar false
+"""
+_SMALL_RESNET = ["--disentangle.model.dim", "16"]
+
+
+def _faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written.write_faces(folder)
+    return ["--dataset.root", str(folder), *_SMALL_RESNET]
+
+
+def _cars(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written.write_cars(folder)
+    return [
+        "--dataset.root", str(folder), *_SMALL_RESNET,
+        "--cluster.pca", "8", "--multitask.model.pretrained", "false",
+    ]  # fmt: skip
+
+
+def _cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written_arrays.write_cifar10(folder)
+    written_arrays.accept_cifar10(monkeypatch, folder)
+    return ["--dataset.root", str(folder), *_SMALL_RESNET]
+
+
+def _svhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written_arrays.write_svhn(folder)
+    written_arrays.accept_svhn(monkeypatch, folder)
+    return ["--dataset.root", str(folder), *_SMALL_RESNET]
+
+
+def _shapes(folder: Path, **files: str) -> list[str]:
+    counts = {"n_train": 120, "n_val": 30, "n_test": 30}
+    words = [word for name, n in counts.items() for word in (f"--dataset.{name}", str(n))]
+    return [*words, *(word for name, path in files.items() for word in (f"--dataset.{name}", path))]
+
+
+def _shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    drawn = SyntheticShapes3D(n_train=120, n_val=30, n_test=30, cache_dir=folder / "geometry")
+    drawn.setup()
+    path = written_shapes3d.write_shapes3d(folder / "3dshapes.h5", drawn)
+    return _shapes(folder, path=str(path))
+
+
+def _synthetic_shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return _shapes(folder)
+
+
+def _mnist_stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written_mnist_stl10.write_mnist(folder)
+    written_mnist_stl10.write_stl10(folder)
+    written_mnist_stl10.accept_stl10(monkeypatch, folder)
+    return _shapes(folder, root=str(folder))
+
+
+def _folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written.write_class_folders(folder, n=30)
+    return ["--dataset.root", str(folder)]
+
+
+def _table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return ["--dataset.path", str(written.write_table(folder, n=30))]
+
+
+def _quickstart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return _shapes(folder)
+
+
+_WRITE: dict[str, Write] = {
+    "cars": _cars,
+    "cifar10": _cifar10,
+    "faces": _faces,
+    "folder": _folder,
+    "mnist_stl10": _mnist_stl10,
+    "quickstart": _quickstart,
+    "shapes3d": _shapes3d,
+    "svhn": _svhn,
+    "synthetic_shapes3d": _synthetic_shapes3d,
+    "table": _table,
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files, run_dir = tmp_path / "files", tmp_path / "run"
+    files.mkdir()
+    words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
+    if name in ("quickstart", "shapes3d"):  # they have no cache
+        del words[2:4]
+    words = ["--config", str(CONFIGS / f"{name}.yaml"), *words, *_WRITE[name](files, monkeypatch)]
+    assert chain.fit(words, in_process) == 0
+
+    run = load(run_dir)
+    data = run.data.dataset
+    assert run.codes.ids.tolist() == data.ids.tolist()
+    assert run.codes.values.std() > 0
+    assert run.labels.n_classes >= 2
+    assert {"hard_parameter_sharing", "single_task", "shuffled"} <= set(run.arms)
+    assert (run_dir / "report" / "report.html").stat().st_size > 10_000
