@@ -22,59 +22,61 @@ _TINY = """
     --disentangle.data.batch_size 8
     --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
     --cluster.clusterer.min_cluster_size 3 --cluster.subspace 1
-    --multitask.trainer.max_epochs 1 --multitask.data.batch_size 8
+    --multitask.trainer.max_epochs 1 --multitask.trainer.limit_train_batches 2
+    --multitask.data.batch_size 8
     --multitask.trainer.accelerator cpu --multitask.trainer.enable_progress_bar false
 """
+_COUNTS = {"n_train": 48, "n_val": 12, "n_test": 12}
 _SMALL_RESNET = ["--disentangle.model.dim", "16"]
+_SMALLER = ["--dataset.image_size", "96"]
 
 
 def _faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written.write_faces(folder)
-    return ["--dataset.root", str(folder), *_SMALL_RESNET]
+    written.write_faces(folder, n_persons=4)
+    return ["--dataset.root", str(folder), *_SMALL_RESNET, *_SMALLER]
 
 
 def _cars(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written.write_cars(folder)
+    written.write_cars(folder, n_models=3, n_train=20, n_test=8)
     return [
-        "--dataset.root", str(folder), *_SMALL_RESNET,
+        "--dataset.root", str(folder), *_SMALL_RESNET, *_SMALLER,
         "--cluster.pca", "8", "--multitask.model.pretrained", "false",
     ]  # fmt: skip
 
 
 def _cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written_arrays.write_cifar10(folder)
+    written_arrays.write_cifar10(folder, n_train=60, n_test=20)
     written_arrays.accept_cifar10(monkeypatch, folder)
     return ["--dataset.root", str(folder), *_SMALL_RESNET]
 
 
 def _svhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written_arrays.write_svhn(folder)
+    written_arrays.write_svhn(folder, n_train=60, n_test=20)
     written_arrays.accept_svhn(monkeypatch, folder)
     return ["--dataset.root", str(folder), *_SMALL_RESNET]
 
 
-def _shapes(folder: Path, **files: str) -> list[str]:
-    counts = {"n_train": 120, "n_val": 30, "n_test": 30}
-    words = [word for name, n in counts.items() for word in (f"--dataset.{name}", str(n))]
+def _shapes(**files: str) -> list[str]:
+    words = [word for name, n in _COUNTS.items() for word in (f"--dataset.{name}", str(n))]
     return [*words, *(word for name, path in files.items() for word in (f"--dataset.{name}", path))]
 
 
 def _shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    drawn = SyntheticShapes3D(n_train=120, n_val=30, n_test=30, cache_dir=folder / "geometry")
+    drawn = SyntheticShapes3D(**_COUNTS, cache_dir=folder / "geometry")
     drawn.setup()
     path = written_shapes3d.write_shapes3d(folder / "3dshapes.h5", drawn)
-    return _shapes(folder, path=str(path))
+    return _shapes(path=str(path))
 
 
 def _synthetic_shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return _shapes(folder)
+    return _shapes()
 
 
 def _mnist_stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     written_mnist_stl10.write_mnist(folder)
     written_mnist_stl10.write_stl10(folder)
     written_mnist_stl10.accept_stl10(monkeypatch, folder)
-    return _shapes(folder, root=str(folder))
+    return _shapes(root=str(folder))
 
 
 def _folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -87,7 +89,7 @@ def _table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _quickstart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return _shapes(folder)
+    return ["--dataset.n_train", "200", "--dataset.n_val", "50", "--dataset.n_test", "50"]
 
 
 _WRITE: dict[str, Write] = {

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,13 @@ class Chain:
         config: Every setting.
         arms: Of each arm, the stage configuration for every seed.
         source: The settings as YAML that can be given again.
+        files: Fingerprint of the user's own data files, once it is known.
     """
 
     config: dict[str, Any]
     arms: dict[str, list[dict[str, Any]]]
     source: str
+    files: str | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -104,7 +106,7 @@ def _disentangle(chain: Chain) -> list[Job]:
     alone = _n_devices(config["trainer"]) > 1
     fit, predict = ("disentangle", "fit"), ("disentangle", "predict")
     return [
-        Job("disentangle", fit, config, trainable_settings(config), (), alone),
+        Job("disentangle", fit, config, trainable_settings(config, chain.files), (), alone),
         Job("disentangle/codes", predict, config, codes_settings(config), ("disentangle",), alone),
     ]
 
@@ -236,10 +238,10 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
     chain = parse(with_config(args))
     console = Console(stderr=True, highlight=False)
     with run_lock(chain.run_dir) as lock:
+        _named(chain, "until")
+        redo = _named(chain, "redo")
+        chain = replace(chain, files=_build(chain))
         jobs = {stage.name: stage.jobs(chain) for stage in STAGES}
-        _named(chain, "until", jobs)
-        redo = _named(chain, "redo", jobs)
-        _build(chain)
         # Nothing is removed before all else is known to fit.
         _check(chain, jobs, redo)
         _forget(chain, jobs, redo)
@@ -337,10 +339,15 @@ def _check(chain: Chain, stages: Mapping[str, list[Job]], redo: str | None) -> N
                 shutil.rmtree(folder.path)
 
 
-def _build(chain: Chain) -> None:
-    """Build every model and data module once, to refuse now what a later stage could not use."""
+def _build(chain: Chain) -> str | None:
+    """Build every model and data module once, to refuse now what a later stage could not use.
+
+    Returns:
+        The fingerprint of the user's own data files.
+    """
     stages: list[tuple[dict[str, Any], type]] = [(chain.config["disentangle"], Disentangler)]
     stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
+    files = None
     for config, kind in stages:
         try:
             data = build(FactorDataModule, config["data"])
@@ -353,8 +360,10 @@ def _build(chain: Chain) -> None:
                     # Two classes stand for the task that is yet to be discovered.
                     task_sizes=(data.n_classes, 2),
                 )
+            files = data.dataset.fingerprint()
         except (ValueError, TypeError) as error:
             raise explain(error) from error
+    return files
 
 
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:
@@ -364,11 +373,12 @@ def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> No
         shutil.rmtree(chain.run_dir / name, ignore_errors=True)
 
 
-def _named(chain: Chain, option: str, jobs: Mapping[str, list[Job]]) -> str | None:
+def _named(chain: Chain, option: str) -> str | None:
     """Return the stage that an option names; refuses what is none."""
     name: str | None = chain.config[option]
-    if name is not None and name not in jobs:
-        raise UserError(f"--{option} is {name!r}: {closest(name, list(jobs))}")
+    names = [stage.name for stage in STAGES]
+    if name is not None and name not in names:
+        raise UserError(f"--{option} is {name!r}: {closest(name, names)}")
     return name
 
 

@@ -244,7 +244,7 @@ def _class_strips(data: FactorDataModule) -> list[SheetRow]:
 def _pair_strips(data: FactorDataModule) -> list[SheetRow]:
     """Take the first pairs, or views, that the disentangler would be trained on."""
     batch: Batch = next(iter(data.train_dataloader()))
-    images = data._finish(batch.images, batch.rows, epoch=0)
+    images = data.images(batch.rows.numpy(), epoch=0)
     if images.ndim == 4:
         images = images[None]
     labels = batch.targets[..., 0].expand(images.shape[:2]).T.tolist()

@@ -9,6 +9,9 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+_STRIDE = 20
+"""Steps between two looks at the clock where several ranks must agree, for which they wait."""
+
 
 class Snapshot(Callback):
     """Save a checkpoint within an epoch whenever some time has passed since its start or the last.
@@ -42,7 +45,8 @@ class Snapshot(Callback):
         batch_idx: int,
     ) -> None:
         """Save, if it is time."""
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        step, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
+        if trainer.is_last_batch or rest or (trainer.world_size > 1 and step % _STRIDE):
             return
         due = time.monotonic() - self._last >= self.seconds
         # All ranks save together, and their clocks differ.

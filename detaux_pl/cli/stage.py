@@ -26,15 +26,21 @@ TRAINER_SETTINGS = (
 would be stale at the next release of Lightning that adds an option."""
 
 _PLACES = {
-    "root", "path", "cache_dir", "num_workers", "device_resident", "eval_batch_size", "labels",
-    "download",
+    "root", "path", "cache_dir", "cached", "in_memory", "num_workers", "device_resident",
+    "eval_batch_size", "labels", "download",
 }  # fmt: skip
 """Where the data lie and how they are read: nothing that changes the result."""
 
 
-def trainable_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick from a resolved stage config what changes the result of its training."""
+def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> dict[str, Any]:
+    """Pick from a resolved stage config what changes the result of its training.
+
+    Args:
+        config: The config.
+        files: Fingerprint of the user's own files, where no stage upstream has it in its key.
+    """
     return {
+        **({} if files is None else {"files": files}),
         "seed": config["seed_everything"],
         "model": config["model"],
         "data": _without_places(config["data"]),

@@ -263,11 +263,12 @@ class _Job:
         return self.folder.path.resolve() / "checkpoints"
 
     def fit(self) -> int:
-        upstream, settings = [], trainable_settings(self.config)
+        follows = self.cli.stage == "multitask" and self.cli.reads_labels
+        upstream = ["cluster"] if follows else []
+        files = None if follows else self.data.dataset.fingerprint()
+        settings = trainable_settings(self.config, files)
         labels = getattr(self.data, "labels", None)
-        if self.cli.stage == "multitask" and self.cli.reads_labels:
-            upstream = ["cluster"]
-        elif labels is not None:
+        if not follows and labels is not None:
             settings["labels"] = sha256_file(existing_file(labels / "labels.npz", "cluster first."))
         did = run_stage(
             self.folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import sha256_json
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.pixel_cache import Pieces, PixelCache, default_cache_dir
+
+
+class UnreadableImagesError(UserError):
+    """Some images cannot be made; the others are in the cache."""
 
 
 class CachedPixels(FactorDataset):
@@ -47,9 +52,20 @@ class CachedPixels(FactorDataset):
     def n_images(self) -> int:
         """Return the number of rows, known after `describe`."""
 
+    def incomplete(self) -> UnreadableImagesError:
+        """Return the error that says which images could not be made."""
+        return UnreadableImagesError(f"{type(self).__name__} has images that cannot be read.")
+
     def content(self) -> NDArray[np.uint8] | None:
         """Return the digest of what each image is made of, shape (N, 32), if it is known."""
         return None
+
+    def digest(self) -> str:
+        """Return a digest of the content, the ids, the splits and the factors."""
+        whole = sha256(self.content_key().encode())
+        for array in (self.ids, self.splits, self.factors):
+            whole.update(np.ascontiguousarray(array).tobytes())
+        return whole.hexdigest()
 
     @property
     def cache(self) -> PixelCache:
@@ -63,14 +79,15 @@ class CachedPixels(FactorDataset):
         """Fill the cache, unless it is full.
 
         Raises:
-            UserError: If an image cannot be made, or the cache cannot be written.
+            UnreadableImagesError: If an image cannot be made.
+            UserError: If the cache cannot be written.
         """
         self.describe()
         cache = self.cache
         if not cache.complete:
             cache.fill(self.render, f"read {self.n_images():,} images", self.content())
         if not cache.complete:
-            raise UserError(f"{type(self).__name__} has images that cannot be read.")
+            raise self.incomplete()
 
     def setup(self) -> None:
         """Map the images, which are made first where they are not cached."""

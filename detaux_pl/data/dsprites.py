@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,25 +101,14 @@ class DSprites(CachedFactorial):
                 f"`imgs` is {kind} of shape {images}; it should be uint8 of shape "
                 f"({shape[0]}, 64, 64)"
             )
-        classes = self._read_classes()
+        # Whole: they may be stored in Fortran order, which has no rows.
+        (classes,) = iterate_npz(self.path, "latents_classes", shape[0])
         sizes = classes.max(axis=0) + 1
         # The product first: sizes out of their minds must not be enumerated.
         complete = sizes[0] == 1 and (sizes > 0).all() and np.prod(sizes.astype(float)) == shape[0]
         if not complete or not np.array_equal(classes, np.indices(sizes).reshape(6, -1).T):
             raise self._other("`latents_classes` is not every combination once, in order")
         return tuple(sizes[1:].tolist())
-
-    def _read_classes(self) -> NDArray[np.int64]:
-        """Read the classes whole: they may be stored in Fortran order, which has no rows."""
-        try:
-            with warnings.catch_warnings():
-                # The original was written by Python 2, which takes NumPy a little longer.
-                warnings.filterwarnings("ignore", message=".*Python 2.*", category=UserWarning)
-                with np.load(self.path, allow_pickle=False) as arrays:
-                    classes: NDArray[np.int64] = arrays["latents_classes"]
-                    return classes
-        except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
-            raise self._other(f"`latents_classes` cannot be read ({error})") from None
 
     def _other(self, what: str) -> UserError:
         return UserError(f"{self.path} is not the original dSprites: {what}; download {_URL}.")

@@ -74,6 +74,14 @@ class FactorDataset(ABC):
         """
         self._check_principal()
 
+    def fingerprint(self) -> str | None:
+        """Return a digest of the user's own files and labels, known after `describe`.
+
+        A run that was begun with other ones is not gone on with. None where the settings tell all:
+        data that are made here, and published files, which are checked when they are read.
+        """
+        return None
+
     def prepare(self) -> None:  # noqa: B027  a hook: most data sets have nothing to prepare
         """Do once per machine what all processes share: fill caches, check files."""
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.cached_pixels import CachedPixels
-from detaux_pl.data.image_files import Unreadable
+from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
+from detaux_pl.data.image_files import Unreadable, name_some
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.pixel_cache import Pieces
 from detaux_pl.data.read_image import Fit, read_image
@@ -25,8 +25,6 @@ from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
 
 _PIECE = 256
 """Images that are decoded before they are handed over."""
-_NAMED = 5
-"""How many bad images an error names."""
 _LABELS = ("int", "uint", "bool", "string", "large_string")
 """What the types of values that may be labels begin with."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -118,31 +116,25 @@ class HuggingFace(CachedPixels):
         """Return a digest of the fingerprints of all splits."""
         return self._key
 
+    def fingerprint(self) -> str:
+        """Return a digest of the images and the labels."""
+        return self.digest()
+
     def n_images(self) -> int:
         """Return the number of rows of all splits."""
         return len(self.ids)
 
-    def prepare(self) -> None:
-        """Decode what is not cached.
-
-        Raises:
-            UserError: If images cannot be decoded, some of which it names.
-        """
-        self.unreadable = []
-        try:
-            super().prepare()
-        except UserError as error:
-            if not self.unreadable:
-                raise
-            named = "; ".join(f"{name} ({why})" for name, why in self.unreadable[:_NAMED])
-            more = len(self.unreadable) - _NAMED
-            raise UserError(
-                f"{len(self.unreadable)} of {self.n_images():,} images of {self.path} cannot be "
-                f"read: {named}{f'; and {more} more' if more > 0 else ''}. Mend or filter them out."
-            ) from error
+    def incomplete(self) -> UnreadableImagesError:
+        """Name some of the images that cannot be decoded."""
+        named = name_some([f"{name} ({why})" for name, why in self.unreadable])
+        return UnreadableImagesError(
+            f"{len(self.unreadable)} of {self.n_images():,} images of {self.path} cannot be read: "
+            f"{named}. Mend or filter them out."
+        )
 
     def render(self, rows: NDArray[np.int64]) -> Pieces:
         """Decode images in threads, which Pillow lets run side by side."""
+        self.unreadable = []
         start = 0
         with ThreadPoolExecutor() as pool:
             for part in self._load().values():

@@ -49,7 +49,8 @@ class ImageArrays(CachedArrays):
         columns: Names of further arrays of labels, which serve only the evaluation; None for
             every one of 2 to 1,000 values of which fewer than half of the rows have one for
             themselves.
-        split_array: Name of the array of splits; where there is no `split`, all are drawn.
+        split_array: Name of the array of splits; where there is no `split`, or for null, all are
+            drawn.
         layout: Order of the axes of the images: `NHW`, `NHWC` or `NCHW`; None to take the axis of
             length 1 or 3 as the channels.
         image_size: Height and width that the images are resized to, whatever their aspect ratio;
@@ -71,7 +72,7 @@ class ImageArrays(CachedArrays):
         principal: str,
         images: str = "images",
         columns: Sequence[str] | None = None,
-        split_array: str = _SPLIT,
+        split_array: str | None = _SPLIT,
         layout: Layout | None = None,
         image_size: int | None = None,
         val_share: float = 0.1,
@@ -114,6 +115,10 @@ class ImageArrays(CachedArrays):
     def recipe(self) -> dict[str, Any]:
         """The image shape, and which array it is and how it is read."""
         return {**super().recipe, "images": self.images_array, "layout": self._axes}
+
+    def fingerprint(self) -> str:
+        """Return a digest of the images and the labels."""
+        return self.digest()
 
     def n_images(self) -> int:
         """Return the length of the array of images."""
@@ -209,7 +214,7 @@ class ImageArrays(CachedArrays):
             raise self._misfit(f"{name!r} has strings that are not UTF-8: encode them so") from None
 
     def _read_splits(self, n: int) -> NDArray[np.int8]:
-        if self.split_array == _SPLIT and _SPLIT not in self._headers:
+        if self.split_array is None or (self.split_array == _SPLIT and _SPLIT not in self._headers):
             return np.full(n, SPLITS.index("train"), dtype=np.int8)
         codes, values = self._read_labels(self.split_array, n)
         known = {**SPLIT_NAMES, **{str(index): index for index in range(len(SPLITS))}}
@@ -217,7 +222,7 @@ class ImageArrays(CachedArrays):
         if unknown:
             raise self._misfit(
                 f"{self.split_array!r} has the value {unknown[0]!r}: splits are 0, 1, 2 or "
-                f"{', '.join(SPLITS)}; rename it if it means something else"
+                f"{', '.join(SPLITS)}; set split_array to null if it means something else"
             )
         return np.array([known[value] for value in values], dtype=np.int8)[codes]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.cached_pixels import CachedPixels
+from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.file_digests import file_digests
 from detaux_pl.data.pixel_cache import Pieces, default_cache_dir
 from detaux_pl.data.read_image import Fit, read_image
@@ -141,6 +141,10 @@ class ImageFiles(CachedPixels):
         """Size, channels and fit."""
         return {"shape": list(self.image_shape), "fit": self.fit}
 
+    def fingerprint(self) -> str:
+        """Return a digest of the images and the labels."""
+        return self.digest()
+
     def n_images(self) -> int:
         """Return the number of files."""
         return len(self.index.paths)
@@ -157,26 +161,17 @@ class ImageFiles(CachedPixels):
         """Return a digest of all files in their order."""
         return sha256(self.content().tobytes()).hexdigest()
 
-    def prepare(self) -> None:
-        """Decode what is not cached.
-
-        Raises:
-            UserError: If files cannot be decoded, some of which it names.
-        """
-        self.unreadable = []
-        try:
-            super().prepare()
-        except UserError as error:
-            if not self.unreadable:
-                raise
-            named = name_some([f"{path} ({why})" for path, why in self.unreadable])
-            raise UserError(
-                f"{len(self.unreadable)} of {self.n_images():,} images cannot be read: {named}. "
-                "Mend or remove them, `detaux data check` names all; the others are kept."
-            ) from error
+    def incomplete(self) -> UnreadableImagesError:
+        """Name some of the files that cannot be decoded."""
+        named = name_some([f"{path} ({why})" for path, why in self.unreadable])
+        return UnreadableImagesError(
+            f"{len(self.unreadable)} of {self.n_images():,} images cannot be read: {named}. "
+            "Mend or remove them, `detaux data check` names all; the others are kept."
+        )
 
     def render(self, rows: NDArray[np.int64]) -> Pieces:
         """Decode files in worker processes, one per core."""
+        self.unreadable = []
         workers = _n_cores() if len(rows) > 4 * _PIECE else 0
         loader: DataLoader[Any] = DataLoader(
             _Decoded(self.index.paths, self.image_shape, self.fit),

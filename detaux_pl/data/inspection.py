@@ -22,8 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from detaux_pl.artifacts.codes import SPLITS
-from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.cached_pixels import CachedPixels
+from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.image_files import ImageFiles, Unreadable
 from detaux_pl.data.read_image import Fit
@@ -146,10 +145,8 @@ def inspect_dataset(dataset: FactorDataset, batch_shape: Sequence[int]) -> Inspe
     try:
         dataset.prepare()
         dataset.setup()
-    except UserError:
+    except UnreadableImagesError:
         unreadable = getattr(dataset, "unreadable", ())
-        if not unreadable:
-            raise
     sizes = dict(zip(dataset.factor_names, dataset.factor_sizes, strict=True))
     classes = _value_names(dataset, dataset.principal)
     counts = np.zeros((len(classes), len(SPLITS)), dtype=np.int64)

@@ -178,10 +178,19 @@ class FactorDataModule(LightningDataModule):
         sampler = EvalSampler(rows, self.eval_batch_size, *self._world())
         return self._loader(DataLoader, sampler)
 
-    def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the float images of some rows as models are evaluated on them, noise included."""
+    def images(self, rows: NDArray[np.int64], epoch: int | None = None) -> Tensor:
+        """Return the float images of some rows as the models see them, noise included.
+
+        Args:
+            rows: Row numbers, any shape.
+            epoch: Epoch whose training would see them, augmented; None as in evaluation.
+
+        Returns:
+            Shape (*rows.shape, C, H, W); (2, *rows.shape, C, H, W) where training sees two views.
+        """
         index = as_rows(rows)
-        return self._finish(self.dataset.images(index), index)
+        pixels = self.dataset.images(index.flatten())
+        return self._finish(pixels.view(*index.shape, *pixels.shape[1:]), index, epoch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn a batch's pixels into floats, on its device, and change them as asked for."""

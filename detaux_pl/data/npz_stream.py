@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 
+_DAMAGES = (
+    OSError, EOFError, ValueError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What reading a damaged file may raise; a header is parsed as Python."""
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -59,7 +64,7 @@ def iterate_npz(path: Path, name: str, block: int) -> Iterator[NDArray[Any]]:
 
     Raises:
         UserError: If the file cannot be read as an `.npz`, has no such array, or the array holds
-            Python objects, is a single value or is in Fortran order.
+            Python objects, is a single value or is in Fortran order, unless one block holds it.
     """
     shape, dtype = npz_header(path, name)
     if dtype.hasobject:
@@ -70,7 +75,8 @@ def iterate_npz(path: Path, name: str, block: int) -> Iterator[NDArray[Any]]:
     if not shape:
         raise UserError(f"{path}: array {name!r} is a single value: give an array of rows.")
     with _reading(path) as archive, archive.open(f"{name}.npy") as member:
-        if _header(member)[2]:
+        fortran = _header(member)[2]
+        if fortran and block < shape[0]:
             raise UserError(
                 f"{path}: array {name!r} is in Fortran order, which cannot be read by rows: save "
                 "np.ascontiguousarray of it."
@@ -81,7 +87,7 @@ def iterate_npz(path: Path, name: str, block: int) -> Iterator[NDArray[Any]]:
             data = bytearray(member.read(size))  # writable, as tensors want it
             if len(data) < size:
                 raise EOFError(f"array {name!r} ends early")
-            yield np.ndarray(here, dtype, data)
+            yield np.ndarray(here, dtype, data, order="F" if fortran else "C")
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
@@ -104,7 +110,7 @@ def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     # A damaged file can fail in any of these ways, when it is opened or while it is read.
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGES as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{path} cannot be read as .npz ({why}): give a whole file that np.savez or "

@@ -53,7 +53,13 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
         (["--redo=clusters"], ["'clusters'", "did you mean 'cluster'"]),
         (["--until=all"], ["'all'", "disentangle, cluster, multitask, report"]),
         (["--noise.amount=1.5"], ["amount is 1.5", "[0, 1]"]),
-        (["--disentangle.data.p_different=2"], ["p_different is 2", "[0, 1]"]),
+        (
+            [
+                "--disentangle.data.pairing=PrincipalPairs",
+                "--disentangle.data.pairing.p_different=2",
+            ],
+            ["p_different is 2", "[0, 1]"],
+        ),
         (["--cluster.noise=keep"], ["cluster.noise", "own_class", "keep"]),
     ],
 )

@@ -26,6 +26,13 @@ def write_shapes3d(path: Path, drawn: SyntheticShapes3D) -> Path:
         for row, image in zip(drawn.ids.tolist(), pixels, strict=True):
             images[row] = image
         hues = np.arange(10) / 10
-        axes = (hues, hues, hues, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15))
+        axes = (
+            hues,
+            hues,
+            hues,
+            np.linspace(0.75, 1.25, 8),
+            np.arange(4),
+            np.linspace(-30, 30, 15),
+        )
         file["labels"] = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(_N, -1)
     return path
