@@ -69,7 +69,7 @@ def _shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _synthetic_shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return _shapes()
+    return [*_shapes(), "--multitask.model.backbone", "small_convnet"]
 
 
 def _mnist_stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -360,7 +360,7 @@ def _build(chain: Chain) -> str | None:
                     # Two classes stand for the task that is yet to be discovered.
                     task_sizes=(data.n_classes, 2),
                 )
-            files = data.dataset.fingerprint()
+            files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
     return files
