@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from detaux_pl.data.cached_pixels import CachedPixels
 from detaux_pl.data.file_digests import file_digests
-from detaux_pl.data.pixel_cache import Pieces, default_cache_dir
+from detaux_pl.data.pixel_cache import PixelWriter, default_cache_dir
 
 _BLOCK = 1024
 """Most images to resize at a time."""
@@ -50,14 +50,15 @@ class CachedArrays(CachedPixels):
         digests = file_digests(files, root / "digests" / f"{name}.npz")
         return sha256(digests.tobytes()).hexdigest()
 
-    def render(self, rows: NDArray[np.int64]) -> Pieces:
+    def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:
         """Read the files from the first on, and resize what is wanted of them."""
         start = 0
         for block in self.read_blocks():
             for part in np.array_split(block, -(-len(block) // _BLOCK)):
                 here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(part))]
                 if here.size:
-                    yield here, resize_pixels(part[here - start], self.image_shape[1:])
+                    write(here, resize_pixels(part[here - start], self.image_shape[1:]))
+                    yield here
                 start += len(part)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import sha256_json
 from detaux_pl.data.factor_dataset import FactorDataset
-from detaux_pl.data.pixel_cache import Pieces, PixelCache, default_cache_dir
+from detaux_pl.data.pixel_cache import PixelCache, PixelWriter, default_cache_dir
 
 
 class UnreadableImagesError(UserError):
@@ -45,8 +46,11 @@ class CachedPixels(FactorDataset):
         """Return a digest of what is read, in the order of the rows."""
 
     @abstractmethod
-    def render(self, rows: NDArray[np.int64]) -> Pieces:
-        """Make the images of some ascending rows; rows that cannot be made are left out."""
+    def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:
+        """Make and write the images of some ascending rows; give those that are written.
+
+        Rows that cannot be made are left out.
+        """
 
     @abstractmethod
     def n_images(self) -> int:

@@ -19,7 +19,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.image_files import Unreadable, name_some
 from detaux_pl.data.label_column import LabelColumn, number_values
-from detaux_pl.data.pixel_cache import Pieces
+from detaux_pl.data.pixel_cache import PixelWriter
 from detaux_pl.data.read_image import Fit, read_image
 from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
 
@@ -132,7 +132,7 @@ class HuggingFace(CachedPixels):
             f"{named}. Mend or filter them out."
         )
 
-    def render(self, rows: NDArray[np.int64]) -> Pieces:
+    def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:
         """Decode images in threads, which Pillow lets run side by side."""
         self.unreadable = []
         start = 0
@@ -149,7 +149,8 @@ class HuggingFace(CachedPixels):
                             good.append(row)
                             images.append(image)
                     if good:
-                        yield np.array(good), np.stack(images)
+                        write(np.array(good), np.stack(images))
+                        yield np.array(good)
                 start += len(part)
 
     def _decode(self, stored: dict[str, Any] | None) -> NDArray[np.uint8] | str:

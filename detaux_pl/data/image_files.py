@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.file_digests import file_digests
-from detaux_pl.data.pixel_cache import Pieces, default_cache_dir
+from detaux_pl.data.pixel_cache import PixelWriter, default_cache_dir
 from detaux_pl.data.read_image import Fit, read_image
 
 _PIECE = 32
@@ -169,20 +168,20 @@ class ImageFiles(CachedPixels):
             "Mend or remove them, `detaux data check` names all; the others are kept."
         )
 
-    def render(self, rows: NDArray[np.int64]) -> Pieces:
-        """Decode files in worker processes, one per core."""
+    def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:
+        """Decode files in worker processes, one per core, which write them themselves."""
         self.unreadable = []
         workers = _n_cores() if len(rows) > 4 * _PIECE else 0
         loader: DataLoader[Any] = DataLoader(
-            _Decoded(self.index.paths, self.image_shape, self.fit),
+            _Decoded(self.index.paths, self.image_shape, self.fit, write),
             batch_size=None,  # an item is a whole piece
             collate_fn=_as_is,
             sampler=np.array_split(rows, -(-len(rows) // _PIECE)),
             num_workers=workers,
         )
-        for good, images, bad in loader:
+        for good, bad in loader:
             self.unreadable += [Unreadable(self.index.paths[row], why) for row, why in bad]
-            yield good, images.numpy()
+            yield good
 
 
 def find_images(root: Path, hint: str) -> FoundImages:
@@ -242,12 +241,15 @@ def _image_suffixes() -> frozenset[str]:
 
 
 class _Decoded(Dataset[Any]):
-    """Files by row, a piece at a time."""
+    """Files by row, a piece at a time: which are written, and which cannot be read."""
 
-    def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], fit: Fit) -> None:
+    def __init__(
+        self, paths: Sequence[Path], shape: tuple[int, int, int], fit: Fit, write: PixelWriter
+    ) -> None:
         self.paths = paths
         self.shape = shape
         self.fit = fit
+        self.write = write
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Any:
         good: list[int] = []
@@ -262,7 +264,10 @@ class _Decoded(Dataset[Any]):
                 bad.append((row, str(error)))
             else:
                 good.append(row)
-        return np.array(good, dtype=np.int64), torch.from_numpy(images[: len(good)]), bad
+        written = np.array(good, dtype=np.int64)
+        if good:
+            self.write(written, images[: len(good)])
+        return written, bad
 
 
 def _as_is(piece: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,7 +19,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_pixels import CachedPixels
 from detaux_pl.data.factor_dataset import as_rows
 from detaux_pl.data.noise import uniform
-from detaux_pl.data.pixel_cache import Pieces
+from detaux_pl.data.pixel_cache import PixelWriter
 
 _DIGIT, _BACKGROUND, _LOCATION = range(3)
 _FIXED = {
@@ -190,10 +191,11 @@ class MNISTSTL10(CachedPixels):
             return super().images(rows)
         return self._compose(rows.numpy())
 
-    def render(self, rows: NDArray[np.int64]) -> Pieces:
+    def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:
         """Compose scenes, a block at a time."""
         for part in np.array_split(rows, -(-len(rows) // _BLOCK)):
-            yield part, self._compose(part).numpy()
+            write(part, self._compose(part).numpy())
+            yield part
 
     def _read(self) -> None:
         if hasattr(self, "ids"):

@@ -57,7 +57,8 @@ class FactorDataModule(LightningDataModule):
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Training batch of one rank, in images (pairs where the module gives pairs).
         eval_batch_size: Batch of one rank in validation, test and prediction.
-        num_workers: Processes that read images; 0 is fastest for data in memory.
+        num_workers: Processes that read images; none are started for pixels that are in memory
+            or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order and of the pairs; the command line gives it `seed_everything`.
 
@@ -245,13 +246,15 @@ class FactorDataModule(LightningDataModule):
         self, kind: type[DataLoader[Batch]], sampler: TrainSampler | EvalSampler
     ) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        # A worker would copy mapped pixels twice: to its memory, and to that which it shares.
+        workers = self.num_workers if self.dataset.pixels is None else 0
         return kind(
             _Rows(self.dataset, self.targets, read=not self.device_resident),
             batch_size=None,  # an item is a whole batch
             collate_fn=_as_is,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=on_gpu and not self.device_resident,
         )
 
@@ -271,7 +274,8 @@ class PairDataModule(FactorDataModule):
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Pairs in a training batch of one rank. Paper: 32.
         eval_batch_size: Batch of one rank in validation and prediction.
-        num_workers: Processes that read images; 0 is fastest for data in memory.
+        num_workers: Processes that read images; none are started for pixels that are in memory
+            or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order and of the pairs; the command line gives it `seed_everything`.
     """
@@ -324,7 +328,8 @@ class ViewDataModule(FactorDataModule):
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Images in a training batch of one rank, each in two views.
         eval_batch_size: Batch of one rank in validation, test and prediction.
-        num_workers: Processes that read images; 0 is fastest for data in memory.
+        num_workers: Processes that read images; none are started for pixels that are in memory
+            or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order and of the views; the command line gives it `seed_everything`.
     """
@@ -367,7 +372,8 @@ class LabelledDataModule(FactorDataModule):
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Images in a training batch of one rank. Paper: 32.
         eval_batch_size: Batch of one rank in validation, test and prediction.
-        num_workers: Processes that read images; 0 is fastest for data in memory.
+        num_workers: Processes that read images; none are started for pixels that are in memory
+            or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order; the command line gives it `seed_everything`.
     """

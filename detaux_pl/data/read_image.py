@@ -8,6 +8,7 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 Fit = Literal["crop", "stretch", "pad"]
 
@@ -43,9 +44,14 @@ def read_image(
         with source if isinstance(source, Image.Image) else Image.open(source) as opened:
             # Draft modes know greater sizes only; the image may yet be turned.
             opened.draft(None, (2 * max(size), 2 * max(size)))
-            image = ImageOps.exif_transpose(opened)
+            # Asked first: exif_transpose copies an image that is upright, too.
+            turned = opened.getexif().get(Base.Orientation, 1) != 1
+            image = ImageOps.exif_transpose(opened) if turned else opened
             image = _convert(image, "L" if channels == 1 else "RGB")
-        if fit == "crop":
+            image.load()
+        if image.size == (width, height):
+            pass
+        elif fit == "crop":
             image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
         elif fit == "pad":
             image = ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR)

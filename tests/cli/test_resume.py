@@ -17,6 +17,7 @@ from detaux_pl.data.modules import LabelledDataModule, PairDataModule, ViewDataM
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
+from tests.data.lazy import LazyScenes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
@@ -49,7 +50,8 @@ class Record(Callback):
 
 
 def _data(kind: type, workers: int = 0) -> LightningDataModule:
-    scenes = DigitScenes(n_train=50, n_val=20, n_test=8, n_locations=4)
+    kind_of_scenes = LazyScenes if workers else DigitScenes
+    scenes = kind_of_scenes(n_train=50, n_val=20, n_test=8, n_locations=4)
     more = {"auxiliary": "location"} if kind is LabelledDataModule else {}
     noise = SaltPepper(0.1, redraw=True)
     return kind(scenes, noise=noise, batch_size=8, num_workers=workers, seed=3, **more)

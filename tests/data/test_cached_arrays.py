@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2.functional import resize
 
 from detaux_pl.data.cached_arrays import CachedArrays, resize_pixels
-from detaux_pl.data.pixel_cache import Pieces
+from detaux_pl.data.pixel_cache import PixelWriter
 
 _N = 2500
 
@@ -49,10 +49,10 @@ class _Arrays(CachedArrays):
             self.read.append(start)
             yield np.tile(levels[start:stop, None, None, None], (1, 1, size, size))
 
-    def render(self, rows: NDArray[np.int64]) -> Pieces:
-        for here, images in super().render(rows):
+    def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:
+        for here in super().render(rows, write):
             self.resized += here.tolist()
-            yield here, images
+            yield here
 
 
 @pytest.fixture
@@ -93,10 +93,14 @@ def test_resumed_after_a_kill(path: Path) -> None:
 def test_any_ascending_rows(path: Path) -> None:
     dataset = _Arrays(path)
     rows = np.array([0, 749, 750, 1499, 1500, 1501, 2499])
-    pieces = list(dataset.render(rows))
-    assert np.concatenate([here for here, _ in pieces]).tolist() == rows.tolist()
-    levels = np.concatenate([images[:, 0, 0, 0] for _, images in pieces])
-    assert levels.tolist() == (rows % 251).tolist()
+    levels: list[int] = []
+
+    def write(here: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
+        levels.extend(images[:, 0, 0, 0].tolist())
+
+    pieces = list(CachedArrays.render(dataset, rows, write))  # type: ignore[arg-type]
+    assert np.concatenate(pieces).tolist() == rows.tolist()
+    assert levels == (rows % 251).tolist()
 
 
 def test_other_content_is_read_anew(path: Path) -> None:

@@ -254,11 +254,12 @@ def test_second_filler_waits_for_the_first(tmp_path: Path) -> None:
     inside, go = threading.Event(), threading.Event()
     calls = []
 
-    def render(rows: Any) -> Any:
+    def render(rows: Any, write: Any) -> Any:
         calls.append(rows.tolist())
         inside.set()
         assert go.wait(30)
-        yield rows, np.full((len(rows), 1, 2, 2), 7, np.uint8)
+        write(rows, np.full((len(rows), 1, 2, 2), 7, np.uint8))
+        yield rows
 
     threads = [threading.Thread(target=cache.fill, args=(render, "")) for _ in range(2)]
     threads[0].start()

@@ -25,6 +25,7 @@ from detaux_pl.data.modules import (
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import ChangedFactors, GivenPairs, PrincipalPairs, SharedFactors
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
+from tests.data.lazy import LazyScenes
 
 Make = Callable[..., FactorDataModule]
 
@@ -352,16 +353,21 @@ class TestOrder:
 
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # of a process with threads
     def test_workers_give_the_same_sequence(self, scenes: DigitScenes) -> None:
-        one, two = (
-            _ready(PairDataModule(scenes, batch_size=8, num_workers=workers)) for workers in (0, 1)
-        )
+        lazy = LazyScenes(n_train=50, n_val=20, n_test=31)
+        one = _ready(PairDataModule(scenes, batch_size=8))
+        two = _ready(PairDataModule(lazy, batch_size=8, num_workers=2))
         loader = two.train_dataloader()  # persistent workers: one loader for both epochs
+        assert loader.num_workers == 2
         for epoch in (0, 1):
             loader.sampler.set_epoch(epoch)
             for expected, batch in zip(_epoch(one, epoch), loader, strict=True):
                 assert torch.equal(batch.rows, expected.rows)
                 assert torch.equal(batch.targets, expected.targets)
                 assert torch.equal(batch.images.float() / 255, expected.images)
+
+    def test_no_workers_for_pixels_in_memory(self, scenes: DigitScenes) -> None:
+        module = _ready(PairDataModule(scenes, batch_size=8, num_workers=2))
+        assert module.train_dataloader().num_workers == 0
 
 
 class TestEvaluation:
