@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detaux_pl.cli import chain
+from detaux_pl.cli.main import main
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.evaluation.run import load
 from tests.cli.conftest import in_process
@@ -114,6 +115,8 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     if name in ("quickstart", "shapes3d"):  # they have no cache
         del words[2:4]
     words = ["--config", str(CONFIGS / f"{name}.yaml"), *words, *_WRITE[name](files, monkeypatch)]
+    assert main(["data", "check", *words]) in (0, 3)
+    assert main(["data", "show", *words]) == 0
     assert chain.fit(words, in_process) == 0
 
     run = load(run_dir)

@@ -351,6 +351,11 @@ def _build(chain: Chain) -> str | None:
     for config, kind in stages:
         try:
             data = build(FactorDataModule, config["data"])
+            if data.n_classes < 2:
+                raise UserError(
+                    f"{type(data.dataset).__name__} has {data.n_classes} class of "
+                    f"{data.dataset.principal!r}: at least 2 are needed."
+                )
             with torch.device("meta"):
                 build(
                     kind,

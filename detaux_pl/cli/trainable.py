@@ -265,8 +265,11 @@ class _Job:
     def fit(self) -> int:
         follows = self.cli.stage == "multitask" and self.cli.reads_labels
         upstream = ["cluster"] if follows else []
-        files = None if follows else self.data.dataset.fingerprint()
-        settings = trainable_settings(self.config, files)
+        self.data.describe()
+        files = self.data.dataset.fingerprint()
+        if follows:
+            self._check_files(files)
+        settings = trainable_settings(self.config, None if follows else files)
         labels = getattr(self.data, "labels", None)
         if not follows and labels is not None:
             settings["labels"] = sha256_file(existing_file(labels / "labels.npz", "cluster first."))
@@ -280,6 +283,8 @@ class _Job:
         return _done(did, self.folder)
 
     def predict(self) -> int:
+        self.data.describe()
+        self._check_files(self.data.dataset.fingerprint())
         folder = StageFolder(self.cli.run_dir, "disentangle/codes")
         did = run_stage(
             folder,
@@ -381,6 +386,16 @@ class _Job:
         trainer.strategy.barrier()
         return [*folder.glob("rank*/*.npy"), folder / "codes.json"]
 
+    def _check_files(self, files: str | None) -> None:
+        """Refuse images that the disentangler of the run folder was not trained on."""
+        before = StageFolder(self.cli.run_dir, "disentangle")
+        settings = (before.manifest or {}).get("settings", {})
+        if settings and settings.get("files") != files:
+            raise ArtifactError(
+                f"the data files have changed since {before.path} was trained: restore them, give "
+                "another --run_dir, or run `detaux disentangle fit` with --redo disentangle."
+            )
+
     def _checkpoint(self, name: str) -> Path:
         path = self.checkpoints / f"{name}.ckpt"
         if not path.is_file():
@@ -460,6 +475,8 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
             "fast_dev_run and enable_checkpointing; max_epochs and limit_train_batches make a run "
             "short."
         )
+    if config["model"] is None:
+        raise UserError(f"{stage}.model is not set: give a class, as the files in configs do.")
     for name in ("image_shape", "n_classes", "task_sizes"):
         value = config["model"]["init_args"].get(name)
         if value is not None:

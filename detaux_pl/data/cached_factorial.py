@@ -32,6 +32,7 @@ class CachedFactorial(CachedArrays, Factorial):
         ValueError: If an argument is outside its range.
     """
 
+    published = True
     ids: NDArray[np.int64]
 
     def __init__(
@@ -47,6 +48,10 @@ class CachedFactorial(CachedArrays, Factorial):
         Factorial.__init__(self, principal, n_train, n_val, n_test, seed)
         self.cache_dir = cache_dir
         self._all: Tensor | None = None
+
+    def fingerprint(self) -> str:
+        """Return a digest of the files: variants of a data set may differ in nothing else."""
+        return self.content_key()
 
     def n_images(self) -> int:
         """Return the number of ids, drawn or not."""

@@ -32,6 +32,9 @@ class CachedPixels(FactorDataset):
         cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
     """
 
+    cached: bool = True
+    """Whether there is a cache; a subclass may leave it to the user."""
+
     def __init__(self, principal: str, cache_dir: Path | None) -> None:
         super().__init__(principal)
         self.cache_dir = cache_dir

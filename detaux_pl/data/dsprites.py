@@ -26,7 +26,8 @@ class DSprites(CachedFactorial):
     The id of an image is its row in the original file: the mixed-radix number of its factors,
     shape first, y fastest. The colour of the file, which has one value, is left out. The test
     split is a quarter of the images, drawn uniformly, and val 5 % of the rest. The pixels, 0 and
-    1 in the file, are 0 and 255 here.
+    1 in the file, are 0 and 255 here. The first and the last orientation are a full turn apart:
+    some images of different splits are the same.
 
     Args:
         path: The file `dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz` (26 MB; its cache takes

@@ -45,6 +45,8 @@ class FactorDataset(ABC):
     """Index into `SPLITS` of each sample, shape (N,)."""
     factors: NDArray[np.int64]
     """Value of each factor, shape (N, F)."""
+    published: bool = False
+    """Whether these are the images of a publication, which nobody is to mend."""
     pixels: Tensor | None = None
     """All images as uint8, shape (N, C, H, W), where they are in memory or mapped to it."""
     partners: NDArray[np.int64] | None = None
@@ -75,10 +77,10 @@ class FactorDataset(ABC):
         self._check_principal()
 
     def fingerprint(self) -> str | None:
-        """Return a digest of the user's own files and labels, known after `describe`.
+        """Return a digest of the files and labels, known after `describe`.
 
         A run that was begun with other ones is not gone on with. None where the settings tell all:
-        data that are made here, and published files, which are checked when they are read.
+        data that are made here, and published files whose checksums or labels are checked.
         """
         return None
 
@@ -147,7 +149,7 @@ def existing_file(path: Path, hint: str) -> Path:
         UserError: If it is not; `hint` says what to do.
     """
     if not path.is_file():
-        raise UserError(f"the data file {path} does not exist: {hint}")
+        raise UserError(f"the data file {path.absolute()} does not exist: {hint}")
     return path
 
 

@@ -195,14 +195,15 @@ def find_images(root: Path, hint: str) -> FoundImages:
         UserError: If a folder cannot be read, there is no image, or a name is not UTF-8.
     """
     if not root.is_dir():
-        raise UserError(f"the folder {root} does not exist: {hint}")
+        raise UserError(f"the folder {root.absolute()} does not exist: {hint}")
     names: list[str] = []
     ignored: list[Path] = []
     for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         below = Path(place).relative_to(root)
         prefix = "" if below == Path() else f"{below.as_posix()}/"
-        ignored += [Path(place, name) for name in folders if is_hidden(name)]
-        folders[:] = [name for name in folders if not is_hidden(name)]
+        left_out = {name for name in folders if is_hidden(name) or leads_back(root, below / name)}
+        ignored += [Path(place, name) for name in left_out]
+        folders[:] = [name for name in folders if name not in left_out]
         for name in files:
             if is_hidden(name) or Path(name).suffix.lower() not in _image_suffixes():
                 ignored.append(Path(place, name))
@@ -219,6 +220,14 @@ def find_images(root: Path, hint: str) -> FoundImages:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is the system's own, such as thumbnails and what macOS packs."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def leads_back(root: Path, folder: Path) -> bool:
+    """Whether a folder below the root is a link to one on the way to it, which has no end."""
+    path = root / folder
+    if not path.is_symlink():
+        return False
+    return path.resolve() in {(root / part).resolve() for part in folder.parents}
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from detaux_pl.data.image_files import (
     ImageFiles,
     find_images,
     is_hidden,
+    leads_back,
     name_some,
 )
 from detaux_pl.data.read_image import Fit
@@ -137,5 +138,7 @@ class ImageFolder(ImageFiles):
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(
-        child.name for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name)
+        child.name
+        for child in folder.iterdir()
+        if child.is_dir() and not is_hidden(child.name) and not leads_back(folder, Path(child.name))
     )

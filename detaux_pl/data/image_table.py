@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -231,7 +232,8 @@ def _read_text(path: Path) -> _Table:
 def _parse(path: Path, file: Iterator[str]) -> _Table:
     first = next(file, "")
     # The header tells: labels and paths, unlike names of columns, may hold any of them.
-    mark = max(_DELIMITERS, key=first.count)
+    bare = re.sub(r'"(?:[^"]|"")*"', "", first)
+    mark = max(_DELIMITERS, key=bare.count)
     reader = csv.reader(chain([first], file), delimiter=mark, skipinitialspace=True, strict=True)
     rows: list[list[str]] = []
     places: list[str] = []
@@ -270,19 +272,26 @@ def _read_parquet(path: Path) -> _Table:
             f'{path} needs pyarrow: pip install "detaux_pl[parquet]", or save it as CSV.'
         ) from None
     try:
-        table = parquet.read_table(path)
-    except (arrow.ArrowException, OSError) as error:
+        schema = parquet.read_schema(path)
+        # Images and the like are neither paths nor labels.
+        names = [
+            name
+            for name, kind in zip(schema.names, schema.types, strict=True)
+            if not arrow.types.is_nested(kind) and not arrow.types.is_binary(kind)
+        ]
+        table = parquet.read_table(path, columns=names)
+        columns = {name: [_as_text(value) for value in table[name].to_pylist()] for name in names}
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as parquet ({what}): save it anew.") from None
     if not table.num_rows:
         raise UserError(f"{path} has no row: give a table with a row per image.")
-    columns = {
-        name: ["" if value is None else str(value) for value in table[name].to_pylist()]
-        for name, kind in zip(table.column_names, table.schema.types, strict=True)
-        # Images and the like are neither paths nor labels.
-        if not arrow.types.is_nested(kind) and not arrow.types.is_binary(kind)
-    }
     return _Table(columns, [f"row {row}" for row in range(table.num_rows)])
+
+
+def _as_text(value: object) -> str:
+    missing = value is None or value != value  # NaN
+    return "" if missing else str(value).strip()
 
 
 def _existing(root: Path, text: str) -> Path | None:

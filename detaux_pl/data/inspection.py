@@ -263,7 +263,9 @@ def _duplicates(
             )
     if across:
         n = _count(len(across), "image stands", "images stand")
-        yield Finding(True, f"{n} in more than one split: keep one of each", tuple(across))
+        hint = "as they are published" if dataset.published else "keep one of each"
+        what = f"{n} in more than one split: {hint}"
+        yield Finding(not dataset.published, what, tuple(across))
     if disagreeing:
         n = _count(len(disagreeing), "image has", "images have")
         yield Finding(False, f"{n} several labels of {dataset.principal}", tuple(disagreeing))
@@ -339,7 +341,7 @@ def _spread(numbers: NDArray[np.int64]) -> Spread:
 def _memory(dataset: FactorDataset, batch_shape: Sequence[int]) -> Memory:
     pixels = len(dataset) * prod(dataset.image_shape)
     batch = 4 * prod(batch_shape)
-    if isinstance(dataset, CachedPixels):
+    if isinstance(dataset, CachedPixels) and dataset.cached:
         folder = dataset.cache.folder
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         return Memory(pixels, "mapped from disk", batch, folder, free)

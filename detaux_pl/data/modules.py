@@ -238,7 +238,10 @@ class FactorDataModule(LightningDataModule):
         rng = np.random.default_rng([self.seed, 0])
         rows = self.draw(self.dataset.rows(split), rng) if self.dataset.rows(split).size else None
         if rows is None:
-            raise UserError(f"the {split} split of {type(self.dataset).__name__} is empty.")
+            raise UserError(
+                f"the {split} split of {type(self.dataset).__name__} is empty: give it images, or "
+                f"raise {split}_share where it is drawn; of each class 2 stay in train."
+            )
         sampler = EvalSampler(rows, self.eval_batch_size, *self._world())
         return self._loader(DataLoader, sampler)
 

@@ -72,7 +72,9 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError("its pixels exceed 16 bits: save it with 8 or 16")
-        image = Image.fromarray((values >> 8).astype(np.uint8))  # Pillow itself clips at 255
+        # Pillow itself clips at 255. Its mode I does not say how many bits a file meant.
+        few = image.mode == "I" and values.max() <= 0xFF
+        image = Image.fromarray((values if few else values >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")

@@ -45,6 +45,7 @@ class Shapes3D(ShapesFactorial):
         ValueError: If an argument is outside its range.
     """
 
+    published = True
     image_shape = (3, 64, 64)
 
     def __init__(

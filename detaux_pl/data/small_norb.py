@@ -69,6 +69,7 @@ class SmallNORB(CachedArrays):
         Invariance to Pose and Lighting".
     """
 
+    published = True
     factor_names = ("category", "instance", "elevation", "azimuth", "lighting")
     factor_sizes = (5, 10, 9, 18, 6)
     value_names = {  # noqa: RUF012  as in FactorDataset
@@ -125,6 +126,10 @@ class SmallNORB(CachedArrays):
     def recipe(self) -> dict[str, Any]:
         """The image shape and the camera."""
         return {**super().recipe, "camera": self.camera}
+
+    def fingerprint(self) -> str:
+        """Return a digest of the files."""
+        return self.content_key()
 
     def n_images(self) -> int:
         """Return the number of images of both parts."""

@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS
 
-SPLIT_NAMES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+SPLIT_NAMES = {
+    "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2,
+    "testing": 2,
+}  # fmt: skip
 """Index into `SPLITS` of what splits are called elsewhere."""
 
 _TRAIN = SPLITS.index("train")

@@ -46,6 +46,7 @@ class StanfordCars(ImageFiles):
         Categorization".
     """
 
+    published = True
     factor_names = ("model",)
 
     def __init__(

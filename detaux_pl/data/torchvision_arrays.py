@@ -43,6 +43,7 @@ class TorchvisionArrays(CachedArrays):
         ValueError: If a number is outside its range.
     """
 
+    published = True
     factor_names = ("label",)
     factor_sizes = (10,)
     ids: NDArray[np.int64]

@@ -54,7 +54,13 @@ def build_backbone(
         if pretrained:
             raise ValueError("small_convnet has no pretrained weights: take resnet18 or vgg16.")
         return _small_convnet(channels)
-    net = _resnet18(pretrained) if name == "resnet18" else _vgg16(pretrained)
+    try:
+        net = _resnet18(pretrained) if name == "resnet18" else _vgg16(pretrained)
+    except OSError as error:  # of the network, or of the disk
+        raise ValueError(
+            f"ImageNet's weights of {name} cannot be downloaded ({error}): set pretrained to "
+            f"false, or put their file into {torch.hub.get_dir()}/checkpoints."
+        ) from None
     if channels != 3:
         _adapt_first_convolution(net, channels, pretrained)
     if not pretrained:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detaux_pl.cli import chain
 from detaux_pl.cli.main import main
+from tests.cli.conftest import in_process
 from tests.data.written import write_class_folders, write_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -145,3 +147,33 @@ def test_a_wrong_h5_is_told_what_it_holds(
     assert "pictures" in line
     path.write_bytes(b"not HDF5")
     assert str(path) in error_line(_check(tmp_path, "quickstart", *words))
+
+
+def test_links_to_a_folder_above_are_left_out(folder: Path, tmp_path: Path) -> None:
+    (folder / "cat" / "up").symlink_to("..", target_is_directory=True)
+    (folder / "dog" / "cats").symlink_to("../cat", target_is_directory=True)
+    (folder / "elsewhere").symlink_to(tmp_path / "more", target_is_directory=True)
+    write_class_folders(tmp_path / "more", classes=("deep",), n=9, size=64, seed=1)
+    assert main(_on_folder(tmp_path)) == 3  # the cats are dogs, too
+    check = json.loads(_findings(tmp_path))
+    totals = {name: sum(counts.values()) for name, counts in check["counts"].items()}
+    assert totals == {"bird": 12, "cat": 12, "dog": 24, "elsewhere": 9}
+    (left_out,) = [f["names"] for f in check["findings"] if "left out" in f["what"]]
+    assert left_out == [str(folder / "cat" / "up"), str(folder / "dog" / "cats" / "up")]
+
+
+def test_changed_images_are_not_mixed_with_what_was_trained_on_others(
+    folder: Path, tmp_path: Path, error_line: Callable[[list[str]], str]
+) -> None:
+    words = ["--until", "disentangle", *_on_folder(tmp_path)[2:], "--disentangle.data.batch_size"]
+    words += ["4", "--disentangle.trainer.max_epochs", "1", "--multitask.trainer.max_epochs", "1"]
+    words += ["--disentangle.trainer.accelerator", "cpu"]
+    words += ["--disentangle.trainer.enable_progress_bar", "false"]
+    assert chain.fit(words, in_process) == 0
+    assert chain.fit(words, in_process) == 0
+    Image.new("RGB", (64, 64), "white").save(folder / "cat" / "00.png")
+    line = error_line(["fit", *words])
+    assert "made with other settings: files was" in line
+    stage = ["--config", str(tmp_path / "run" / "disentangle" / "config.yaml")]
+    line = error_line(["disentangle", "predict", *stage, "--redo", "disentangle/codes"])
+    assert "the data files have changed" in line

@@ -207,8 +207,8 @@ def test_bad_parquet_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (("image,label",), r"t\.csv has no row: give a table with a header and a row per image"),
         (("",), r"t\.csv has no row"),
         (
-            ("image,label,split", "a.png,x,dev"),
-            r"line 2: the split 'dev' is none of train, val, tes",
+            ("image,label,split", "a.png,x,fold"),
+            r"line 2: the split 'fold' is none of train, val, tes",
         ),
         (("image,label,split", "a.png,x,"), r"no split in column 'split' of 1 rows \(line 2\)"),
         (("image,label,split", "a.png,x,test"), r"has no row whose 'split' is train"),
