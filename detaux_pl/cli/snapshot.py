@@ -16,8 +16,9 @@ _STRIDE = 20
 class Snapshot(Callback):
     """Save a checkpoint within an epoch whenever some time has passed since its start or the last.
 
-    Not at the last batch of an epoch, where validation and what ends an epoch would be lost to
-    the resumed run, and not between the batches whose gradients are accumulated.
+    Not at the last batch of an epoch or of the training, nor before a validation: it, and what
+    ends an epoch, would be lost to the resumed run. Nor between the batches whose gradients are
+    accumulated.
 
     Args:
         path: The checkpoint, which is replaced as a whole.
@@ -46,10 +47,22 @@ class Snapshot(Callback):
     ) -> None:
         """Save, if it is time."""
         step, rest = divmod(batch_idx + 1, trainer.accumulate_grad_batches)
-        if trainer.is_last_batch or rest or (trainer.world_size > 1 and step % _STRIDE):
+        seldom = trainer.world_size > 1 and step % _STRIDE
+        if rest or seldom or _is_followed_by_more(trainer, batch_idx):
             return
         due = time.monotonic() - self._last >= self.seconds
         # All ranks save together, and their clocks differ.
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             trainer.save_checkpoint(self.path)
             self._last = time.monotonic()
+
+
+def _is_followed_by_more(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether something comes after a batch that a resumed run would not do again."""
+    if trainer.is_last_batch or 0 < trainer.max_steps <= trainer.global_step:
+        return True
+    # Without check_val_every_n_epoch, the interval is counted over all epochs.
+    within = trainer.check_val_every_n_epoch is not None
+    count = batch_idx if within else trainer.fit_loop.total_batch_idx
+    interval = trainer.val_check_batch
+    return interval is not None and (count + 1) % interval == 0
