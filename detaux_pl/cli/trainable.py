@@ -45,6 +45,7 @@ from detaux_pl.cli.stage import (
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.evaluation.run import check_files
 from detaux_pl.multitask.base import MultitaskModel
 
 SNAPSHOT_SECONDS = 600.0
@@ -268,7 +269,7 @@ class _Job:
         self.data.describe()
         files = self.data.dataset.fingerprint()
         if follows:
-            self._check_files(files)
+            check_files(self.cli.run_dir, files)
         settings = trainable_settings(self.config, None if follows else files)
         labels = getattr(self.data, "labels", None)
         if not follows and labels is not None:
@@ -284,7 +285,7 @@ class _Job:
 
     def predict(self) -> int:
         self.data.describe()
-        self._check_files(self.data.dataset.fingerprint())
+        check_files(self.cli.run_dir, self.data.dataset.fingerprint())
         folder = StageFolder(self.cli.run_dir, "disentangle/codes")
         did = run_stage(
             folder,
@@ -298,6 +299,8 @@ class _Job:
     def evaluate(self, subcommand: str) -> int:
         name = "best" if self.cli.stage == "multitask" else "last"
         checkpoint = self._checkpoint(name)
+        self.data.describe()
+        check_files(self.cli.run_dir, self.data.dataset.fingerprint())
         trainer = self._trainer(callbacks=[], loggers=[])
         metrics = getattr(trainer, subcommand)(
             self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
@@ -385,16 +388,6 @@ class _Job:
         # Rank 0 records the shards of all: none may be missing then.
         trainer.strategy.barrier()
         return [*folder.glob("rank*/*.npy"), folder / "codes.json"]
-
-    def _check_files(self, files: str | None) -> None:
-        """Refuse images that the disentangler of the run folder was not trained on."""
-        before = StageFolder(self.cli.run_dir, "disentangle")
-        settings = (before.manifest or {}).get("settings", {})
-        if settings and settings.get("files") != files:
-            raise ArtifactError(
-                f"the data files have changed since {before.path} was trained: restore them, give "
-                "another --run_dir, or run `detaux disentangle fit` with --redo disentangle."
-            )
 
     def _checkpoint(self, name: str) -> Path:
         path = self.checkpoints / f"{name}.ckpt"

@@ -216,10 +216,12 @@ class FactorDataModule(LightningDataModule):
         if self.augmentation is None:
             return images.view(*rows.shape, *images.shape[1:])
         if epoch is None:
-            return self.augmentation.clean(images)
+            images = self.augmentation.clean(images)
+            return images.reshape(*rows.shape, *images.shape[1:])
         place = [self.seed, epoch, self._batches_done(), self._world()[0]]
         seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
-        return self.augmentation(images, seed)
+        images = self.augmentation(images, seed)  # two views are stacked first
+        return images.reshape(*images.shape[:-4], *rows.shape, *images.shape[-3:])
 
     def _batches_done(self) -> int:
         """How many batches of this epoch the training has taken."""

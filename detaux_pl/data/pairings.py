@@ -124,6 +124,8 @@ class ChangedFactors(Pairing):
         for number, subset in enumerate(subsets):
             kept = [c for c in range(len(dataset.factor_names)) if c not in subset]
             mine = chosen == number
+            if not mine.any():
+                continue
             groups = place_groups(_keys(dataset, rows, kept))
             second[mine] = draw_within(groups, first[mine], rng.random(int(mine.sum())))
         if len(rows) and (first == second).all():
@@ -274,11 +276,14 @@ def _keys(
     dataset: FactorDataset, rows: NDArray[np.int64], columns: Sequence[int]
 ) -> NDArray[np.int64]:
     """Number of each row's combination of some factors, equal where all are, shape (m,)."""
-    keys = np.zeros(len(rows), dtype=np.int64)
+    keys, n = np.zeros(len(rows), dtype=np.int64), 1
     for column in columns:
         values = dataset.factors[rows, column]
-        # Numbered anew after each factor, so that the mixed radix number cannot overflow.
-        keys = np.unique(keys * (values.max(initial=0) + 1) + values, return_inverse=True)[1]
+        size = int(values.max(initial=0)) + 1
+        if n * size > np.iinfo(np.int64).max:  # numbered anew: the mixed radix would overflow
+            found, keys = np.unique(keys, return_inverse=True)
+            n = len(found)
+        keys, n = keys * size + values, n * size
     return keys
 
 

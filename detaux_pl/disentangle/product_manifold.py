@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.modules import Batch, PairDataModule
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.learning_rate import LearningRateSchedule
@@ -113,6 +113,19 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         """Return the image of the sum of the subspaces, shape (B, C, H, W)."""
         images: Tensor = self.decoder(codes.sum(1))
         return images
+
+    def on_fit_start(self) -> None:
+        """Refuse data without pairs before anything is trained.
+
+        Raises:
+            UserError: If the data module gives single images, or views of them.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and not isinstance(data, PairDataModule):
+            raise UserError(
+                f"ProductManifoldAutoencoder trains on pairs, which {type(data).__name__} does "
+                "not give: use PairDataModule."
+            )
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the loss of a batch of pairs at this epoch's betas."""

@@ -25,7 +25,7 @@ class ResidualAutoencoder(AutoencodingDisentangler):
     of its variance and cleared of the principal factor as far as class means tell. The codes
     are linear in z and need no label.
 
-    The statistics of the split, of each training image once, are gathered in the training
+    The statistics of the split, of each image or first one of a pair, are gathered in the training
     steps, by the encoder in evaluation mode but while it still moves: the cosine schedule, which
     brings it to rest, makes them those of the final encoder. A checkpoint within an epoch keeps
     what was gathered so far, of all ranks.

@@ -16,6 +16,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, read_yaml
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
@@ -60,6 +61,8 @@ class Run:
         """The data as the disentangler saw them, noise included, set up."""
         config = read_yaml(self.run_dir / "disentangle" / "config.yaml")
         data: FactorDataModule = build(FactorDataModule, config["data"])
+        data.describe()
+        check_files(self.run_dir, data.dataset.fingerprint())
         data.prepare_data()
         data.setup("fit")
         return data
@@ -105,6 +108,25 @@ def load(run_dir: str | Path) -> Run:
         ArtifactError: If it holds no run.
     """
     return Run(run_dir)
+
+
+def check_files(run_dir: Path, files: str | None) -> None:
+    """Refuse images that the disentangler of a run folder was not trained on.
+
+    Args:
+        run_dir: The run folder; one without a disentangler takes any images.
+        files: Fingerprint of the data set.
+
+    Raises:
+        ArtifactError: If it is another one.
+    """
+    before = StageFolder(run_dir, "disentangle")
+    settings = (before.manifest or {}).get("settings", {})
+    if settings and settings.get("files") != files:
+        raise ArtifactError(
+            f"the data files have changed since {before.path} was trained: restore them, give "
+            "another --run_dir, or run `detaux disentangle fit` with --redo disentangle."
+        )
 
 
 def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:

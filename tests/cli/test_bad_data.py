@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.cli import chain
 from detaux_pl.cli.main import main
+from detaux_pl.evaluation.run import load
 from tests.cli.conftest import in_process
 from tests.data.written import write_class_folders, write_table
 
@@ -175,5 +177,8 @@ def test_changed_images_are_not_mixed_with_what_was_trained_on_others(
     line = error_line(["fit", *words])
     assert "made with other settings: files was" in line
     stage = ["--config", str(tmp_path / "run" / "disentangle" / "config.yaml")]
-    line = error_line(["disentangle", "predict", *stage, "--redo", "disentangle/codes"])
-    assert "the data files have changed" in line
+    for command in (["predict", "--redo", "disentangle/codes"], ["validate"]):
+        line = error_line(["disentangle", *command, *stage])
+        assert "the data files have changed" in line
+    with pytest.raises(ArtifactError, match="the data files have changed"):
+        _ = load(tmp_path / "run").data

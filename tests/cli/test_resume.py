@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from detaux_pl.cli import trainable
 from detaux_pl.cli.main import main
+from detaux_pl.cli.snapshot import Snapshot
 from detaux_pl.data.digit_scenes import DigitScenes
 from detaux_pl.data.modules import LabelledDataModule, PairDataModule, ViewDataModule
 from detaux_pl.data.noise import SaltPepper
@@ -207,3 +208,35 @@ def test_a_killed_stage_goes_on_from_its_snapshot(
 def test_no_snapshot_of_short_epochs(finished_run: Path):
     found = {path.name for path in finished_run.glob("*/checkpoints/*")}
     assert found == {"last.ckpt"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"max_epochs": 2}, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]),
+        ({"max_epochs": 2, "val_check_interval": 0.5}, [1, 2, 4, 5, 7, 8, 10, 11]),
+        (
+            {"max_epochs": 2, "val_check_interval": 4, "check_val_every_n_epoch": None},
+            [1, 2, 3, 5, 7, 9, 10, 11],
+        ),
+        ({"max_steps": 3, "max_epochs": -1}, [1, 2]),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, [1, 2, 4, 5]),
+    ],
+)
+def test_no_snapshot_where_something_follows_that_would_be_lost(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    steps: list[int],
+):
+    saved = []
+    monkeypatch.setattr(
+        Trainer, "save_checkpoint", lambda self, path: saved.append(self.global_step)
+    )
+    trainer = Trainer(
+        accelerator="cpu", callbacks=[Snapshot(tmp_path / "last.ckpt", 0.0)], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, use_distributed_sampler=False, **settings,
+    )  # fmt: skip
+    trainer.fit(_classifier(), datamodule=_data(LabelledDataModule))
+    assert saved == steps

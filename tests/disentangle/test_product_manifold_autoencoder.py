@@ -1,8 +1,10 @@
 import pytest
 import torch
+from lightning import Trainer
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.modules import Batch, LabelledDataModule
+from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.modules import Batch, LabelledDataModule, ViewDataModule
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.schedule import Betas
@@ -302,3 +304,17 @@ def test_batch_norm_sees_mixtures_as_a_batch_of_their_own(large):
 def test_a_resnet_refuses_other_sizes():
     with pytest.raises(ValueError, match="multiples of 32"):
         ProductManifoldAutoencoder((3, 48, 48), autoencoder="resnet18_1x1")
+
+
+def test_data_without_pairs_are_refused_before_training():
+    scenes = DigitScenes(n_train=16, n_val=8, n_test=8)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="trains on pairs, which ViewDataModule does not give"):
+        trainer.fit(
+            ProductManifoldAutoencoder((3, 16, 16), dim=4, n_subspaces=3),
+            datamodule=ViewDataModule(scenes, batch_size=8),
+        )
+    assert trainer.global_step == 0
