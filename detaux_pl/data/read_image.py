@@ -59,8 +59,8 @@ def read_image(
             image = image.resize((width, height), Image.Resampling.BILINEAR)
     except Exception as error:  # Pillow's decoders raise nearly anything over damaged files
         raise ValueError(_reason(error)) from None
-    pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    # Plane by plane, which is faster than to transpose the pixels.
+    return np.stack([np.asarray(plane) for plane in image.split()])
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
