@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from detaux_pl.data.cached_pixels import CachedPixels
-from detaux_pl.data.file_digests import file_digests
-from detaux_pl.data.pixel_cache import PixelWriter, default_cache_dir
+from detaux_pl.data.pixel_cache import PixelWriter
 
 _BLOCK = 1024
 """Most images to resize at a time."""
@@ -45,9 +44,7 @@ class CachedArrays(CachedPixels):
     def content_key(self) -> str:
         """Return a digest of all files in their order."""
         files = self.files()
-        root = self.cache_dir if self.cache_dir is not None else default_cache_dir()
-        name = sha256("\n".join(str(path.resolve()) for path in files).encode()).hexdigest()[:16]
-        digests = file_digests(files, root / "digests" / f"{name}.npz")
+        digests = self.digests_of(files, "\n".join(str(path.resolve()) for path in files))
         return sha256(digests.tobytes()).hexdigest()
 
     def render(self, rows: NDArray[np.int64], write: PixelWriter) -> Iterator[NDArray[np.int64]]:

@@ -76,9 +76,10 @@ class CachedFactorial(CachedArrays, Factorial):
         self.pixels = self._all if len(self.ids) == len(self._all) else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_all": None}
+        return {**super().__getstate__(), "_all": None, "_mapped": self._all is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        mapped = state.pop("_mapped")
         self.__dict__.update(state)
-        if "ids" in state and self.cache.complete:
+        if mapped:
             self._map()

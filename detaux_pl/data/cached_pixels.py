@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import sha256_json
 from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.file_digests import file_digests
 from detaux_pl.data.pixel_cache import PixelCache, PixelWriter, default_cache_dir
 
 
@@ -55,9 +56,9 @@ class CachedPixels(FactorDataset):
         Rows that cannot be made are left out.
         """
 
-    @abstractmethod
     def n_images(self) -> int:
-        """Return the number of rows, known after `describe`."""
+        """Return the number of images in the cache, known after `describe`."""
+        return len(self.ids)
 
     def incomplete(self) -> UnreadableImagesError:
         """Return the error that says which images could not be made."""
@@ -67,19 +68,28 @@ class CachedPixels(FactorDataset):
         """Return the digest of what each image is made of, shape (N, 32), if it is known."""
         return None
 
-    def digest(self) -> str:
+    def fingerprint(self) -> str | None:
         """Return a digest of the content, the ids, the splits and the factors."""
         whole = sha256(self.content_key().encode())
         for array in (self.ids, self.splits, self.factors):
             whole.update(np.ascontiguousarray(array).tobytes())
         return whole.hexdigest()
 
+    def digests_of(self, paths: Sequence[Path], place: str) -> NDArray[np.uint8]:
+        """Return the SHA-256 digests of files, shape (n, 32), remembered under a place."""
+        name = sha256(place.encode()).hexdigest()[:16]
+        return file_digests(paths, self.cache_root / "digests" / f"{name}.npz")
+
+    @property
+    def cache_root(self) -> Path:
+        """The folder of all caches."""
+        return self.cache_dir if self.cache_dir is not None else default_cache_dir()
+
     @property
     def cache(self) -> PixelCache:
         """Where the images are kept; needs the content to be read for its key."""
-        root = self.cache_dir if self.cache_dir is not None else default_cache_dir()
         made = sha256_json({"dataset": type(self).__name__, **self.recipe})[:12]
-        folder = root / f"{type(self).__name__.lower()}-{made}" / self.content_key()[:16]
+        folder = self.cache_root / f"{type(self).__name__.lower()}-{made}" / self.content_key()[:16]
         return PixelCache(folder, (self.n_images(), *self.image_shape))
 
     def prepare(self) -> None:

@@ -17,6 +17,7 @@ from scipy.io.matlab import MatReadError
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_factorial import CachedFactorial
+from detaux_pl.data.factor_dataset import check_image_size
 
 _URL = "http://www.scottreed.info/files/nips2015-analogy-data.tar.gz"
 _SHAPE = (128, 128, 3, 24, 4)
@@ -66,8 +67,7 @@ class Cars3D(CachedFactorial):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(principal, n_train, n_val, n_test, seed, cache_dir)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        check_image_size(image_size)
         self.root = root
         self.image_size = image_size
         self.image_shape = (3, image_size, image_size)

@@ -153,6 +153,16 @@ def existing_file(path: Path, hint: str) -> Path:
     return path
 
 
+def check_image_size(image_size: int) -> None:
+    """Check the height and width that images are to have.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if image_size < 1:
+        raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+
+
 def to_uint8(
     images: NDArray[np.floating], ids: NDArray[np.generic], name: str
 ) -> NDArray[np.uint8]:

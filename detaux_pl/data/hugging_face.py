@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
+from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.image_files import Unreadable, name_some
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.pixel_cache import PixelWriter
@@ -78,8 +79,7 @@ class HuggingFace(CachedPixels):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        check_image_size(image_size)
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
         check_share("val", val_share)
@@ -115,14 +115,6 @@ class HuggingFace(CachedPixels):
     def content_key(self) -> str:
         """Return a digest of the fingerprints of all splits."""
         return self._key
-
-    def fingerprint(self) -> str:
-        """Return a digest of the images and the labels."""
-        return self.digest()
-
-    def n_images(self) -> int:
-        """Return the number of rows of all splits."""
-        return len(self.ids)
 
     def incomplete(self) -> UnreadableImagesError:
         """Name some of the images that cannot be decoded."""

@@ -116,14 +116,6 @@ class ImageArrays(CachedArrays):
         """The image shape, and which array it is and how it is read."""
         return {**super().recipe, "images": self.images_array, "layout": self._axes}
 
-    def fingerprint(self) -> str:
-        """Return a digest of the images and the labels."""
-        return self.digest()
-
-    def n_images(self) -> int:
-        """Return the length of the array of images."""
-        return len(self.ids)
-
     def files(self) -> list[Path]:
         """Return the one file."""
         return [self.path]

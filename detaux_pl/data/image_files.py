@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
-from detaux_pl.data.file_digests import file_digests
-from detaux_pl.data.pixel_cache import PixelWriter, default_cache_dir
+from detaux_pl.data.factor_dataset import check_image_size
+from detaux_pl.data.pixel_cache import PixelWriter
 from detaux_pl.data.read_image import Fit, read_image
 
 _PIECE = 32
@@ -101,8 +101,7 @@ class ImageFiles(CachedPixels):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        check_image_size(image_size)
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
         self.image_size = image_size
@@ -140,20 +139,10 @@ class ImageFiles(CachedPixels):
         """Size, channels and fit."""
         return {"shape": list(self.image_shape), "fit": self.fit}
 
-    def fingerprint(self) -> str:
-        """Return a digest of the images and the labels."""
-        return self.digest()
-
-    def n_images(self) -> int:
-        """Return the number of files."""
-        return len(self.index.paths)
-
     def content(self) -> NDArray[np.uint8]:
         """Return the SHA-256 digest of each file, shape (N, 32); zeros where it is not read."""
         if self._digests is None:
-            root = self.cache_dir if self.cache_dir is not None else default_cache_dir()
-            name = sha256(str(self.place.resolve()).encode()).hexdigest()[:16]
-            self._digests = file_digests(self.index.paths, root / "digests" / f"{name}.npz")
+            self._digests = self.digests_of(self.index.paths, str(self.place.resolve()))
         return self._digests
 
     def content_key(self) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_arrays import CachedArrays
+from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.splits import check_share, hold_out
 
 _URL = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
@@ -89,8 +90,7 @@ class SmallNORB(CachedArrays):
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        check_image_size(image_size)
         if camera not in (0, 1):
             raise ValueError(f"camera is {camera}: give 0 or 1.")
         if split not in ("official", "random"):
@@ -126,14 +126,6 @@ class SmallNORB(CachedArrays):
     def recipe(self) -> dict[str, Any]:
         """The image shape and the camera."""
         return {**super().recipe, "camera": self.camera}
-
-    def fingerprint(self) -> str:
-        """Return a digest of the files."""
-        return self.content_key()
-
-    def n_images(self) -> int:
-        """Return the number of images of both parts."""
-        return len(self.ids)
 
     def files(self) -> list[Path]:
         """Return the two files of images."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-import os
 from functools import reduce
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import replacing
+from detaux_pl.data.pixel_cache import default_cache_dir
 from detaux_pl.data.shapes_factorial import ShapesFactorial
 
 _Floats = NDArray[np.floating]
@@ -86,10 +86,7 @@ class SyntheticShapes3D(ShapesFactorial):
     @property
     def cache_file(self) -> Path:
         """Where the geometry is cached."""
-        folder = self.cache_dir
-        if folder is None:
-            home = os.environ.get("XDG_CACHE_HOME")
-            folder = (Path(home) if home else Path.home() / ".cache") / "detaux_pl"
+        folder = self.cache_dir if self.cache_dir is not None else default_cache_dir()
         return folder / f"shapes3d-v{_VERSION}-{self.image_size}.npy"
 
     def prepare(self) -> None:

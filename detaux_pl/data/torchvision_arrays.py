@@ -19,6 +19,7 @@ from torchvision.datasets.utils import check_integrity
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_arrays import CachedArrays
+from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.splits import check_share, hold_out
 
 _NAMED = 3
@@ -58,8 +59,7 @@ class TorchvisionArrays(CachedArrays):
         cache_dir: Path | None,
     ) -> None:
         super().__init__("label", cache_dir)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}: give the height and width in pixels.")
+        check_image_size(image_size)
         check_share("val", val_share)
         self.root = root
         self.image_size = image_size
@@ -102,9 +102,8 @@ class TorchvisionArrays(CachedArrays):
             self.ids = np.arange(len(labels))
         super().prepare()
 
-    def n_images(self) -> int:
-        """Return the number of images of both splits."""
-        return len(self.ids)
+    def fingerprint(self) -> None:
+        """Return nothing: the files may be yet to come, and are checked when they are read."""
 
     def files(self) -> list[Path]:
         """Return all files, in the order of their rows."""
