@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import replacing
 
-_WORKERS = 8
+_WORKERS = 4
 _FILES = 64
 """Files that a thread reads at a time."""
 _BLOCK = 1 << 18

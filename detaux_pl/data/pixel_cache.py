@@ -175,8 +175,15 @@ class PixelWriter:
         with self.path.open("r+b") as file:
             runs = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
             for start, end in pairwise([*runs.tolist(), len(rows)]):
-                file.seek(self.offset + int(rows[start]) * images[0].nbytes)
-                file.write(np.ascontiguousarray(images[start:end]).data)
+                block = np.ascontiguousarray(images[start:end])
+                place = self.offset + int(rows[start]) * images[0].nbytes
+                file.seek(place)
+                file.write(block.data)
+                file.flush()
+                if hasattr(os, "posix_fadvise"):
+                    # The disk begins at once; left to the end, all wait for it. Pages that are
+                    # still to be written stay in memory.
+                    os.posix_fadvise(file.fileno(), place, block.nbytes, os.POSIX_FADV_DONTNEED)
 
 
 def _open_folder(

@@ -44,9 +44,7 @@ def read_image(
         with source if isinstance(source, Image.Image) else Image.open(source) as opened:
             # Draft modes know greater sizes only; the image may yet be turned.
             opened.draft(None, (2 * max(size), 2 * max(size)))
-            # Asked first: exif_transpose copies an image that is upright, too.
-            turned = opened.getexif().get(Base.Orientation, 1) != 1
-            image = ImageOps.exif_transpose(opened) if turned else opened
+            image = ImageOps.exif_transpose(opened) if _is_turned(opened) else opened
             image = _convert(image, "L" if channels == 1 else "RGB")
             image.load()
         if image.size == (width, height):
@@ -89,3 +87,11 @@ def _reason(error: Exception) -> str:
         return "it does not exist"
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+def _is_turned(image: Image.Image) -> bool:
+    # Asked first: exif_transpose copies an image that is upright, too. A JPEG has all that Pillow
+    # asks for in its headers; to parse them takes a tenth of the decoding.
+    if image.format == "JPEG" and "exif" not in image.info and "xmp" not in image.info:
+        return False
+    return bool(image.getexif().get(Base.Orientation, 1) != 1)
