@@ -24,7 +24,7 @@ class Augmentation(ABC):
             seed: Seed of the batch.
 
         Returns:
-            Shape (B, *output_shape), or (2, B, *output_shape) where there are two views.
+            Shape (B, *output_shape).
         """
 
     def clean(self, images: Tensor) -> Tensor:

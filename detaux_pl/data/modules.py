@@ -18,12 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.data.augmentation import Augmentation
-from detaux_pl.data.crop_flip import CropFlip
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.noise import SaltPepper
-from detaux_pl.data.pairings import Pairing, PrincipalPairs
+from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
 from detaux_pl.data.samplers import EvalSampler, TrainLoader, TrainSampler
-from detaux_pl.data.views import SimCLRViews
+from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
 
 
 class Batch(NamedTuple):
@@ -93,6 +92,7 @@ class FactorDataModule(LightningDataModule):
         self.device_resident = device_resident
         self.seed = seed
         self.augmentation: Augmentation | None = None
+        self.tasks: list[str] | None = None
         self._resident: Tensor | None = None
 
     def describe(self) -> None:
@@ -103,10 +103,22 @@ class FactorDataModule(LightningDataModule):
             ValueError: If a factor does not exist.
         """
         self.dataset.describe()
+        self._check_tasks()
         shape = self.dataset.image_shape
         if self.image_size is not None:
             shape = (shape[0], self.image_size, self.image_size)
         self._shape = shape if self.augmentation is None else self.augmentation.output_shape(shape)
+
+    def _check_tasks(self) -> None:
+        if self.tasks is None:
+            return
+        check_factors("tasks", self.tasks, self.dataset)
+        principal = self.dataset.principal
+        if self.tasks[:1] != [principal] or len(set(self.tasks)) < len(self.tasks):
+            raise UserError(
+                f"tasks is {self.tasks}: name the principal factor {principal!r} first, and each "
+                "factor once."
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -142,7 +154,8 @@ class FactorDataModule(LightningDataModule):
 
     def build_targets(self) -> NDArray[np.int64]:
         """Return the labels of all tasks, shape (N, T)."""
-        return self.dataset.labels[:, None]
+        tasks = [self.dataset.principal] if self.tasks is None else self.tasks
+        return np.stack([self.dataset.factor(name) for name in tasks], axis=1)
 
     @abstractmethod
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -187,7 +200,7 @@ class FactorDataModule(LightningDataModule):
             epoch: Epoch whose training would see them, augmented; None as in evaluation.
 
         Returns:
-            Shape (*rows.shape, C, H, W); (2, *rows.shape, C, H, W) where training sees two views.
+            Shape (*rows.shape, C, H, W).
         """
         index = as_rows(rows)
         pixels = self.dataset.images(index.flatten())
@@ -198,30 +211,30 @@ class FactorDataModule(LightningDataModule):
         pixels, targets, rows = batch
         if self.device_resident:
             pixels = self._pixels_on(rows.device)[rows]
-        trainer = self.trainer
-        epoch = trainer.current_epoch if trainer is not None and trainer.training else None
-        images = self._finish(pixels, rows, epoch)
-        if views := images.shape[: images.ndim - 3 - rows.ndim]:
-            targets, rows = targets.expand(*views, *targets.shape), rows.expand(*views, *rows.shape)
-        return Batch(images, targets, rows)
+        return Batch(self._finish(pixels, rows, self._epoch), targets, rows)
 
     def _finish(self, pixels: Tensor, rows: Tensor, epoch: int | None = None) -> Tensor:
         """Floats of some images, shape (*rows.shape, C, H, W); `epoch` only in training."""
-        images = pixels.to(torch.float32).div_(255).flatten(0, -4)  # two views are one batch here
+        images = pixels.to(torch.float32).div_(255).flatten(0, -4)  # pairs are one batch here
         size = self.image_size
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         if self.noise is not None:
             images = self.noise(images, rows.flatten(), epoch or 0)
-        if self.augmentation is None:
-            return images.view(*rows.shape, *images.shape[1:])
-        if epoch is None:
-            images = self.augmentation.clean(images)
-            return images.reshape(*rows.shape, *images.shape[1:])
-        place = [self.seed, epoch, self._batches_done(), self._world()[0]]
-        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
-        images = self.augmentation(images, seed)  # two views are stacked first
-        return images.reshape(*images.shape[:-4], *rows.shape, *images.shape[-3:])
+        if self.augmentation is not None:
+            if epoch is None:
+                images = self.augmentation.clean(images)
+            else:
+                place = [self.seed, epoch, self._batches_done(), self._world()[0]]
+                seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+                images = self.augmentation(images, seed)
+        return images.reshape(*rows.shape, *images.shape[1:])
+
+    @property
+    def _epoch(self) -> int | None:
+        """The epoch that the training is in; None outside of it."""
+        trainer = self.trainer
+        return trainer.current_epoch if trainer is not None and trainer.training else None
 
     def _batches_done(self) -> int:
         """How many batches of this epoch the training has taken."""
@@ -275,6 +288,10 @@ class PairDataModule(FactorDataModule):
     Args:
         dataset: The images and their factors.
         pairing: Which images make a pair; None for `PrincipalPairs()`.
+        augment: Random changes of the training images, such as `SimCLRAugmentation`, drawn for
+            each image of a pair; None for none.
+        tasks: Names of the factors whose values are the targets, the principal one first; None
+            for the principal one alone.
         noise: Corruption of the images of all splits; None for clean images.
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Pairs in a training batch of one rank. Paper: 32.
@@ -282,7 +299,8 @@ class PairDataModule(FactorDataModule):
         num_workers: Processes that read images; none are started for pixels that are in memory
             or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
-        seed: Seed of the order and of the pairs; the command line gives it `seed_everything`.
+        seed: Seed of the order, the pairs and their changes; the command line gives it
+            `seed_everything`.
     """
 
     _unit = "pairs"
@@ -291,6 +309,8 @@ class PairDataModule(FactorDataModule):
         self,
         dataset: FactorDataset,
         pairing: Pairing | None = None,
+        augment: Augmentation | None = None,
+        tasks: list[str] | None = None,
         noise: SaltPepper | None = None,
         image_size: int | None = None,
         batch_size: int = 32,
@@ -304,6 +324,8 @@ class PairDataModule(FactorDataModule):
             device_resident, seed,
         )  # fmt: skip
         self.pairing = PrincipalPairs() if pairing is None else pairing
+        self.augmentation = augment
+        self.tasks = tasks
 
     def describe(self) -> None:
         """Learn what models are built for, and check that the data have the factors of the pairs.
@@ -328,7 +350,9 @@ class ViewDataModule(FactorDataModule):
 
     Args:
         dataset: The images and their factors.
-        views: How an image is distorted; None for `SimCLRViews()`.
+        views: How each view is distorted; None for `SimCLRAugmentation()`.
+        tasks: Names of the factors whose values are the targets, the principal one first; None
+            for the principal one alone.
         noise: Corruption of the images of all splits; None for clean images.
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Images in a training batch of one rank, each in two views.
@@ -342,7 +366,8 @@ class ViewDataModule(FactorDataModule):
     def __init__(
         self,
         dataset: FactorDataset,
-        views: SimCLRViews | None = None,
+        views: Augmentation | None = None,
+        tasks: list[str] | None = None,
         noise: SaltPepper | None = None,
         image_size: int | None = None,
         batch_size: int = 256,
@@ -355,11 +380,30 @@ class ViewDataModule(FactorDataModule):
             dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
             device_resident, seed,
         )  # fmt: skip
-        self.augmentation = SimCLRViews() if views is None else views
+        self.augmentation = SimCLRAugmentation() if views is None else views
+        self.tasks = tasks
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Put the rows in random order."""
         return rng.permutation(rows)
+
+    def images(self, rows: NDArray[np.int64], epoch: int | None = None) -> Tensor:
+        """Return the float images of some rows as the models see them, noise included.
+
+        Args:
+            rows: Row numbers, any shape.
+            epoch: Epoch whose training would see them, in two views; None as in evaluation.
+
+        Returns:
+            Shape (*rows.shape, C, H, W), in training (2, *rows.shape, C, H, W), views first.
+        """
+        return super().images(rows if epoch is None else np.stack([rows, rows]), epoch)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn a batch's pixels into floats, on its device, and in training into two views."""
+        if self._epoch is not None:
+            batch = Batch(*(part.expand(2, *part.shape) for part in batch))
+        return super().on_after_batch_transfer(batch, dataloader_idx)
 
 
 class LabelledDataModule(FactorDataModule):
@@ -388,7 +432,7 @@ class LabelledDataModule(FactorDataModule):
         dataset: FactorDataset,
         labels: Path | None = None,
         auxiliary: str = "discovered",
-        augment: CropFlip | None = None,
+        augment: Augmentation | None = None,
         noise: SaltPepper | None = None,
         image_size: int | None = None,
         batch_size: int = 32,

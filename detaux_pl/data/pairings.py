@@ -104,7 +104,7 @@ class ChangedFactors(Pairing):
 
     def check(self, dataset: FactorDataset) -> None:
         """Check that the factors exist and that there are k of them."""
-        _check_factors("factors", self.factors or (), dataset)
+        check_factors("factors", self.factors or (), dataset)
         if self.k > len(dataset.factor_names):
             raise UserError(
                 f"k is {self.k}, but {type(dataset).__name__} has {len(dataset.factor_names)} "
@@ -162,8 +162,8 @@ class SharedFactors(Pairing):
 
     def check(self, dataset: FactorDataset) -> None:
         """Check that the factors exist."""
-        _check_factors("shared", self.shared, dataset)
-        _check_factors("different", self.different, dataset)
+        check_factors("shared", self.shared, dataset)
+        check_factors("different", self.different, dataset)
 
     def draw(
         self, dataset: FactorDataset, rows: NDArray[np.int64], rng: np.random.Generator
@@ -257,7 +257,17 @@ class GivenPairs(Pairing):
         return np.stack(np.divmod(codes, len(dataset)), axis=1)
 
 
-def _check_factors(argument: str, names: Sequence[str], dataset: FactorDataset) -> None:
+def check_factors(argument: str, names: Sequence[str], dataset: FactorDataset) -> None:
+    """Check that a described data set has some factors.
+
+    Args:
+        argument: Name of the setting, for the message.
+        names: Names of the factors.
+        dataset: The data set.
+
+    Raises:
+        UserError: If it has not.
+    """
     for name in names:
         if name not in dataset.factor_names:
             close = get_close_matches(name, dataset.factor_names, n=1)

@@ -24,6 +24,7 @@ from detaux_pl.data.modules import (
 )
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import ChangedFactors, GivenPairs, PrincipalPairs, SharedFactors
+from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from tests.data.lazy import LazyScenes
 
@@ -206,10 +207,10 @@ class TestResizing:
 
 
 class TestAugmentation:
-    def _batch(self, module: FactorDataModule, n: int = 40) -> Batch:
-        rows = torch.arange(n)
-        batch = Batch(module.dataset.images(rows), module.targets[rows], rows)
-        return module.on_after_batch_transfer(batch, 0)
+    def _batch(self, module: FactorDataModule, rows: Tensor | None = None) -> Batch:
+        rows = torch.arange(40) if rows is None else rows
+        pixels = module.dataset.images(rows.flatten()).view(*rows.shape, 3, 16, 16)
+        return module.on_after_batch_transfer(Batch(pixels, module.targets[rows], rows), 0)
 
     def test_crop_and_flip_in_training_alone(self, scenes: DigitScenes) -> None:
         module = _ready(LabelledDataModule(scenes, augment=CropFlip(12), image_size=20))
@@ -249,9 +250,47 @@ class TestAugmentation:
         assert not torch.equal(batch.images[0], batch.images[1])
         assert [b.images.shape[0] for b in module.val_dataloader()] == [20]
 
+    def test_views_are_those_of_the_images_repeated(self, scenes: DigitScenes) -> None:
+        noise = SaltPepper(0.2, redraw=True)
+        module = _ready(ViewDataModule(scenes, noise=noise, views=CropFlip(12), image_size=18))
+        whole = LabelledDataModule(scenes, noise=noise, augment=CropFlip(12), image_size=18)
+        single = _training(_ready(whole), epoch=2, step=3)
+        rows = torch.arange(40).repeat(2)
+        expected = self._batch(single, rows).images.view(2, 40, 3, 12, 12)
+        assert torch.equal(self._batch(_training(module, epoch=2, step=3)).images, expected)
+        shown = module.images(np.arange(40).reshape(4, 10), epoch=2)
+        assert torch.equal(shown, expected.view(2, 4, 10, 3, 12, 12))
+        resident = _ready(
+            ViewDataModule(scenes, CropFlip(12), noise=noise, image_size=18, device_resident=True)
+        )
+        assert torch.equal(self._batch(_training(resident, epoch=2, step=3)).images, expected)
+
+    def test_images_of_a_pair_are_changed_each_by_its_own_draw(self, scenes: DigitScenes) -> None:
+        noise = SaltPepper(0.2)
+        module = _ready(PairDataModule(scenes, augment=CropFlip(8), noise=noise))
+        whole = _ready(LabelledDataModule(scenes, noise=noise))
+        rows = torch.arange(40).expand(2, 40)  # an image with itself
+        source = whole.images(np.arange(40))
+        centre = source[..., 4:12, 4:12]
+        assert torch.equal(module.images(rows.numpy()), torch.stack([centre, centre]))
+        assert torch.equal(self._batch(module, rows).images, torch.stack([centre, centre]))
+        assert module.image_shape == (3, 8, 8)
+        images = self._batch(_training(module), rows).images
+        for view in images:
+            for crop, image in zip(view, source, strict=True):
+                windows = image.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4)
+                found = [(windows == c).flatten(2).all(-1).any() for c in (crop, crop.flip(-1))]
+                assert any(found)
+        alike = (images[0] == images[1]).flatten(1).all(1)
+        assert alike.float().mean() < 0.1  # by chance 1 in 162
+
     @pytest.mark.parametrize(
         "make",
-        [ViewDataModule, lambda *a, **k: LabelledDataModule(*a, augment=CropFlip(12), **k)],
+        [
+            ViewDataModule,
+            lambda *a, **k: LabelledDataModule(*a, augment=CropFlip(12), **k),
+            lambda *a, **k: PairDataModule(*a, augment=SimCLRAugmentation("color"), **k),
+        ],
     )
     def test_draw_follows_from_the_place_in_the_training(
         self, scenes: DigitScenes, make: Make
@@ -273,6 +312,8 @@ class TestAugmentation:
         scenes.image_shape = (1, 16, 16)
         with pytest.raises(UserError, match=r"1 channel\(s\): it needs 3"):
             _ready(ViewDataModule(scenes))
+        with pytest.raises(UserError, match=r"1 channel\(s\): it needs 3"):
+            _ready(PairDataModule(scenes, augment=SimCLRAugmentation()))
         with pytest.raises(ValueError, match="size is 0"):
             CropFlip(0)
 
@@ -457,6 +498,38 @@ class TestTasks:
         for use in (module.describe, lambda: module.task_sizes, lambda: module.setup("fit")):
             with pytest.raises(ValueError, match=r"discovered, shuffled or .*background, location"):
                 use()
+
+    @pytest.mark.parametrize("kind", [PairDataModule, ViewDataModule])
+    def test_factors_as_targets(self, kind: Make) -> None:
+        dataset = DigitScenes(n_train=40, n_val=20, n_test=9, n_locations=4, principal="location")
+        alone = _ready(kind(dataset, batch_size=8))
+        assert torch.equal(alone.targets, torch.from_numpy(dataset.labels)[:, None])
+        module = _ready(kind(dataset, tasks=["location", "background", "digit"], batch_size=8))
+        names = ("location", "background", "digit")
+        for batch in _epoch(module):
+            for task, name in enumerate(names):
+                np.testing.assert_array_equal(
+                    batch.targets[..., task], dataset.factor(name)[batch.rows]
+                )
+        assert _rows(_epoch(module)) == _rows(_epoch(alone))
+        assert module.n_classes == 4
+
+    @pytest.mark.parametrize("kind", [PairDataModule, ViewDataModule])
+    @pytest.mark.parametrize(
+        ("tasks", "message"),
+        [
+            (["digits"], "tasks names 'digits', .* no such factor: did you mean 'digit'"),
+            (["digit", "colour"], "tasks names 'colour', .* choose one of digit, background,"),
+            (["location", "digit"], "tasks is .*: name the principal factor 'digit' first"),
+            (["digit", "location", "location"], "tasks is .* and each factor once"),
+            ([], r"tasks is \[\]: name the principal factor 'digit' first"),
+        ],
+    )
+    def test_tasks_that_do_not_fit_are_refused_before_the_data_are_read(
+        self, scenes: DigitScenes, kind: Make, tasks: list[str], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            _ = kind(scenes, tasks=tasks).image_shape
 
 
 class TestRefusals:

@@ -1,4 +1,4 @@
-"""Two views of every image, for contrastive models."""
+"""Crops, flips, colours and blur, for contrastive models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.augmentation import Augmentation
 
 
-class SimCLRViews(Augmentation):
-    """Two independently distorted views of every image, after SimCLR.
+class SimCLRAugmentation(Augmentation):
+    """Distort every image by a draw of its own, after SimCLR.
 
     `full`: random resized crop (8 to 100 % of the area, aspect ratio 3/4 to 4/3) back to the
     size of the image, horizontal flip (1/2), colour jitter (4/5), grey (1/5) and Gaussian blur
@@ -43,26 +43,26 @@ class SimCLRViews(Augmentation):
         self.strength = strength
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
-        """Return the views, shape (2, B, C, H, W)."""
+        """Return the distorted images, shape (B, C, H, W)."""
         height, width = images.shape[-2:]
         distort = _pipeline(self.preset, self.strength, height, width, images.device)
         # kornia draws from the global generators.
         devices = [images.device] if images.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            views: Tensor = distort(images.repeat(2, 1, 1, 1))
-        return views.clamp(0.0, 1.0).view(2, *images.shape)
+            distorted: Tensor = distort(images)
+        return distorted.clamp(0.0, 1.0)
 
     def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape of a view, that of the image.
+        """Return the shape of the image, which stays.
 
         Raises:
             UserError: If the images have no colour.
         """
         if shape[0] != 3:
             raise UserError(
-                f"SimCLRViews changes colours, but the images have {shape[0]} channel(s): it "
-                "needs 3."
+                f"SimCLRAugmentation changes colours, but the images have {shape[0]} channel(s): "
+                "it needs 3."
             )
         return shape
 
