@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
@@ -29,12 +30,21 @@ class Disentangler(LightningModule, ABC):
     Args:
         lr: Learning rate; > 0.
         weight_decay: Weight decay; >= 0.
-        optimizer: `adamw`, or `adam` with an L2 penalty.
+        optimizer: `adamw`, or `adam`, `sgd` or `lars` with an L2 penalty. The latter two have
+            momentum 0.9; `lars` adapts the rate to each array of weights, and leaves biases and
+            batch norms without adaptation and penalty.
         lr_schedule: `constant`, or `cosine` to zero over the training, step by step.
+        warmup: Share of the training in which the learning rate rises from zero first, in [0, 1).
 
     Raises:
-        ValueError: If `lr` or `weight_decay` is outside its range.
+        ValueError: If `lr`, `weight_decay` or `warmup` is outside its range.
+
+    References:
+        LARS: You et al. 2017, arXiv 1708.03888.
     """
+
+    code_name: str = "code"
+    """What the codes are called in tables."""
 
     principal_subspace: int
     """Index of the subspace that the model keeps for the principal factor."""
@@ -43,8 +53,9 @@ class Disentangler(LightningModule, ABC):
         self,
         lr: float,
         weight_decay: float,
-        optimizer: Literal["adamw", "adam"],
+        optimizer: Literal["adamw", "adam", "sgd", "lars"],
         lr_schedule: LearningRateSchedule,
+        warmup: float = 0.0,
     ) -> None:
         super().__init__()
         if lr <= 0 or weight_decay < 0:
@@ -52,10 +63,13 @@ class Disentangler(LightningModule, ABC):
                 f"lr is {lr} and weight_decay is {weight_decay}: lr must be positive, "
                 "weight_decay must not be negative."
             )
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is {warmup}: give a share of the training in [0, 1).")
         self.lr = lr
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
+        self.warmup = warmup
 
     @property
     @abstractmethod
@@ -66,27 +80,63 @@ class Disentangler(LightningModule, ABC):
     def encode(self, images: Tensor) -> Tensor:
         """Return the codes, shape (B, K, D), of images in [0, 1], shape (B, C, H, W)."""
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
-        """Return the codes of a batch, float32, shape (B, K, D)."""
-        return self.encode(batch.images).float()
+    def encode_all(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the codes first, then what else there is to probe of the same images.
+
+        Each by its name, shape (B, K, D'); images as `encode` takes them.
+        """
+        return {self.code_name: self.encode(images)}
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """Return what `encode_all` gives of a batch, float32."""
+        return {name: codes.float() for name, codes in self.encode_all(batch.images).items()}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the batch; a subclass that overrides this calls it."""
         reseed_batch(self.current_epoch, batch_idx, self.global_rank, self.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return Adam or AdamW, with its schedule.
+        """Return the optimizer, with its schedule.
 
         Raises:
-            ValueError: If a cosine schedule has no end to fall to.
+            ValueError: If a cosine schedule or a warm-up is given a training without end.
         """
+        return schedule_learning_rate(
+            self._build_optimizer(),
+            self.lr_schedule,
+            lambda: self.trainer.estimated_stepping_batches,
+            self.warmup,
+        )
+
+    def _build_optimizer(self) -> Optimizer:
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                self.parameters(), lr=self.lr, momentum=0.9, weight_decay=self.weight_decay
+            )
+        if self.optimizer == "lars":
+            return self._build_lars()
         kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         # Lightning does not clip gradients for fused optimisers in mixed precision.
         fused = not self.trainer.gradient_clip_val
-        optimizer = kind(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
-        return schedule_learning_rate(
-            optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
-        )
+        return kind(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+
+    def _build_lars(self) -> Optimizer:
+        # Other optimisers do without it, and its import takes seconds.
+        from timm.optim.lars import Lars
+
+        weights: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in self.named_parameters():
+            # The biases of heads that are stacked have more than one dimension.
+            plain = parameter.ndim <= 1 or name.endswith("bias")
+            (others if plain else weights).append(parameter)
+        groups = [
+            # Without a penalty timm would not adapt, which makes LARS plain SGD.
+            {"params": weights, "weight_decay": self.weight_decay, "always_adapt": True},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer: Optimizer = Lars(groups, lr=self.lr, momentum=0.9)
+        return optimizer
 
     @staticmethod
     def check_subspaces(n_subspaces: int, principal_subspace: int) -> None:

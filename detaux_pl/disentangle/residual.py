@@ -13,7 +13,12 @@ from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses.blind_spot import blind_spot_loss, hide_pixels
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.autoencoder import build_autoencoder
-from detaux_pl.models.latent_split import LatentSplit, class_gram, split_latent_space
+from detaux_pl.models.latent_split import (
+    LatentSplit,
+    class_gram,
+    split_latent_space,
+    widest_float,
+)
 
 
 class ResidualAutoencoder(AutoencodingDisentangler):
@@ -184,7 +189,7 @@ class ResidualAutoencoder(AutoencodingDisentangler):
     def on_train_start(self) -> None:
         """Put statistics from a checkpoint where those of the next batches will be."""
         if self._gram is not None:
-            self._gram = self._gram.to(self.device, _exact(self.device))
+            self._gram = self._gram.to(self.device, widest_float(self.device))
 
     @torch.no_grad()
     def _gather(self, images: Tensor, labels: Tensor) -> None:
@@ -192,10 +197,6 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         self.encoder.eval()
         latent = self.encoder(images)
         self.encoder.train()
-        gram = class_gram(latent.to(_exact(latent.device)), labels, self.n_classes)
+        gram = class_gram(latent.to(widest_float(latent.device)), labels, self.n_classes)
         self._gram = gram if self._gram is None else self._gram.add_(gram)
 
-
-def _exact(device: torch.device) -> torch.dtype:
-    # Apple's accelerator has no float64.
-    return torch.float32 if device.type == "mps" else torch.float64

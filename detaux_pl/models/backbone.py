@@ -10,12 +10,33 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, VGG16_Weights, resnet18, vgg16
+from torchvision.models import (
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    VGG16_Weights,
+    resnet18,
+    resnet34,
+    resnet50,
+    vgg16,
+)
 
-BackboneName = Literal["small_convnet", "resnet18", "vgg16"]
+BackboneName = Literal["small_convnet", "resnet18", "vgg16", "resnet34", "resnet50"]
 
-_SMALLEST: dict[BackboneName, int] = {"small_convnet": 8, "resnet18": 1, "vgg16": 32}
+_SMALLEST: dict[BackboneName, int] = {
+    "small_convnet": 8,
+    "resnet18": 1,
+    "vgg16": 32,
+    "resnet34": 1,
+    "resnet50": 1,
+}
 """Smallest height and width that leave a feature map of at least one place."""
+
+_RESNETS = {
+    "resnet18": (resnet18, ResNet18_Weights.IMAGENET1K_V1),
+    "resnet34": (resnet34, ResNet34_Weights.IMAGENET1K_V1),
+    "resnet50": (resnet50, ResNet50_Weights.IMAGENET1K_V2),
+}
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,13 +52,14 @@ def build_backbone(
 
     Args:
         name: `small_convnet` (four blocks of convolution, batch norm and ReLU, the last three
-            with pooling; 103,000 parameters, for images of 16 to 32 pixels), `resnet18` (standard
-            stem, without average pooling and classifier) or `vgg16` (its `features`, without
-            batch norm, as in the official code).
+            with pooling; 103,000 parameters, for images of 16 to 32 pixels), `resnet18`,
+            `resnet34` or `resnet50` (standard stem, without average pooling and classifier), or
+            `vgg16` (its `features`, without batch norm, as in the official code).
         image_shape: Channels, height and width of the images.
-        pretrained: Start from torchvision's ImageNet weights, which are downloaded once. The
-            images are then standardised by ImageNet's mean and deviation first, and filters for
-            other channel counts see each channel as a grey image.
+        pretrained: Start from torchvision's ImageNet weights, which are downloaded once: the second
+            version for `resnet50`, the first and only one for the others. The images are then
+            standardised by ImageNet's mean and deviation first, and filters for other channel
+            counts see each channel as a grey image.
 
     Raises:
         ValueError: If there is no such net, no weights for it, or the images are too small.
@@ -55,7 +77,7 @@ def build_backbone(
             raise ValueError("small_convnet has no pretrained weights: take resnet18 or vgg16.")
         return _small_convnet(channels)
     try:
-        net = _resnet18(pretrained) if name == "resnet18" else _vgg16(pretrained)
+        net = _vgg16(pretrained) if name == "vgg16" else _resnet(name, pretrained)
     except OSError as error:  # of the network, or of the disk
         raise ValueError(
             f"ImageNet's weights of {name} cannot be downloaded ({error}): set pretrained to "
@@ -96,9 +118,9 @@ def _block(n_in: int, n_out: int, *pooling: nn.Module) -> nn.Sequential:
     )
 
 
-def _resnet18(pretrained: bool) -> nn.Sequential:
-    net = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1 if pretrained else None)
-    stages = OrderedDict(net.named_children())
+def _resnet(name: str, pretrained: bool) -> nn.Sequential:
+    build, weights = _RESNETS[name]
+    stages = OrderedDict(build(weights=weights if pretrained else None).named_children())
     del stages["avgpool"], stages["fc"]
     return nn.Sequential(stages)
 
@@ -115,12 +137,12 @@ def _vgg16(pretrained: bool) -> nn.Sequential:
         return features
     for module in features:
         if isinstance(module, nn.Conv2d):
-            _initialise(module)
+            initialise_convolution(module)
     return features
 
 
-def _initialise(convolution: nn.Conv2d) -> None:
-    """Draw weights as torchvision does for both nets (He et al. 2015, by the fan-out)."""
+def initialise_convolution(convolution: nn.Conv2d) -> None:
+    """Draw weights as torchvision does for all its nets here (He et al. 2015, by the fan-out)."""
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
@@ -135,7 +157,7 @@ def _adapt_first_convolution(net: nn.Sequential, in_channels: int, pretrained: b
         # The answer to a grey image stays what it was: the sum over the channels is kept.
         first.weight.data.copy_(old.sum(dim=1, keepdim=True) / in_channels)
     else:
-        _initialise(first)
+        initialise_convolution(first)
 
 
 class _Standardize(nn.Module):

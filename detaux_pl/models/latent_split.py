@@ -110,3 +110,8 @@ def split_latent_space(
             split.analysis[i, : len(analysis)] = analysis
             split.synthesis[i, : len(synthesis)] = synthesis
     return split
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return the type to add up statistics in: Apple's accelerator has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

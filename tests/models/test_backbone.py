@@ -1,7 +1,16 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import ResNet18_Weights, VGG16_Weights, resnet18, vgg16
+from torchvision.models import (
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    VGG16_Weights,
+    resnet18,
+    resnet34,
+    resnet50,
+    vgg16,
+)
 
 from detaux_pl.models.backbone import build_backbone, feature_size
 
@@ -17,6 +26,8 @@ from detaux_pl.models.backbone import build_backbone, feature_size
         ("resnet18", 64, (512, 2, 2)),
         ("vgg16", 32, (512, 1, 1)),
         ("vgg16", 64, (512, 2, 2)),
+        ("resnet34", 64, (512, 2, 2)),
+        ("resnet50", 64, (2048, 2, 2)),
     ],
 )
 def test_maps_are_flattened_not_pooled(name, size, maps):
@@ -34,14 +45,14 @@ def test_too_small_images_are_refused(name, shape):
 
 
 def test_unknown_names_and_missing_weights_are_refused():
-    with pytest.raises(ValueError, match="choose one of small_convnet, resnet18, vgg16"):
+    with pytest.raises(ValueError, match="choose one of small_convnet, resnet18, vgg16, resnet34"):
         build_backbone("alexnet", (3, 64, 64))
     with pytest.raises(ValueError, match="no pretrained weights"):
         build_backbone("small_convnet", (3, 16, 16), pretrained=True)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
-@pytest.mark.parametrize("name", ["small_convnet", "resnet18", "vgg16"])
+@pytest.mark.parametrize("name", ["small_convnet", "resnet18", "vgg16", "resnet50"])
 def test_first_convolution_takes_any_channel_count(name, channels):
     shape = (channels, 32, 32)
     backbone = build_backbone(name, shape)
@@ -51,13 +62,25 @@ def test_first_convolution_takes_any_channel_count(name, channels):
     assert feature_size(backbone, shape) == backbone(torch.rand(2, *shape)).flatten(1).shape[1]
 
 
-def test_networks_are_those_of_torchvision():
-    resnet, ours = resnet18(), build_backbone("resnet18", (3, 64, 64))
+@pytest.mark.parametrize(
+    ("name", "build", "n_parameters"),
+    [
+        ("resnet18", resnet18, 11_176_512),
+        ("resnet34", resnet34, 21_284_672),
+        ("resnet50", resnet50, 23_508_032),
+    ],
+)
+def test_resnets_are_those_of_torchvision(name, build, n_parameters):
+    resnet, ours = build(), build_backbone(name, (3, 64, 64))
+    assert sum(p.numel() for p in ours.parameters()) == n_parameters
     kept = {k: v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}
     ours.load_state_dict(kept)
     images = torch.rand(2, 3, 64, 64)
     resnet.avgpool, resnet.fc = nn.Identity(), nn.Identity()
     torch.testing.assert_close(ours.eval()(images).flatten(1), resnet.eval()(images))
+
+
+def test_vgg16_is_that_of_torchvision():
     with torch.device("meta"):
         features = vgg16().features
     assert str(build_backbone("vgg16", (3, 64, 64))) == str(features)
@@ -107,6 +130,28 @@ def test_pretrained_weights_are_loaded_and_images_standardised(name, weights, pr
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     torch.testing.assert_close(ours(images), plain.eval()((images - mean) / std))
     assert feature_size(ours, (3, 32, 32)) == 512
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("resnet18", ResNet18_Weights.IMAGENET1K_V1),
+        ("resnet34", ResNet34_Weights.IMAGENET1K_V1),
+        ("resnet50", ResNet50_Weights.IMAGENET1K_V2),
+    ],
+)
+def test_pretrained_weights_are_torchvisions_best(name, weights, monkeypatch):
+    asked = []
+
+    def get_state_dict(self, *args, **kwargs):
+        asked.append(self)
+        raise OSError("offline")
+
+    monkeypatch.setattr(type(weights), "get_state_dict", get_state_dict)
+    with pytest.raises(ValueError, match=f"weights of {name} cannot be downloaded"):
+        build_backbone(name, (3, 32, 32), pretrained=True)
+    assert asked == [weights]
+    assert weights is type(weights).DEFAULT
 
 
 def test_pretrained_filters_keep_their_answer_to_grey_images(monkeypatch):
