@@ -1,0 +1,1 @@
+"""What keeps the slices of an embedding apart, one term per file."""
