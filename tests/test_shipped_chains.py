@@ -96,6 +96,7 @@ def _quickstart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 _WRITE: dict[str, Write] = {
     "cars": _cars,
     "cifar10": _cifar10,
+    "contrastive_quickstart": _quickstart,
     "faces": _faces,
     "folder": _folder,
     "mnist_stl10": _mnist_stl10,
@@ -112,7 +113,7 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     files, run_dir = tmp_path / "files", tmp_path / "run"
     files.mkdir()
     words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
-    if name in ("quickstart", "shapes3d"):  # they have no cache
+    if name in ("contrastive_quickstart", "quickstart", "shapes3d"):  # they have no cache
         del words[2:4]
     words = ["--config", str(CONFIGS / f"{name}.yaml"), *words, *_WRITE[name](files, monkeypatch)]
     assert main(["data", "check", *words]) in (0, 3)
@@ -126,3 +127,27 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     assert run.labels.n_classes >= 2
     assert {"hard_parameter_sharing", "single_task", "shuffled"} <= set(run.arms)
     assert (run_dir / "report" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "row", ["supervised", "infomin_low", "permuted_orthogonality_hessian", "slice_bound"]
+)
+def test_a_row_of_the_papers_tables_runs(
+    row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    files, run_dir = tmp_path / "files", tmp_path / "run"
+    files.mkdir()
+    words = ["--config", str(CONFIGS / "mnist_stl10.yaml"), "--run_dir", str(run_dir)]
+    words += ["--disentangle", str(CONFIGS / "contrastive" / f"{row}.yaml")]
+    words += """
+        --disentangle.model.encoder small_convnet --disentangle.data.batch_size 16
+        --disentangle.trainer.max_epochs 1 --disentangle.trainer.limit_train_batches 2
+        --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
+        --evaluate.tasks ["digit","background"] --until evaluate
+    """.split()
+    assert chain.fit([*words, *_mnist_stl10(files, monkeypatch)], in_process) == 0
+    run = load(run_dir)
+    assert run.codes.values.shape == (144, 2, 8)
+    assert set(run.probes["inputs"]) == {"z", "r"}
+    assert main(["probes", str(run_dir), "--format", "markdown"]) == 0
+    assert f"{100 * run.probes['chance']['digit']:.1f}" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,8 @@ class Codes:
         splits: Index into `SPLITS` of each sample, int8, shape (N,).
         factors: Integer factors, int64, shape (N, F).
         info: Names and sizes of the factors.
+        name: What the values are called, such as `z`.
+        others: Names of the other arrays that a folder holds of the same samples, such as `r`.
     """
 
     values: NDArray[np.float32]
@@ -49,6 +53,8 @@ class Codes:
     splits: NDArray[np.int8]
     factors: NDArray[np.int64]
     info: FactorInfo
+    name: str = "code"
+    others: tuple[str, ...] = ()
 
     def factor(self, name: str) -> NDArray[np.int64]:
         """Return the values of one factor, shape (N,)."""
@@ -59,32 +65,43 @@ class Codes:
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
     @staticmethod
-    def load(folder: Path) -> Codes:
+    def load(folder: Path, name: str | None = None) -> Codes:
         """Join the shards `rank*/` of a folder by sample id.
 
         The values of a single shard in order, as one process writes them, stay on disk,
         memory-mapped and read-only; others are copied to memory, once.
 
+        Args:
+            folder: Folder of the codes.
+            name: Which array of the samples to load; None for the codes themselves.
+
         Raises:
-            ArtifactError: If there is no shard, a shard lacks an array or holds a damaged one, an
-                id occurs twice, samples are missing, or the shards do not fit together.
+            ArtifactError: If there is no shard, no array of this name, a shard lacks an array or
+                holds a damaged one, an id occurs twice, samples are missing, or the shards do not
+                fit together.
         """
         shards = sorted(folder.glob("rank*"))
         if not shards:
             raise ArtifactError(f"{folder} holds no codes: run `detaux disentangle predict` first.")
-        parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _ARRAYS}
+        meta = read_json(folder / "codes.json")
+        names = (meta.get("name", "code"), *meta.get("others", ()))
+        name = names[0] if name is None else name
+        if name not in names:
+            raise ArtifactError(f"{folder} holds no {name!r}: it holds {', '.join(names)}.")
+        values = "codes" if name == names[0] else name
+        parts: dict[str, list[NDArray[np.generic]]] = {k: [] for k in (values, *_ARRAYS[1:])}
         for shard in shards:
-            for name in _ARRAYS:
-                path = shard / f"{name}.npy"
+            for array in parts:
+                path = shard / f"{array}.npy"
                 if not path.is_file():
                     raise ArtifactError(f"{path} is missing: predict the codes again.")
                 try:
-                    parts[name].append(np.load(path, mmap_mode="r", allow_pickle=False))
+                    parts[array].append(np.load(path, mmap_mode="r", allow_pickle=False))
                 except (OSError, ValueError, EOFError) as error:
                     raise ArtifactError(
                         f"{path} cannot be read ({error}): predict the codes again."
                     ) from None
-        joined = {name: np.concatenate(parts[name]) for name in _ARRAYS[1:]}
+        joined = {array: np.concatenate(parts[array]) for array in _ARRAYS[1:]}
         ids = joined["ids"]
         order = np.argsort(ids, kind="stable")
         ids = ids[order]
@@ -94,74 +111,97 @@ class Codes:
                 f"{folder} holds sample id {ids[repeated[0]]} more than once "
                 f"({repeated.size} repeats): predict the codes again."
             )
-        meta = read_json(folder / "codes.json")
         info = FactorInfo(
             names=tuple(meta["factor_names"]),
             sizes=tuple(meta["factor_sizes"]),
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
         )
-        for name, arrays in parts.items():
-            n = sum(map(len, arrays))
+        for array, loaded in parts.items():
+            n = sum(map(len, loaded))
             if n != meta["n_samples"]:
                 raise ArtifactError(
-                    f"{folder} holds the {name} of {n} of {meta['n_samples']} samples: "
+                    f"{folder} holds the {array} of {n} of {meta['n_samples']} samples: "
                     "predict the codes again."
                 )
-        shapes = [codes.shape for codes in parts["codes"]]
+        shapes = [codes.shape for codes in parts[values]]
         if shapes != [(len(own), *shapes[0][1:]) for own in parts["ids"]]:
             raise ArtifactError(
-                f"{folder} holds shards of different codes, or of codes and ids that do not "
+                f"{folder} holds shards of different {values}, or of {values} and ids that do not "
                 "match: predict the codes again."
             )
         return Codes(
-            values=_in_order(parts["codes"], order),  # type: ignore[arg-type]
+            values=_in_order(parts[values], order),  # type: ignore[arg-type]
             ids=ids,
             splits=joined["splits"][order],
             factors=joined["factors"][order],
             info=info,
+            name=name,
+            others=tuple(other for other in names if other != name),
         )
 
     def save(self, folder: Path) -> None:
-        """Write the codes as one shard."""
-        shard = CodesShard(folder, rank=0, n=len(self.ids), shape=self.values.shape[1:])
-        shard.append(self.values, self.ids, self.splits, self.factors)
+        """Write the codes as one shard, without the other arrays."""
+        shard = CodesShard(folder, 0, len(self.ids), {self.name: self.values.shape[1:]})
+        shard.append({self.name: self.values}, self.ids, self.splits, self.factors)
         shard.close()
-        write_codes_info(folder, self.info, n_samples=len(self.ids))
+        write_codes_info(folder, self.info, len(self.ids), [self.name])
 
 
 class CodesShard:
-    """The part of the codes that one rank writes, a batch at a time, to a memory-mapped file.
+    """The part of the codes that one rank writes, a batch at a time, to memory-mapped files.
 
     Args:
         folder: Folder of the codes.
         rank: Rank of this process; names the shard.
         n: Number of samples that this rank will write.
-        shape: Subspaces and dimensions, (K, D).
+        shapes: Subspaces and dimensions, (K, D), of each array by name. The first one is the
+            codes; the others are written beside them to files of their names.
+
+    Raises:
+        ValueError: If there is no array, or the name of another one cannot be its file's.
     """
 
-    def __init__(self, folder: Path, rank: int, n: int, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, folder: Path, rank: int, n: int, shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        if not shapes:
+            raise ValueError("shapes is empty: give the shape of the codes, and of other arrays.")
+        for name in list(shapes)[1:]:
+            if name in _ARRAYS or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(
+                    f"an array beside the codes is called {name!r}: take letters, digits, _ and "
+                    f"-, and none of {', '.join(_ARRAYS)}."
+                )
         self.folder = folder / f"rank{rank}"
         self.folder.mkdir(parents=True, exist_ok=True)
         # The ids of an earlier shard would vouch for codes that are not written yet.
-        for name in _ARRAYS:
-            (self.folder / f"{name}.npy").unlink(missing_ok=True)
-        self._codes = np.lib.format.open_memmap(
-            self.folder / "codes.npy", mode="w+", dtype=np.float32, shape=(n, *shape)
-        )
+        for path in self.folder.glob("*.npy"):
+            path.unlink()
+        self.n = n
+        self._values = {
+            name: np.lib.format.open_memmap(
+                self.folder / f"{name if index else 'codes'}.npy",
+                mode="w+",
+                dtype=np.float32,
+                shape=(n, *shape),
+            )
+            for index, (name, shape) in enumerate(shapes.items())
+        }
         self._rest: list[tuple[NDArray[np.generic], ...]] = []
         self._filled = 0
 
     def append(
         self,
-        codes: NDArray[np.float32],
+        values: Mapping[str, NDArray[np.float32]],
         ids: NDArray[np.generic],
         splits: NDArray[np.int8],
         factors: NDArray[np.int64],
     ) -> None:
-        """Add the codes of a batch, shape (n, K, D), with what belongs to each sample."""
-        end = self._filled + len(codes)
-        self._codes[self._filled : end] = codes
+        """Add every array of a batch, shape (n, K, D), with what belongs to each sample."""
+        end = self._filled + len(ids)
+        for name, written in self._values.items():
+            written[self._filled : end] = values[name]
         self._filled = end
         self._rest.append((ids, splits, factors))
 
@@ -171,18 +211,30 @@ class CodesShard:
         Raises:
             ArtifactError: If fewer samples came than were announced.
         """
-        if self._filled != len(self._codes):
-            raise ArtifactError(f"{self.folder} got {self._filled} of {len(self._codes)} samples.")
-        self._codes.flush()
+        if self._filled != self.n:
+            raise ArtifactError(f"{self.folder} got {self._filled} of {self.n} samples.")
+        for written in self._values.values():
+            written.flush()
         for name, arrays in zip(_ARRAYS[1:], zip(*self._rest, strict=True), strict=True):
             np.save(self.folder / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
 
 
-def write_codes_info(folder: Path, info: FactorInfo, n_samples: int) -> None:
-    """Write what all shards of a folder share."""
+def write_codes_info(
+    folder: Path, info: FactorInfo, n_samples: int, names: Sequence[str] = ("code",)
+) -> None:
+    """Write what all shards of a folder share.
+
+    Args:
+        folder: Folder of the codes.
+        info: Names and sizes of the factors.
+        n_samples: Number of samples of all ranks together.
+        names: What the codes are called, then the names of the other arrays.
+    """
     write_json(
         folder / "codes.json",
         {
+            "name": names[0],
+            "others": list(names[1:]),
             "factor_names": list(info.names),
             "factor_sizes": list(info.sizes),
             "principal": info.principal,

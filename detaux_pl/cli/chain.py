@@ -20,10 +20,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
-from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.artifacts.stage import StageFolder, redo_name, stage_key
 from detaux_pl.cli.arms import resolve_arms
 from detaux_pl.cli.cluster import cluster_parser
-from detaux_pl.cli.given import LINKS, read_given, refuse_linked, refuse_overruled, with_config
+from detaux_pl.cli.evaluate import evaluate_parser
+from detaux_pl.cli.given import (
+    LINKS,
+    read_given,
+    refuse_impossible_probes,
+    refuse_linked,
+    refuse_overruled,
+    with_config,
+)
 from detaux_pl.cli.main import stopped
 from detaux_pl.cli.parser import (
     ShortParser,
@@ -32,7 +40,12 @@ from detaux_pl.cli.parser import (
     explain,
 )
 from detaux_pl.cli.process import Runner, run_processes
-from detaux_pl.cli.stage import cluster_settings, codes_settings, trainable_settings
+from detaux_pl.cli.stage import (
+    cluster_settings,
+    codes_settings,
+    evaluate_settings,
+    trainable_settings,
+)
 from detaux_pl.cli.trainable import (
     Tracking,
     refuse_unusable,
@@ -111,6 +124,12 @@ def _disentangle(chain: Chain) -> list[Job]:
     ]
 
 
+def _evaluate(chain: Chain) -> list[Job]:
+    config = chain.config["evaluate"]
+    upstream = ("disentangle/codes",)
+    return [Job("evaluate", ("evaluate",), config, evaluate_settings(config), upstream, alone=True)]
+
+
 def _cluster(chain: Chain) -> list[Job]:
     config = chain.config["cluster"]
     upstream = ("disentangle/codes",)
@@ -138,6 +157,7 @@ def _report(chain: Chain) -> list[Job]:
 
 STAGES = (
     Stage("disentangle", _disentangle),
+    Stage("evaluate", _evaluate),
     Stage("cluster", _cluster),
     Stage("multitask", _multitask),
     Stage("report", _report),
@@ -170,9 +190,10 @@ def chain_parser() -> ShortParser:
     parser.add_argument(
         "--disentangle", action=ActionParser(stage_parser("disentangle")), help="Stage 1."
     )
-    parser.add_argument("--cluster", action=ActionParser(cluster_parser()), help="Stage 2.")
+    parser.add_argument("--evaluate", action=ActionParser(evaluate_parser()), help="Stage 2.")
+    parser.add_argument("--cluster", action=ActionParser(cluster_parser()), help="Stage 3.")
     parser.add_argument(
-        "--multitask", action=ActionParser(stage_parser("multitask")), help="Stage 3: the main arm."
+        "--multitask", action=ActionParser(stage_parser("multitask")), help="Stage 4: the main arm."
     )
     parser.add_argument(
         "--baselines", type=list[str | dict[str, Any]], default=["SingleTask"],
@@ -186,7 +207,8 @@ def chain_parser() -> ShortParser:
     for source, target in LINKS:
         for stage in ("disentangle", "multitask"):
             parser.link_arguments(source, f"{stage}.{target}")
-    parser.link_arguments("run_dir", "cluster.run_dir")
+    for stage in ("evaluate", "cluster"):
+        parser.link_arguments("run_dir", f"{stage}.run_dir")
     return parser
 
 
@@ -324,9 +346,10 @@ def _is_done(chain: Chain, job: Job) -> bool:
 def _check(chain: Chain, stages: Mapping[str, list[Job]], redo: str | None) -> None:
     """Refuse, before anything runs, what was made with other settings."""
     keys: dict[str, str] = {}
+    replaced = _following(stages, redo)
     for name, jobs in stages.items():
-        if name == redo:
-            return
+        if name in replaced:
+            continue
         for job in jobs:
             upstream = {name: keys[name] for name in job.upstream}
             keys[job.name] = stage_key(job.name, job.settings, upstream)
@@ -365,6 +388,7 @@ def _build(chain: Chain) -> str | None:
                     # Two classes stand for the task that is yet to be discovered.
                     task_sizes=(data.n_classes, 2),
                 )
+            refuse_impossible_probes(chain.config["evaluate"], data.dataset.factor_names)
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
@@ -373,9 +397,17 @@ def _build(chain: Chain) -> str | None:
 
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:
     """Remove a stage that is to be made again, and all that follow from it."""
-    names = list(jobs)
-    for name in names[names.index(redo) :] if redo is not None else ():
+    for name in _following(jobs, redo):
         shutil.rmtree(chain.run_dir / name, ignore_errors=True)
+
+
+def _following(stages: Mapping[str, list[Job]], redo: str | None) -> set[str]:
+    """Name the stage that is to be made again, and all that read what it writes."""
+    names = set() if redo is None else {redo}
+    for name, jobs in stages.items():
+        if any(redo_name(before) in names for job in jobs for before in job.upstream):
+            names.add(name)
+    return names
 
 
 def _named(chain: Chain, option: str) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_yaml
+from detaux_pl.cli.parser import closest
 
 LINKS = (
     ("dataset", "data.init_args.dataset"),
@@ -20,7 +22,7 @@ LINKS = (
 )
 """What is set once for the chain, and where the trainable stages take it."""
 
-STAGE_KEYS = ("disentangle", "cluster", "multitask")
+STAGE_KEYS = ("disentangle", "evaluate", "cluster", "multitask")
 """The stages that the config of a chain describes."""
 
 
@@ -58,6 +60,35 @@ def refuse_overruled(given: dict[str, Any], config: dict[str, Any]) -> None:
                     f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and "
                     f"would overrule it: set {source} at the top of the config."
                 )
+
+
+def refuse_impossible_probes(settings: dict[str, Any], factors: Sequence[str]) -> None:
+    """Refuse to probe what the data have no labels of, or with no samples.
+
+    Args:
+        settings: The settings of `evaluate`.
+        factors: Names of the factors of the data.
+
+    Raises:
+        UserError: If a task is no factor or is named twice, or there is no task or sample.
+    """
+    tasks, max_samples = settings["tasks"], settings["max_samples"]
+    if max_samples is not None and max_samples < 1:
+        raise UserError(
+            f"max_samples of evaluate is {max_samples}: give at least 1, or null for all."
+        )
+    if tasks is None:
+        return
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise UserError(
+            f"tasks of evaluate are {list(tasks)}: name each factor once, of "
+            f"{', '.join(factors)}; null probes all."
+        )
+    for task in tasks:
+        if task not in factors:
+            raise UserError(
+                f"the task {task!r} of evaluate is no factor of the data: {closest(task, factors)}"
+            )
 
 
 def _agrees(said: Any, used: Any) -> bool:

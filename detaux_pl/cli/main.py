@@ -20,19 +20,23 @@ HELP = """\
 usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
 
 From images labelled for one task to a better classifier: learn a representation split into
-subspaces, discover an auxiliary task in one of them, train on both tasks, report.
+subspaces, probe them, discover an auxiliary task in one of them, train on both tasks, report.
 
 The whole chain:
-  fit                                     disentangle, cluster, train all arms, report
+  fit                                     disentangle, probe, cluster, train all arms, report
 
 The data, before anything is trained:
   data {check,show}                       what must be mended; pictures of images and pairs
 
 A stage by itself (on several machines, or with other settings):
   disentangle {fit,validate,test,predict} learn the subspaces; predict writes the codes
+  evaluate                                codes -> accuracy of linear probes of every factor
   cluster                                 codes -> auxiliary labels
   multitask {fit,validate,test}           train one arm with one seed
   report                                  tables and pictures of a run folder
+
+Several runs:
+  probes RUN_DIR ...                      one table of their probes, over seeds
 
 Examples:
   detaux data check --config configs/quickstart.yaml
@@ -41,6 +45,7 @@ Examples:
   detaux fit --config configs/quickstart.yaml --redo cluster
   detaux fit --config configs/quickstart.yaml --print_config
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
+  detaux probes runs/*/seed* --format latex --output probes.tex
 
   detaux COMMAND --help                   what a command takes
   detaux --version
@@ -50,7 +55,9 @@ Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one lin
 command again to go on).
 """
 
-COMMANDS = ("fit", "data", "disentangle", "cluster", "multitask", "report")
+COMMANDS = (
+    "fit", "data", "disentangle", "evaluate", "cluster", "multitask", "report", "probes",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,6 +113,10 @@ def _dispatch(command: str, args: list[str]) -> int:
         from detaux_pl.cli import data
 
         return data.run(args)
+    if command == "evaluate":
+        from detaux_pl.cli import evaluate
+
+        return evaluate.run(args)
     if command == "cluster":
         from detaux_pl.cli import cluster
 
@@ -114,6 +125,10 @@ def _dispatch(command: str, args: list[str]) -> int:
         from detaux_pl.cli import report
 
         return report.run(args)
+    if command == "probes":
+        from detaux_pl.cli import probes
+
+        return probes.run(args)
     from detaux_pl.cli import trainable
 
     return trainable.run(command, args)

@@ -39,6 +39,8 @@ def run(args: list[str]) -> int:
     arms = config.arms or _arms(run_)
     seeds = config.seeds or sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
     upstream = ["disentangle", "disentangle/codes", "cluster"]
+    if StageFolder(run_.run_dir, "evaluate").complete:
+        upstream.insert(2, "evaluate")
     upstream += [
         f"multitask/{arm}/seed{seed}"
         for seed in seeds

@@ -58,6 +58,11 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in ("run_dir", "redo")}
 
 
+def evaluate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what changes the probes."""
+    return {name: config[name] for name in ("tasks", "max_samples", "seed")}
+
+
 def run_stage(
     folder: StageFolder,
     settings: Mapping[str, Any],

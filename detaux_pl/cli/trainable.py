@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -91,8 +91,8 @@ class StageCLI(LightningCLI):
     def __init__(self, stage: str, args: Sequence[str] | None) -> None:
         self.stage = stage
         self.given = args
-        import_room("data")
-        import_room(stage)
+        for room in ("data", "losses", stage):
+            import_room(room)
         disentangle = stage == "disentangle"
         super().__init__(
             model_class=Disentangler if disentangle else MultitaskModel,
@@ -375,7 +375,7 @@ class _Job:
         if is_global_zero():
             for shard in folder.glob("rank*"):  # of an interrupted run, maybe on other ranks
                 shutil.rmtree(shard)
-        writer = _CodesWriter(folder, self.data, self.model.principal_subspace)
+        writer = _CodesWriter(folder, self.data, self.model)
         trainer = self._trainer([writer], [])
         trainer.predict(
             self.model,
@@ -411,36 +411,37 @@ class _Job:
 
 
 class _CodesWriter(BasePredictionWriter):
-    """Write the codes of this rank as they come, to its own shard."""
+    """Write the codes of this rank as they come, and what else comes, to its own shard."""
 
-    def __init__(self, folder: Path, data: FactorDataModule, principal_subspace: int) -> None:
+    def __init__(self, folder: Path, data: FactorDataModule, model: Disentangler) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
         self.data = data
-        self.principal_subspace = principal_subspace
+        self.model = model
+        self.names: tuple[str, ...] = (model.code_name,)
         self.shard: CodesShard | None = None
 
     def write_on_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: torch.Tensor,
+        prediction: Mapping[str, torch.Tensor],
         batch_indices: Sequence[int] | None,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Append the codes of a batch, shape (B, K, D)."""
+        """Append the arrays of a batch, shape (B, K, D) each, the codes first."""
         dataset = self.data.dataset
         if self.shard is None:
             loader: Any = trainer.predict_dataloaders
             total = sum(len(rows) for rows in loader.sampler)
-            self.shard = CodesShard(
-                self.folder, trainer.global_rank, total, tuple(prediction.shape[1:])
-            )
+            shapes = {name: tuple(values.shape[1:]) for name, values in prediction.items()}
+            self.names = tuple(shapes)
+            self.shard = CodesShard(self.folder, trainer.global_rank, total, shapes)
         rows = batch.rows.cpu().numpy()
         self.shard.append(
-            prediction.float().cpu().numpy(),
+            {name: values.float().cpu().numpy() for name, values in prediction.items()},
             dataset.ids[rows],
             dataset.splits[rows],
             dataset.factors[rows],
@@ -451,8 +452,10 @@ class _CodesWriter(BasePredictionWriter):
         if self.shard is not None:
             self.shard.close()
         if trainer.is_global_zero:
-            info = replace(self.data.dataset.info, principal_subspace=self.principal_subspace)
-            write_codes_info(self.folder, info, len(self.data.dataset))
+            # Only now: a checkpoint, which the trainer loads, may say which subspace it is.
+            principal = self.model.principal_subspace
+            info = replace(self.data.dataset.info, principal_subspace=principal)
+            write_codes_info(self.folder, info, len(self.data.dataset), self.names)
 
 
 def refuse_unusable(stage: str, config: dict[str, Any]) -> None:

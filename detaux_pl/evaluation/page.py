@@ -8,6 +8,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from detaux_pl.evaluation.probe_table import collate, to_html
 from detaux_pl.evaluation.wording import (
     accuracy_text,
     p_text,
@@ -25,6 +26,7 @@ _SECTIONS = {
     "task": "The discovered task",
     "agreement": "What the clusters mean",
     "subspaces": "The subspaces",
+    "probes": "Linear probes",
     "training": "Training",
     "run": "The run",
 }
@@ -44,6 +46,7 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         "task": _task(report, charts),
         "agreement": _agreement(report, charts),
         "subspaces": _subspaces(report, charts),
+        "probes": _probes(report),
         "training": _training(charts),
         "run": _run(report, config),
     }
@@ -233,6 +236,44 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
         )
     )
     return "".join(parts)
+
+
+def _probes(report: Mapping[str, Any]) -> str:
+    probes = report["probes"]
+    if probes is None:
+        return ""
+    n_train, n_test = probes["n_train"], probes["n_test"]
+    return (
+        _lead(
+            "Test accuracy [%] of linear classifiers (logistic regression) on the frozen codes. A "
+            "row is what they are given: all slices together, or one of them; below them the gap "
+            "between the best slice and the second best. A column is the factor that they tell. "
+            "Chance is the rate of the most frequent value in the test set. "
+            f"{n_train:,} train and {n_test:,} test images. What the slices cost all of them "
+            "together (R3) is seen beside a run without regularisers: `detaux probes` with "
+            "--against."
+        )
+        + f'<div class="scroll">{to_html(collate({report["run"]: [probes]}), "accuracies")}</div>\n'
+        + _list([_asked(name, numbers) for name, numbers in report["requirements"].items()])
+    )
+
+
+def _asked(name: str, numbers: Mapping[str, Any]) -> str:
+    """Say in words how far the slices of an input are from what is asked of them."""
+    if numbers["assignment"] is None:
+        return f"{name}: there are more factors than slices, so not each has one of its own."
+    own = ", ".join(f"{task} in slice {k}" for task, k in numbers["assignment"].items())
+    trend = {
+        None: "",
+        True: ", each better at its factor than every other slice (the diagonal trend)",
+        False: ", not each better at its factor than every other slice (no diagonal trend)",
+    }[numbers["diagonal"]]
+    return (
+        f"{name}: the factors are told best as {own}{trend}. On average over the factors, the "
+        f"other slices are {points(numbers['R1'])} points from chance (R1, ideally 0), and all "
+        f"slices together {points(numbers['R2'])} points from the factor's own (R2, ideally 0 or "
+        "less)."
+    )
 
 
 def _training(charts: Mapping[str, str]) -> str:

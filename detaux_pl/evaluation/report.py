@@ -20,6 +20,7 @@ from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation import figures
 from detaux_pl.evaluation.figures import ACCENT, MUTED, PALETTE, Curve, SheetRow, class_colours
 from detaux_pl.evaluation.page import SHEET_ROWS, render_page
+from detaux_pl.evaluation.requirements import requirements
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.evaluation.wording import (
     SHUFFLED,
@@ -55,7 +56,7 @@ def write_report(
     """Write `report/report.html`, `report/report.json` and `report/figures/*.png`.
 
     What a run lacks is left out, or listed where it was asked for: arms without a finished
-    seed, factors beyond the principal one, curves, a disentangler that decodes.
+    seed, factors beyond the principal one, linear probes, curves, a disentangler that decodes.
 
     Args:
         run_dir: Folder of the run.
@@ -94,6 +95,7 @@ def write_report(
         "main": arms[0],
         "baseline": baseline,
         "auxiliary": _describe_task(codes, labels),
+        **_read_probes(run_dir),
         "arms": _compare_arms(run_dir, arms, baseline, seeds, codes.info.names),
         "seconds": _seconds(run_dir),
         "versions": (StageFolder(run_dir, "disentangle").manifest or {}).get("versions", {}),
@@ -181,6 +183,18 @@ def _describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
     }
 
 
+def _read_probes(run_dir: Path) -> dict[str, Any]:
+    """Accuracy of the linear probes, and how far the slices are from what is asked of them."""
+    stage = StageFolder(run_dir, "evaluate")
+    if not stage.complete:
+        return {"probes": None, "requirements": None}
+    probes = read_json(stage.path / "probes.json")
+    asked = {
+        name: requirements(entry, probes["chance"]) for name, entry in probes["inputs"].items()
+    }
+    return {"probes": probes, "requirements": asked}
+
+
 def _compare_arms(
     run_dir: Path,
     arms: Sequence[str],
@@ -263,7 +277,7 @@ def _seconds(folder: Path) -> dict[str, float]:
         name = "multitask" if stage.startswith("multitask/") else stage
         if name != "report":
             seconds[name] = round(seconds.get(name, 0.0) + manifest["seconds"], 2)
-    order = ("disentangle", "disentangle/codes", "cluster", "multitask")
+    order = ("disentangle", "disentangle/codes", "evaluate", "cluster", "multitask")
     return dict(sorted(seconds.items(), key=lambda item: [*order, item[0]].index(item[0])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from functools import cached_property
@@ -44,6 +45,12 @@ class Run:
     def codes(self) -> Codes:
         """The codes of every sample, shape (N, K, D)."""
         return Codes.load(self.run_dir / "disentangle" / "codes")
+
+    @cached_property
+    def probes(self) -> dict[str, Any]:
+        """Accuracy of the linear probes, the content of `evaluate/probes.json`."""
+        probes: dict[str, Any] = read_json(self.run_dir / "evaluate" / "probes.json")
+        return probes
 
     @cached_property
     def labels(self) -> AuxiliaryLabels:
@@ -141,7 +148,9 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
         ValueError: If the class refuses its arguments.
     """
     known = inspect.signature(locate(config["class_path"])).parameters  # type: ignore[arg-type]
-    init_args = {**config["init_args"], **{k: v for k, v in filled.items() if k in known}}
+    # jsonargparse parses the items of a list in place.
+    init_args = copy.deepcopy(config["init_args"])
+    init_args |= {name: value for name, value in filled.items() if name in known}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "built")
     value = {"built": {"class_path": config["class_path"], "init_args": init_args}}

@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 
 from detaux_pl.artifacts.codes import SPLITS, Codes, CodesShard, FactorInfo, write_codes_info
 from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import read_json, write_json
 
 INFO = FactorInfo(("shape", "hue"), (3, 4), "hue", principal_subspace=1)
 
@@ -20,16 +24,18 @@ def make(n=12, ids=None):
     )
 
 
-def write_shard(folder, rank, codes, rows, batch=3):
-    shard = CodesShard(folder, rank, len(rows), codes.values.shape[1:])
+def write_shard(folder, rank, codes, rows, batch=3, **others):
+    arrays = {codes.name: codes.values, **others}
+    shard = CodesShard(folder, rank, len(rows), {k: v.shape[1:] for k, v in arrays.items()})
     for part in np.split(rows, range(batch, len(rows), batch)):
-        shard.append(codes.values[part], codes.ids[part], codes.splits[part], codes.factors[part])
+        values = {name: array[part] for name, array in arrays.items()}
+        shard.append(values, codes.ids[part], codes.splits[part], codes.factors[part])
     shard.close()
 
 
 def same(one, two):
     arrays = ("values", "ids", "splits", "factors")
-    return one.info == two.info and all(
+    return (one.info, one.name) == (two.info, two.name) and all(
         np.array_equal(getattr(one, name), getattr(two, name)) for name in arrays
     )
 
@@ -83,7 +89,7 @@ def test_codes_in_memory_outlive_the_codes_of_a_new_prediction(tmp_path):
     codes = make()
     codes.save(tmp_path)
     loaded = Codes.load(tmp_path)
-    CodesShard(tmp_path, 0, 12, (2, 3))
+    CodesShard(tmp_path, 0, 12, {"code": (2, 3)})
     assert same(loaded, codes)
 
 
@@ -158,14 +164,54 @@ def test_refuses_pickles(tmp_path):
 
 def test_refuses_a_shard_that_is_closed_too_early(tmp_path):
     codes = make()
-    shard = CodesShard(tmp_path, 0, 12, (2, 3))
-    shard.append(codes.values[:5], codes.ids[:5], codes.splits[:5], codes.factors[:5])
+    shard = CodesShard(tmp_path, 0, 12, {"code": (2, 3)})
+    shard.append({"code": codes.values[:5]}, codes.ids[:5], codes.splits[:5], codes.factors[:5])
     with pytest.raises(ArtifactError, match="got 5 of 12 samples"):
         shard.close()
 
 
 def test_a_shard_that_was_begun_again_and_killed_is_not_taken_for_the_old_one(tmp_path):
     make().save(tmp_path)
-    CodesShard(tmp_path, 0, 12, (2, 3))
+    CodesShard(tmp_path, 0, 12, {"code": (2, 3)})
     with pytest.raises(ArtifactError, match="is missing"):
         Codes.load(tmp_path)
+
+
+def test_other_arrays_of_the_same_samples_lie_beside_the_codes(tmp_path):
+    codes = replace(make(), name="z")
+    r = np.random.default_rng(1).normal(size=(12, 2, 5)).astype(np.float32)
+    for folder, shards in (("one", [np.arange(12)]), ("two", [np.arange(12)[::-2], np.r_[0:12:2]])):
+        for rank, rows in enumerate(shards):
+            write_shard(tmp_path / folder, rank, codes, rows, r=r)
+        write_codes_info(tmp_path / folder, INFO, 12, ("z", "r"))
+        z, other = Codes.load(tmp_path / folder), Codes.load(tmp_path / folder, "r")
+        assert same(z, codes)
+        assert same(Codes.load(tmp_path / folder, "z"), codes)
+        assert same(other, replace(codes, values=r, name="r"))
+        assert (z.others, other.others) == (("r",), ("z",))
+        assert isinstance(other.values, np.memmap) == (folder == "one")
+    assert (tmp_path / "one" / "rank0" / "codes.npy").is_file()
+    with pytest.raises(ArtifactError, match=r"one holds no 'h': it holds z, r\."):
+        Codes.load(tmp_path / "one", "h")
+    other.save(tmp_path / "r")
+    assert same(Codes.load(tmp_path / "r"), other)
+    np.save(tmp_path / "two" / "rank1" / "r.npy", r[:6, :1])
+    with pytest.raises(ArtifactError, match="shards of different r, or of r and ids"):
+        Codes.load(tmp_path / "two", "r")
+
+
+@pytest.mark.parametrize("name", ["codes", "ids", "a/b", "..", "", "a b"])
+def test_refuses_a_name_that_cannot_be_a_files(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"is called {re.escape(repr(name))}: take letters"):
+        CodesShard(tmp_path, 0, 12, {"code": (2, 3), name: (2, 3)})
+    with pytest.raises(ValueError, match="shapes is empty"):
+        CodesShard(tmp_path, 0, 12, {})
+
+
+def test_codes_without_a_name_have_the_defaults(tmp_path):
+    make().save(tmp_path)
+    meta = read_json(tmp_path / "codes.json")
+    del meta["name"], meta["others"]
+    write_json(tmp_path / "codes.json", meta)
+    loaded = Codes.load(tmp_path)
+    assert (loaded.name, loaded.others) == ("code", ())

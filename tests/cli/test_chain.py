@@ -41,7 +41,7 @@ def test_a_run_leaves_every_artifact(finished_run: Path):
             assert tested["test/accuracy/principal"] == pytest.approx(
                 report["arms"][arm]["accuracies"][seed]
             )
-    assert {"disentangle", "cluster", "multitask"} <= set(report["seconds"])
+    assert {"disentangle", "evaluate", "cluster", "multitask"} <= set(report["seconds"])
 
 
 def test_codes_hold_every_sample_once_and_labels_follow_their_ids(finished_run: Path):

@@ -51,7 +51,7 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
         (["--seeds=0"], ["seeds is 0"]),
         (["--seeds=many"], ["seeds", "many"]),
         (["--redo=clusters"], ["'clusters'", "did you mean 'cluster'"]),
-        (["--until=all"], ["'all'", "disentangle, cluster, multitask, report"]),
+        (["--until=all"], ["'all'", "disentangle, evaluate, cluster, multitask, report"]),
         (["--noise.amount=1.5"], ["amount is 1.5", "[0, 1]"]),
         (
             [
@@ -239,7 +239,8 @@ def test_help_is_short_and_needs_no_torch(capsys: pytest.CaptureFixture[str]):
     out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines()[-1] == "False"
     assert len(out.stdout.splitlines()) < 60
-    for command in (["fit"], ["disentangle"], ["multitask", "fit"], ["cluster"], ["report"]):
+    commands = ("fit", "disentangle", "multitask fit", "evaluate", "cluster", "report", "probes")
+    for command in map(str.split, commands):
         with pytest.raises(SystemExit) as caught:
             main([*command, "--help"])
         assert caught.value.code == 0

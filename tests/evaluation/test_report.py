@@ -23,7 +23,7 @@ from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.report import arms_table, write_report
 from detaux_pl.metrics.agreement import agreement
-from tests.evaluation.fake_run import ACCURACIES, ARMS, SEEDS, images_of, write_run
+from tests.evaluation.fake_run import ACCURACIES, ARMS, SEEDS, images_of, stage, write_run
 
 OURS, ALONE, SHUFFLED, LOCATION = ARMS
 FIGURES = {
@@ -299,6 +299,51 @@ def test_run_with_the_least_there_can_be(run, data):
     assert "a<b & $c$ accuracy" not in report["verdict"]
     assert "NMI with a<b & $c$" in page.text
     assert len(arms_table(report).columns) == 3
+
+
+@pytest.mark.parametrize(
+    ("slices", "says"),
+    [
+        (
+            [[0.8, 0.2, 0.1], [0.3, 0.7, 0.1], [0.2, 0.2, 0.5]],
+            "z<1>: the factors are told best as digit in slice 0, a<b> in slice 1, c in slice 2, "
+            "each better at its factor than every other slice (the diagonal trend). On average "
+            # (.3 + .2 + .2 + .2 + .1 + .1) / 6 - .1 and (.9 + .8 + .7 - .8 - .7 - .5) / 3
+            "over the factors, the other slices are +8.3 points from chance (R1, ideally 0), and "
+            "all slices together +13.3 points from the factor's own (R2, ideally 0 or less).",
+        ),
+        (
+            [[0.8, 0.7, 0.1], [0.3, 0.6, 0.1], [0.2, 0.2, 0.5]],
+            "not each better at its factor than every other slice (no diagonal trend).",
+        ),
+        ([[0.8, 0.2, 0.1], [0.3, 0.7, 0.1]], "z<1>: there are more factors than slices"),
+    ],
+)
+def test_probes_are_told(run, data, slices, says):
+    tasks = ["digit", "a<b>", "c"]
+    full, *parts = [dict(zip(tasks, row, strict=True)) for row in ([0.9, 0.8, 0.7], *slices)]
+    probes = {
+        "tasks": tasks, "chance": dict.fromkeys(tasks, 0.1), "n_train": 1234, "n_test": 56,
+        "inputs": {"z<1>": {"full": full, "slices": parts}},
+    }  # fmt: skip
+    stage(run, "evaluate", 1.25, lambda path: write_json(path / "probes.json", probes))
+    report = write_report(run, ARMS, ALONE, SEEDS, data.images)
+    assert report["probes"] == probes
+    assert list(report["requirements"]) == ["z<1>"]
+    assert list(report["seconds"])[:4] == [
+        "disentangle", "disentangle/codes", "evaluate", "cluster",
+    ]  # fmt: skip
+    page = Page(read(run))
+    assert page.open == []
+    assert "#probes" in page.links
+    words = " ".join(page.text).replace("\N{NO-BREAK SPACE}", " ")
+    assert says in words
+    assert "1,234 train and 56 test images" in words
+    section = Page(read(run).partition('<section id="probes">')[2].partition("</section>")[0])
+    accuracies = [f"{100 * x:.1f}" for row in ([0.9, 0.8, 0.7], *slices) for x in row]
+    cells = [text for text in section.text if re.fullmatch(r"\d+\.\d", text)]
+    assert cells[: len(accuracies)] == accuracies
+    assert cells[-3:] == ["10.0"] * 3
 
 
 def test_arms_that_do_not_fit_are_refused(bare, data):
