@@ -27,6 +27,12 @@ _TINY = """
     --multitask.data.batch_size 8
     --multitask.trainer.accelerator cpu --multitask.trainer.enable_progress_bar false
 """
+_ROW = """
+    --disentangle.model.encoder small_convnet --disentangle.data.batch_size 16
+    --disentangle.trainer.max_epochs 1 --disentangle.trainer.limit_train_batches 2
+    --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
+    --evaluate.tasks ["digit","background"] --until evaluate
+"""
 _COUNTS = {"n_train": 48, "n_val": 12, "n_test": 12}
 _SMALL_RESNET = ["--disentangle.model.dim", "16"]
 _SMALLER = ["--dataset.image_size", "96"]
@@ -138,13 +144,7 @@ def test_a_row_of_the_papers_tables_runs(
     files, run_dir = tmp_path / "files", tmp_path / "run"
     files.mkdir()
     words = ["--config", str(CONFIGS / "mnist_stl10.yaml"), "--run_dir", str(run_dir)]
-    words += ["--disentangle", str(CONFIGS / "contrastive" / f"{row}.yaml")]
-    words += """
-        --disentangle.model.encoder small_convnet --disentangle.data.batch_size 16
-        --disentangle.trainer.max_epochs 1 --disentangle.trainer.limit_train_batches 2
-        --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
-        --evaluate.tasks ["digit","background"] --until evaluate
-    """.split()
+    words += ["--disentangle", str(CONFIGS / "contrastive" / f"{row}.yaml"), *_ROW.split()]
     assert chain.fit([*words, *_mnist_stl10(files, monkeypatch)], in_process) == 0
     run = load(run_dir)
     assert run.codes.values.shape == (144, 2, 8)

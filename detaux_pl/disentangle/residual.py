@@ -199,4 +199,3 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         self.encoder.train()
         gram = class_gram(latent.to(widest_float(latent.device)), labels, self.n_classes)
         self._gram = gram if self._gram is None else self._gram.add_(gram)
-
