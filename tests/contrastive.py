@@ -46,11 +46,9 @@ def main() -> None:
     if failed := [run for run, code in zip(runs, codes, strict=True) if code]:
         raise SystemExit(f"failed: {', '.join(f'{row}/seed{seed}' for row, seed in failed)}")
     folders = [str(args.run_dir / row / f"seed{seed}") for row, seed in runs]
+    words = ["probes", *folders, "--against", "no_regularizer", "--format", "markdown"]
     for layout in ("summary", "accuracies"):
-        detaux(
-            ["probes", *folders, "--against", "no_regularizer", "--layout", layout]
-            + ["--format", "markdown"]
-        )
+        detaux([*words, "--layout", layout])
 
 
 def _one(row: str, seed: int, folder: Path) -> int:

@@ -37,9 +37,9 @@ class ContrastiveDisentangler(Disentangler):
     With several ranks every rank gathers the embeddings of all and computes the whole loss, whose
     gradient is that of one rank on the joined batch. Losses are computed in float32 whatever the
     precision of the training. Logs `<stage>/loss`, `<stage>/info_max` and every unweighted
-    regulariser by its name; in validation `val/explained/slice<k>`, the share of the variance of
-    the normalised slice that the principal label explains. Pairs have a validation loss, that of
-    each rank's batches; single images, which the views of `ViewDataModule` are made of, have none.
+    regulariser by its name, with its diagnostics below it; in validation `val/explained/slice<k>`,
+    the share of the variance of the normalised slice that the principal label explains. Pairs have
+    a validation loss, that of each rank's batches; the single images of `ViewDataModule` have none.
 
     The regularisers are modules and therefore not among the hyper-parameters of a checkpoint:
     give them again to `load_from_checkpoint`.
@@ -185,6 +185,8 @@ class ContrastiveDisentangler(Disentangler):
             for regularizer in self._regularizers:
                 terms[regularizer.name] = term = regularizer(batch, self.info_max)
                 total = total + regularizer.weight * term
+                own = regularizer.diagnostics.items()
+                terms |= {f"{regularizer.name}/{name}": value for name, value in own}
         return total, terms
 
     def _embeddings(self, slices: Tensor, targets: Tensor, step: int) -> Embeddings:

@@ -73,7 +73,10 @@ def test_the_loss_is_the_objective_and_the_weighted_regularisers(
         expected = info_max(z.flatten(1), joint)
     else:
         expected = info_max(z[:, 0], joint) + info_max(z[:, 1], joint)
-    assert set(terms) == {"info_max", "orthogonality", "hessian_penalty"}
+    hessian = "hessian_penalty"
+    assert set(terms) == {"info_max", "orthogonality", hessian, f"{hessian}/gradient"}
+    gradient = info_max.gradient(z.flatten(1), joint).norm(dim=1).mean()
+    torch.testing.assert_close(terms[f"{hessian}/gradient"], gradient)
     torch.testing.assert_close(terms["info_max"], expected)
     weighted = expected + 0.25 * terms["orthogonality"] + 3.0 * terms["hessian_penalty"]
     torch.testing.assert_close(total, weighted)

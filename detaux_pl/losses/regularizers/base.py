@@ -65,6 +65,8 @@ class Regularizer(nn.Module, ABC):
                 "not negative."
             )
         self.weight = weight
+        self.diagnostics: dict[str, Tensor] = {}
+        """What else of the last batch is worth logging, scalars without a gradient, by name."""
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ class HessianPenalty(Regularizer):
       which only a slice with a small gradient makes small.
 
     A sum over the views in place of the means where the reduction is `sum`. It is 0 too where the
-    contrastive loss is flat.
+    contrastive loss is flat: `gradient`, the mean of |g_i|, is to be logged beside it.
 
     Args:
         weight: Weight of the term.
@@ -56,6 +56,7 @@ class HessianPenalty(Regularizer):
         n_slices, dim = batch.slices.shape[1:]
         with torch.autocast(batch.slices.device.type, enabled=False):
             gradient = info_max.gradient(batch.slices.flatten(1), batch.labels, self.wrt)
+            self.diagnostics = {"gradient": gradient.detach().norm(dim=1).mean()}
             if self.form == "gram":
                 hessian = gradient.T @ gradient
                 if info_max.reduction == "mean":
