@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json, write_json, write_text
+from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.given import refuse_impossible_probes
 from detaux_pl.cli.parser import ShortParser, config_parser
@@ -56,8 +54,8 @@ def run(args: list[str]) -> int:
         write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         others = [Codes.load(folder.run_dir / UPSTREAM[0], name) for name in codes.others]
         arrays = [codes, *others]
-        with _bar(n_probes(arrays, settings["tasks"])) as advance:
-            probes = probe_codes(arrays, **settings, progress=advance)
+        with progress_bar("evaluate · probes", n_probes(arrays, settings["tasks"])) as advance:
+            probes = probe_codes(arrays, **settings, progress=partial(advance, 1))
         write_json(folder.path / "probes.json", probes)
         return [folder.path / name for name in ("config.yaml", "probes.json")]
 
@@ -67,19 +65,3 @@ def run(args: list[str]) -> int:
         study = collate({folder.run_dir.resolve().name: [probes]})
         Console().print(to_rich(study, "accuracies"))
     return 0
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar, where there is a terminal."""
-    with Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task("evaluate · probes", total=total)
-        yield lambda: progress.advance(task)

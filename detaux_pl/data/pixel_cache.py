@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import replacing
+from detaux_pl.artifacts.progress import progress_bar
 
 Render = Callable[[NDArray[np.int64], "PixelWriter"], Iterator[NDArray[np.int64]]]
 """Makes the images of some ascending rows, writes them, and gives the rows that are written."""
@@ -121,7 +119,7 @@ class PixelCache:
                 np.save(temporary, content, allow_pickle=False)
             self._adopt(content, pixels, done)
         todo = np.flatnonzero(done == 0)
-        with _bar(title, len(done), len(done) - len(todo)) as advance:
+        with progress_bar(title, len(done), len(done) - len(todo)) as advance:
             for rows in render(todo, PixelWriter(part)) if todo.size else ():
                 done[rows] = 1
                 advance(len(rows))
@@ -223,19 +221,3 @@ def _waiting_lock(path: Path) -> Iterator[None]:
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _bar(title: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar, where there is a terminal."""
-    with Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        task = progress.add_task(title, total=total, completed=done)
-        yield lambda n: progress.advance(task, n)
