@@ -21,6 +21,7 @@ VARIANTS = {
     "product manifold, paper's form": "configs/disentangle/product_manifold.yaml",
     "residual": "configs/disentangle/residual.yaml",
     "residual with blind spots": "configs/disentangle/residual_blind.yaml",
+    "contrastive": "configs/disentangle/contrastive.yaml",
 }
 
 

@@ -190,8 +190,7 @@ class ContrastiveDisentangler(Disentangler):
         return total, terms
 
     def _embeddings(self, slices: Tensor, targets: Tensor, step: int) -> Embeddings:
-        slices = slices.flatten(0, 1)
-        slices = slices if slices.dtype == torch.float64 else slices.float()
+        slices = _exact(slices.flatten(0, 1))
         targets = targets.flatten(0, 1)
         n = len(targets) // 2
         view = torch.arange(n, device=targets.device).repeat(2)
@@ -225,7 +224,8 @@ class ContrastiveDisentangler(Disentangler):
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the loss of the views of all ranks."""
-        slices, targets = self._project(batch.images), batch.targets
+        # Half precision would round the gradients that the gather sums over the ranks.
+        slices, targets = _exact(self._project(batch.images)), batch.targets
         if self.trainer.world_size > 1:
             slices, targets = (gather_with_gradient(part, dim=1) for part in (slices, targets))
         total, terms = self.loss_terms(slices, targets, self.global_step)
@@ -265,6 +265,10 @@ class ContrastiveDisentangler(Disentangler):
         """Projections, shape (*shape, K, D), of images, shape (*shape, C, H, W)."""
         slices: Tensor = self.head(self.encoder(images.flatten(0, -4)))
         return slices.view(*images.shape[:-3], *slices.shape[1:])
+
+
+def _exact(slices: Tensor) -> Tensor:
+    return slices.to(torch.promote_types(slices.dtype, torch.float32))
 
 
 def _joint(targets: Tensor) -> Tensor:
