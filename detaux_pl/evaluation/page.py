@@ -250,8 +250,7 @@ def _probes(report: Mapping[str, Any]) -> str:
             "between the best slice and the second best. A column is the factor that they tell. "
             "Chance is the rate of the most frequent value in the test set. "
             f"{n_train:,} train and {n_test:,} test images. What the slices cost all of them "
-            "together (R3) is seen beside a run without regularisers: `detaux probes` with "
-            "--against."
+            "together (R3) is seen beside a run without regularisers: “detaux probes --against”."
         )
         + f'<div class="scroll">{to_html(collate({report["run"]: [probes]}), "accuracies")}</div>\n'
         + _list([_asked(name, numbers) for name, numbers in report["requirements"].items()])
