@@ -101,7 +101,7 @@ class ContrastiveDisentangler(Disentangler):
         temperature: float = 0.1,
         denominator: Literal["one_positive", "all"] = "one_positive",
         reduction: Literal["mean", "sum"] = "mean",
-        chunk_size: int = 1024,
+        chunk_size: int = 256,
         codes: Literal["projection", "representation"] = "projection",
         principal_slice: int | None = None,
         lr: float = 0.3,

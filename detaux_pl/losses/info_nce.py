@@ -55,7 +55,7 @@ class InfoNCE(nn.Module):
         temperature: float = 0.1,
         denominator: Literal["one_positive", "all"] = "one_positive",
         reduction: Literal["mean", "sum"] = "mean",
-        chunk_size: int = 1024,
+        chunk_size: int = 256,
     ) -> None:
         super().__init__()
         if not temperature > 0 or chunk_size < 1:

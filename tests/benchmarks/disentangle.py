@@ -32,14 +32,14 @@ def _projectors(k: int = 10, d: int = 10) -> list[tuple[str, float, str]]:
     def run(project: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: project().square().sum().backward()
 
-    looped, stacked = _turns(
+    looped, stacked = turns(
         run(lambda: torch.stack([projector(latent) for projector in loop])),
         run(lambda: stack(latent)),
     )
     return [
         (f"projector stack, k = {k}, d = {d}", 1e3 * statistics.median(stacked), "ms"),
         ("loop of nn.Sequential", 1e3 * statistics.median(looped), "ms"),
-        ("ratio", _ratio(looped, stacked), "x faster"),
+        ("ratio", ratio(looped, stacked), "x faster"),
     ]
 
 
@@ -57,18 +57,20 @@ def _steps(size: int) -> list[tuple[str, float, str]]:
 
         return run
 
-    plain, full = _turns(step(Betas(0.0, 0.0, 0.0)), step(Betas(0.5, 1.0, 0.5)))
+    plain, full = turns(step(Betas(0.0, 0.0, 0.0)), step(Betas(0.5, 1.0, 0.5)))
     return [
         (f"step of {_PAIRS} pairs, {size} px, warm-up", 1e3 * statistics.median(plain), "ms"),
         (f"step of {_PAIRS} pairs, {size} px, all losses", 1e3 * statistics.median(full), "ms"),
-        ("ratio", _ratio(full, plain), "x slower"),
+        ("ratio", ratio(full, plain), "x slower"),
     ]
 
 
-def _turns(*works: Callable[[], object], repeat: int = 10) -> list[list[float]]:
+def turns(
+    *works: Callable[[], object], rounds: int = _ROUNDS, repeat: int = 10
+) -> list[list[float]]:
     """Time works in turns, so that a busy moment of the machine hits them alike."""
     seconds: list[list[float]] = [[] for _ in works]
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for work, record in zip(works, seconds, strict=True):
             work()
             start = time.perf_counter()
@@ -78,5 +80,6 @@ def _turns(*works: Callable[[], object], repeat: int = 10) -> list[list[float]]:
     return seconds
 
 
-def _ratio(slow: list[float], fast: list[float]) -> float:
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Return the median over the rounds of how many times as long one work takes."""
     return statistics.median(one / other for one, other in zip(slow, fast, strict=True))

@@ -138,7 +138,7 @@ def test_an_embedding_of_length_zero_has_similarity_zero():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0.0}, "temperature is 0.0 and chunk_size is 1024: give a temperature"),
+        ({"temperature": 0.0}, "temperature is 0.0 and chunk_size is 256: give a temperature"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"chunk_size": 0}, "chunk_size is 0"),
     ],
