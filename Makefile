@@ -24,7 +24,7 @@ demo: $(STAMP)  ## Run the quickstart: labelled images to a better classifier, w
 	$(BIN)/detaux fit --config configs/quickstart.yaml
 
 test: $(STAMP)  ## Fast tests with line coverage (minutes)
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: $(STAMP)  ## Tests that take longer: the notebook, kill and resume, two ranks
 	$(BIN)/python -m pytest -m slow --timeout=1200
