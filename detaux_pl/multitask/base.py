@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +17,19 @@ from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.seeding import reseed_batch
-from detaux_pl.multitask.weighting.base import Weighting
+from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
+
+OptimizerName = Literal["adamw", "sgd"]
 
 
 class MultitaskModel(LightningModule, ABC):
     """Classify an image in T tasks, of which task 0, the principal one, is what counts.
 
-    An architecture is a subclass that builds its networks and gives `forward`; it builds what
-    the principal task needs first, so that under one seed it starts from the same weights as
-    the other architectures. The weighting of the tasks is a part of its own. Logs
+    An architecture is a subclass that builds its networks and says how images become features
+    that all tasks read, and features the logits of each task; it builds what the principal task
+    needs first, so that under one seed it starts from the same weights as the other
+    architectures. The weighting of the tasks is a part of its own. Logs
 
     - `train/loss` (weighted), `train/loss/<task>` and, for several tasks, `train/weight/<task>`;
     - `val/loss/principal` and, per task, `val/accuracy/<task>` (micro) and `val/f1/<task>`
@@ -43,9 +46,10 @@ class MultitaskModel(LightningModule, ABC):
         task_sizes: Number of classes of each task, the principal one first. Filled in from the
             data module by the command line.
         weighting: How the losses of the tasks are combined; None for equal weights.
-        lr: Learning rate of AdamW. Paper: 5e-4.
-        weight_decay: Weight decay of AdamW, from which the weighting's parameters are excluded.
-            Official code: 5e-3 (B.2, row 17).
+        lr: Learning rate. Paper: 5e-4.
+        weight_decay: Weight decay, from which the weighting's parameters are excluded. Official
+            code: 5e-3 (B.2, row 17).
+        optimizer: `adamw` (paper), or `sgd` with momentum 0.9.
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
@@ -53,12 +57,16 @@ class MultitaskModel(LightningModule, ABC):
             of tasks.
     """
 
+    uses_auxiliary: ClassVar[bool] = True
+    """Whether the model learns the auxiliary labels, so that a chain must discover them first."""
+
     def __init__(
         self,
         task_sizes: tuple[int, ...],
         weighting: Weighting | None = None,
         lr: float = 5e-4,
         weight_decay: float = 5e-3,
+        optimizer: OptimizerName = "adamw",
         lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         super().__init__()
@@ -73,6 +81,7 @@ class MultitaskModel(LightningModule, ABC):
         self.task_names = _task_names(len(task_sizes))
         self.lr = lr
         self.weight_decay = weight_decay
+        self.optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.weighting = EqualWeighting() if weighting is None else weighting
         self.weighting.setup(len(task_sizes))
@@ -89,21 +98,40 @@ class MultitaskModel(LightningModule, ABC):
                 )
 
     @abstractmethod
+    def represent(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the last features that the loss of every task depends on.
+
+        Args:
+            images: Float images in [0, 1], shape (B, C, H, W).
+
+        Returns:
+            One tensor or several, of B rows each.
+        """
+
+    @abstractmethod
+    def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the logits of each task, shape (B, task size), from what `represent` returned."""
+
+    @abstractmethod
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters behind `represent`: those that the loss of every task trains."""
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of each task, shape (B, task size).
 
         Args:
             images: Float images in [0, 1], shape (B, C, H, W).
         """
+        return self.classify(self.represent(images))
 
-    def task_losses(self, images: Tensor, targets: Tensor) -> Tensor:
+    def task_losses(self, features: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return the training loss of each task, shape (T,).
 
         Args:
-            images: Float images in [0, 1], shape (B, C, H, W).
+            features: What `represent` returned.
             targets: Labels, shape (B, T), or `IGNORED`.
         """
-        logits = self(images)
+        logits = self.classify(features)
         return torch.stack(
             [mean_cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
         )
@@ -114,8 +142,9 @@ class MultitaskModel(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss."""
-        losses = self.task_losses(batch.images, self._own_targets(batch))
-        loss: Tensor = self.weighting(losses)
+        features = self.represent(batch.images)
+        losses = self.task_losses(features, self._own_targets(batch))
+        loss: Tensor = self.weighting(losses, Shared(features, self.shared_parameters()))
         logged = {"train/loss": loss}
         for task, value, weight in zip(
             self.task_names, losses.detach(), self.weighting.weights.detach(), strict=True
@@ -127,6 +156,10 @@ class MultitaskModel(LightningModule, ABC):
             logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.images)
         )
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Tell the weighting, as some weigh by the losses of whole epochs."""
+        self.weighting.end_epoch()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the principal loss and the metrics of every task."""
@@ -152,14 +185,19 @@ class MultitaskModel(LightningModule, ABC):
         return [group for group in groups if group["params"]]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, with the schedule that was asked for, step by step.
+        """The optimizer and the schedule that were asked for, step by step.
 
         Raises:
             ValueError: If a cosine schedule has no end to fall to.
         """
-        optimizer = torch.optim.AdamW(
-            self.parameter_groups(), lr=self.lr, weight_decay=self.weight_decay
-        )
+        groups = self.parameter_groups()
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                groups, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
         return schedule_learning_rate(
             optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
         )

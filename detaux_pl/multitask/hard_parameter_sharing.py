@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
-from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.base import MultitaskModel, OptimizerName
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.uncertainty import UncertaintyWeighting
 
@@ -26,8 +26,9 @@ class HardParameterSharing(MultitaskModel):
             Paper: "as suggested in" Kendall et al. (B.2, row 31).
         hidden: Width of the heads' hidden layer. Paper: 512.
         dropout: Share of hidden units that are dropped in training. Paper: 0.1.
-        lr: Learning rate of AdamW. Paper: 5e-4.
-        weight_decay: Weight decay of AdamW. Official code: 5e-3.
+        lr: Learning rate. Paper: 5e-4.
+        weight_decay: Weight decay. Official code: 5e-3.
+        optimizer: `adamw` (paper), or `sgd` with momentum 0.9.
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
@@ -48,6 +49,7 @@ class HardParameterSharing(MultitaskModel):
         dropout: float = 0.1,
         lr: float = 5e-4,
         weight_decay: float = 5e-3,
+        optimizer: OptimizerName = "adamw",
         lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         if len(task_sizes) < 2:
@@ -56,14 +58,21 @@ class HardParameterSharing(MultitaskModel):
                 "only: give the data module `labels` or an `auxiliary` factor, or take SingleTask."
             )
         weighting = UncertaintyWeighting() if weighting is None else weighting
-        super().__init__(task_sizes, weighting, lr, weight_decay, lr_schedule)
+        super().__init__(task_sizes, weighting, lr, weight_decay, optimizer, lr_schedule)
         self.backbone = build_backbone(backbone, image_shape, pretrained)
         n_features = feature_size(self.backbone, image_shape)
         self.heads = nn.ModuleList(
             ClassificationHead(n_features, size, hidden, dropout) for size in task_sizes
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def represent(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the flattened map, shape (B, features), alone in a tuple."""
+        return (self.backbone(images).flatten(1),)
+
+    def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the logits of each task, shape (B, task size)."""
-        features = self.backbone(images).flatten(1)
-        return tuple(head(features) for head in self.heads)
+        return tuple(head(features[0]) for head in self.heads)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Return the backbone's parameters."""
+        return list(self.backbone.parameters())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import ClassVar
+
+from torch import Tensor, nn
 
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
-from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.base import MultitaskModel, OptimizerName
 
 
 class SingleTask(MultitaskModel):
@@ -22,8 +24,9 @@ class SingleTask(MultitaskModel):
         pretrained: Start from ImageNet weights. Paper: for Cars only.
         hidden: Width of the head's hidden layer. Paper: 512.
         dropout: Share of hidden units that are dropped in training. Paper: 0.1.
-        lr: Learning rate of AdamW. Paper: 5e-4.
-        weight_decay: Weight decay of AdamW. Official code: 5e-3.
+        lr: Learning rate. Paper: 5e-4.
+        weight_decay: Weight decay. Official code: 5e-3.
+        optimizer: `adamw` (paper), or `sgd` with momentum 0.9.
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
@@ -32,6 +35,8 @@ class SingleTask(MultitaskModel):
     References:
         Skenderi et al., Detaux, the row STL (C.1).
     """
+
+    uses_auxiliary: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -43,13 +48,22 @@ class SingleTask(MultitaskModel):
         dropout: float = 0.1,
         lr: float = 5e-4,
         weight_decay: float = 5e-3,
+        optimizer: OptimizerName = "adamw",
         lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
-        super().__init__(task_sizes[:1], lr=lr, weight_decay=weight_decay, lr_schedule=lr_schedule)
+        super().__init__(task_sizes[:1], None, lr, weight_decay, optimizer, lr_schedule)
         self.backbone = build_backbone(backbone, image_shape, pretrained)
         n_features = feature_size(self.backbone, image_shape)
         self.head = ClassificationHead(n_features, task_sizes[0], hidden, dropout)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def represent(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the flattened map, shape (B, features), alone in a tuple."""
+        return (self.backbone(images).flatten(1),)
+
+    def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the logits of the principal task, shape (B, task size), alone in a tuple."""
-        return (self.head(self.backbone(images).flatten(1)),)
+        return (self.head(features[0]),)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Return the backbone's parameters."""
+        return list(self.backbone.parameters())

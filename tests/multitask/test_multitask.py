@@ -38,11 +38,17 @@ class Linear(MultitaskModel):
         weight_decay: float = 5e-3,
         lr_schedule: str = "constant",
     ) -> None:
-        super().__init__(task_sizes, weighting, lr, weight_decay, lr_schedule)
+        super().__init__(task_sizes, weighting, lr, weight_decay, lr_schedule=lr_schedule)
         self.heads = nn.ModuleList(nn.Linear(math.prod(image_shape), n) for n in task_sizes)
 
-    def forward(self, images):
-        return tuple(head(images.flatten(1)) for head in self.heads)
+    def represent(self, images):
+        return (images.flatten(1),)
+
+    def classify(self, features):
+        return tuple(head(features[0]) for head in self.heads)
+
+    def shared_parameters(self):
+        return []
 
 
 class PartlyLabelled(LabelledDataModule):

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all tasks of a model have in common, for weightings that compare their gradients.
+
+    Args:
+        features: Tensors of the present batch, B rows each, through which alone the losses
+            depend on `parameters`.
+        parameters: The parameters behind them.
+    """
+
+    features: Sequence[Tensor]
+    parameters: Sequence[nn.Parameter]
 
 
 class Weighting(nn.Module):
@@ -29,6 +45,14 @@ class Weighting(nn.Module):
     def weights(self) -> Tensor:
         """Present weight of each task, shape (T,)."""
 
-    def forward(self, losses: Tensor) -> Tensor:
-        """Combine the losses, shape (T,), to a scalar."""
+    def forward(self, losses: Tensor, shared: Shared | None = None) -> Tensor:
+        """Combine the losses to a scalar.
+
+        Args:
+            losses: Loss of each task on this rank's batch, shape (T,).
+            shared: What the tasks have in common; only some weightings need it.
+        """
         return torch.dot(self.weights, losses)
+
+    def end_epoch(self) -> None:
+        """Take note that a training epoch has ended; called on every rank."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detaux_pl.multitask.weighting.base import Weighting
+from detaux_pl.multitask.weighting.base import Shared, Weighting
 
 
 class UncertaintyWeighting(Weighting):
@@ -31,6 +31,6 @@ class UncertaintyWeighting(Weighting):
         """`exp(-s_t)`, shape (T,)."""
         return torch.exp(-self.log_variances)
 
-    def forward(self, losses: Tensor) -> Tensor:
+    def forward(self, losses: Tensor, shared: Shared | None = None) -> Tensor:
         """Combine the losses, shape (T,), to a scalar."""
         return super().forward(losses) + self.log_variances.sum() / 2
