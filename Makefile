@@ -6,7 +6,7 @@ STAMP := .venv/installed
 # The nets of the quickstart and the tests are small: threads would only wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test test-slow lint format bench contrastive robustness clean
+.PHONY: help install demo test test-slow lint format bench showdown contrastive robustness clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,11 @@ format: $(STAMP)  ## Put the code in its standard form
 
 bench: $(STAMP)  ## Measure speed, each as a ratio in one run
 	$(BIN)/python -m tests.benchmarks
+
+showdown: $(STAMP)  ## All arms on the quickstart's data, the table in docs/results.md (half an hour)
+	$(BIN)/detaux fit --config configs/showdown.yaml
+	$(BIN)/detaux compare runs/showdown --format markdown
+	$(BIN)/detaux compare runs/showdown --output runs/showdown/compare.html
 
 contrastive: $(STAMP)  ## The contrastive papers' study on digit scenes, its tables (half an hour)
 	$(BIN)/python -m tests.contrastive

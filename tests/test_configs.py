@@ -18,8 +18,8 @@ from detaux_pl.multitask.base import MultitaskModel
 from tests.cli.conftest import in_process
 
 ROOT = Path(__file__).parents[1]
-CHAINS = sorted((ROOT / "configs").glob("*.yaml"))
-STAGES = sorted((ROOT / "configs").glob("*/*.yaml"))
+CHAINS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/paper").glob("*.yaml")])
+STAGES = sorted(set((ROOT / "configs").glob("*/*.yaml")) - set(CHAINS))
 MINIATURES = sorted((ROOT / "tests" / "conf").glob("*.yaml"))
 
 

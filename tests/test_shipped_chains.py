@@ -108,6 +108,7 @@ _WRITE: dict[str, Write] = {
     "mnist_stl10": _mnist_stl10,
     "quickstart": _quickstart,
     "shapes3d": _shapes3d,
+    "showdown": _quickstart,
     "svhn": _svhn,
     "synthetic_shapes3d": _synthetic_shapes3d,
     "table": _table,

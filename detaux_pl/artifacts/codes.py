@@ -25,13 +25,14 @@ class FactorInfo:
         names: Name of each factor, F of them.
         sizes: Number of values of each factor; values run from 0 to size - 1.
         principal: The factor that the user has labels for.
-        principal_subspace: Index of the subspace that the disentangler keeps for it.
+        principal_subspace: Index of the subspace that the disentangler keeps for it; None where
+            it keeps none.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     principal: str
-    principal_subspace: int = 0
+    principal_subspace: int | None = 0
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,18 +70,8 @@ class AuxiliaryLabels:
         return self.labels[position]
 
     def save(self, folder: Path) -> None:
-        """Write `labels.npz`, `labels.json` and, for other frameworks, `labels.csv`."""
-        with replacing(folder / "labels.npz") as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(
-                handle,
-                ids=self.ids,
-                splits=self.splits,
-                labels=self.labels,
-                is_noise=self.is_noise,
-                strength=self.strength,
-            )
-        write_json(folder / "labels.json", {"n_classes": self.n_classes, **self.meta})
-        self.to_csv(folder / "labels.csv")
+        """Write the labels as the only task of a folder, see `save_tasks`."""
+        save_tasks([self], folder)
 
     def to_csv(self, path: Path) -> None:
         """Export as CSV with columns id, split, label, is_noise, strength."""
@@ -103,22 +95,83 @@ class AuxiliaryLabels:
 
     @staticmethod
     def load(folder: Path) -> AuxiliaryLabels:
-        """Read what `save` wrote.
+        """Read the first task of a folder.
 
         Raises:
             ArtifactError: If the folder holds no labels or they cannot be read.
         """
-        path = folder / "labels.npz"
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing: run `detaux cluster` first.")
-        meta = read_json(folder / "labels.json")
-        try:
-            # numpy leaves a file that it opened itself open where it is damaged.
-            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-                return AuxiliaryLabels(
-                    **{name: arrays[name] for name in arrays.files},
-                    n_classes=meta.pop("n_classes"),
-                    meta=meta,
-                )
-        except _UNREADABLE as error:
-            raise ArtifactError(f"{path} cannot be read ({error}): cluster again.") from None
+        return _load(folder, _name(0))[0]
+
+
+def save_tasks(tasks: Sequence[AuxiliaryLabels], folder: Path) -> list[Path]:
+    """Write the tasks of a folder, each as `.npz`, `.json` and, for other frameworks, `.csv`.
+
+    The first one is called `labels`, the others `labels2`, `labels3` and so on. Those that an
+    earlier call left beyond the last one are removed.
+
+    Args:
+        tasks: The labels of each task, the first one first.
+        folder: Folder of the labels.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: If there is no task.
+    """
+    if not tasks:
+        raise ValueError("there is no task to save: give the labels of at least one.")
+    paths = []
+    for index, task in enumerate(tasks):
+        arrays, meta, table = (folder / f"{_name(index)}.{kind}" for kind in ("npz", "json", "csv"))
+        with replacing(arrays) as temporary, temporary.open("wb") as handle:
+            np.savez_compressed(
+                handle,
+                ids=task.ids,
+                splits=task.splits,
+                labels=task.labels,
+                is_noise=task.is_noise,
+                strength=task.strength,
+            )
+        count = {} if index else {"n_tasks": len(tasks)}
+        write_json(meta, {**count, "n_classes": task.n_classes, **task.meta})
+        task.to_csv(table)
+        paths += [arrays, meta, table]
+    for path in folder.iterdir():
+        if re.fullmatch(r"labels\d+\.(npz|json|csv)", path.name) and path not in paths:
+            path.unlink()
+    return paths
+
+
+def load_tasks(folder: Path) -> list[AuxiliaryLabels]:
+    """Read what `save_tasks` wrote, the first task first.
+
+    Raises:
+        ArtifactError: If the folder holds no labels, lacks some or they cannot be read.
+    """
+    first, n_tasks = _load(folder, _name(0))
+    return [first, *(_load(folder, _name(index))[0] for index in range(1, n_tasks))]
+
+
+def _name(index: int) -> str:
+    return f"labels{index + 1}" if index else "labels"
+
+
+def _load(folder: Path, name: str) -> tuple[AuxiliaryLabels, int]:
+    """Read one task, and how many there are, which the first one says."""
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: run `detaux cluster` first.")
+    meta = read_json(folder / f"{name}.json")
+    n_tasks = meta.pop("n_tasks", 1)
+    try:
+        # numpy leaves a file that it opened itself open where it is damaged.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+            labels = AuxiliaryLabels(
+                **{array: arrays[array] for array in arrays.files},
+                n_classes=meta.pop("n_classes"),
+                meta=meta,
+            )
+    except _UNREADABLE as error:
+        raise ArtifactError(f"{path} cannot be read ({error}): cluster again.") from None
+    return labels, n_tasks

@@ -16,21 +16,32 @@ from detaux_pl.multitask.base import MultitaskModel
 def resolve_arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Give the configs of each arm, one per seed; the main arm comes first."""
     main = config["multitask"]
-    names = [main["arm"] or arm_name(main["model"]["class_path"])]
-    yield names[0], _per_seed(main, names[0], config["seeds"])
+    arms = [(main["arm"] or arm_name(main["model"]["class_path"]), main)]
     for baseline in config["baselines"]:
-        arm = _resolve_arm({**main, "model": _inherit(baseline, main["model"]), "arm": None})
-        names.append(arm_name(arm["model"]["class_path"]))
-        yield names[-1], _per_seed(arm, names[-1], config["seeds"])
+        model, name = _inherit(baseline, main["model"])
+        arm = _resolve_arm({**main, "model": model, "arm": None})
+        arms.append((name or arm_name(arm["model"]["class_path"]), arm))
+    for discovery in config["discoveries"]:
+        arms.append((discovery, {**main, "discovery": discovery}))
     for control in config["controls"]:
         if control == "discovered":
             raise UserError("a control is 'discovered', which the main arm has: leave it out.")
         data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
-        names.append(control)
-        yield control, _per_seed({**main, "data": data}, control, config["seeds"])
+        arms.append((control_name(control), {**main, "data": data}))
+    names = [name for name, _ in arms]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise UserError(f"two arms are named {twice.pop()!r}: give each baseline and control once.")
+        raise UserError(
+            f"two arms are named {twice.pop()!r}: give each control once, and a baseline of a "
+            "class that another arm has a `name` of its own."
+        )
+    for name, arm in arms:
+        yield name, _per_seed(arm, name, config["seeds"])
+
+
+def control_name(control: str | list[str]) -> str:
+    """Return the name of the arm of a control: that of a factor, or of several."""
+    return control if isinstance(control, str) else "-".join(control)
 
 
 def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]]:
@@ -42,13 +53,20 @@ def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]
     return configs
 
 
-def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
-    """Give a baseline the main model's settings that it has too and does not say itself."""
+def _inherit(
+    baseline: str | dict[str, Any], main: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
+    """Give a baseline the main model's settings that it has too and does not say itself.
+
+    Returns:
+        The model and the name of the arm, None for that of the class.
+    """
     given: Any = {"class_path": baseline} if isinstance(baseline, str) else baseline
-    unknown = given.keys() - {"class_path", "init_args"}
+    unknown = given.keys() - {"class_path", "init_args", "name"}
     if unknown or not isinstance(given.get("init_args", {}), dict):
         raise UserError(
-            f"a baseline is {baseline!r}: give a class, or class_path and init_args with settings."
+            f"a baseline is {baseline!r}: give a class, or class_path and init_args with settings, "
+            "and a name where another arm is of the same class."
         )
     classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))
@@ -57,7 +75,8 @@ def _inherit(baseline: str | dict[str, Any], main: dict[str, Any]) -> dict[str, 
         raise UserError(f"the baseline {name!r} does not exist: {closest(name, sorted(classes))}")
     known = inspect.signature(cls).parameters
     shared = {key: value for key, value in main["init_args"].items() if key in known}
-    return {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
+    model = {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
+    return model, given.get("name")
 
 
 def _resolve_arm(arm: dict[str, Any]) -> dict[str, Any]:

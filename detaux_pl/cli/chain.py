@@ -20,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
-from detaux_pl.artifacts.stage import StageFolder, redo_name, stage_key
+from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cli.arms import resolve_arms
 from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.discoveries import DiscoveryStages, resolve_discoveries
 from detaux_pl.cli.evaluate import evaluate_parser
 from detaux_pl.cli.given import (
     LINKS,
@@ -43,11 +44,14 @@ from detaux_pl.cli.process import Runner, run_processes
 from detaux_pl.cli.stage import (
     cluster_settings,
     codes_settings,
+    discovery_folder,
     evaluate_settings,
     trainable_settings,
 )
 from detaux_pl.cli.trainable import (
     Tracking,
+    labels_stage,
+    needs_labels,
     refuse_unusable,
     resolve,
     stage_folder,
@@ -99,12 +103,14 @@ class Chain:
     Args:
         config: Every setting.
         arms: Of each arm, the stage configuration for every seed.
+        discoveries: The stages of each further discovery.
         source: The settings as YAML that can be given again.
         files: Fingerprint of the user's own data files, once it is known.
     """
 
     config: dict[str, Any]
     arms: dict[str, list[dict[str, Any]]]
+    discoveries: dict[str, DiscoveryStages]
     source: str
     files: str | None = None
 
@@ -115,13 +121,18 @@ class Chain:
 
 
 def _disentangle(chain: Chain) -> list[Job]:
-    config = chain.config["disentangle"]
-    alone = _n_devices(config["trainer"]) > 1
-    fit, predict = ("disentangle", "fit"), ("disentangle", "predict")
-    return [
-        Job("disentangle", fit, config, trainable_settings(config, chain.files), (), alone),
-        Job("disentangle/codes", predict, config, codes_settings(config), ("disentangle",), alone),
-    ]
+    configs = [chain.config["disentangle"]]
+    configs += [own.disentangle for own in chain.discoveries.values() if own.disentangle]
+    jobs = []
+    for config in configs:
+        name = stage_folder("disentangle", config)
+        alone = _n_devices(config["trainer"]) > 1
+        settings = trainable_settings(config, chain.files), codes_settings(config)
+        jobs += [
+            Job(name, ("disentangle", "fit"), config, settings[0], (), alone),
+            Job(f"{name}/codes", ("disentangle", "predict"), config, settings[1], (name,), alone),
+        ]
+    return jobs
 
 
 def _evaluate(chain: Chain) -> list[Job]:
@@ -131,26 +142,40 @@ def _evaluate(chain: Chain) -> list[Job]:
 
 
 def _cluster(chain: Chain) -> list[Job]:
-    config = chain.config["cluster"]
-    upstream = ("disentangle/codes",)
-    return [Job("cluster", ("cluster",), config, cluster_settings(config), upstream, alone=True)]
+    configs = [chain.config["cluster"], *(own.cluster for own in chain.discoveries.values())]
+    return [
+        Job(
+            discovery_folder("cluster", config["discovery"]), ("cluster",), config,
+            cluster_settings(config), (config["codes"],), alone=True,
+        )
+        for config in configs
+    ]  # fmt: skip
 
 
 def _multitask(chain: Chain) -> list[Job]:
-    return [
-        Job(
-            stage_folder("multitask", config), ("multitask", "fit"), config,
-            trainable_settings(config), ("cluster",), _n_devices(config["trainer"]) > 1,
-        )
-        for seeds in zip(*chain.arms.values(), strict=True)
-        for config in seeds
-    ]  # fmt: skip
+    jobs = []
+    for seeds in zip(*chain.arms.values(), strict=True):
+        for config in seeds:
+            follows = needs_labels(config)
+            jobs.append(
+                Job(
+                    stage_folder("multitask", config),
+                    ("multitask", "fit"),
+                    config,
+                    trainable_settings(config, None if follows else chain.files),
+                    (labels_stage(config),) if follows else (),
+                    _n_devices(config["trainer"]) > 1,
+                )
+            )
+    return jobs
 
 
 def _report(chain: Chain) -> list[Job]:
     upstream = tuple(job.name for stage in STAGES[:-1] for job in stage.jobs(chain))
     seeds = [chain.config["seed"] + k for k in range(chain.config["seeds"])]
-    shown = {"arms": list(chain.arms), "seeds": seeds}
+    shown = {
+        "arms": list(chain.arms), "discoveries": list(chain.discoveries), "seeds": seeds
+    }  # fmt: skip
     config = {"run_dir": chain.config["run_dir"], **shown}
     return [Job("report", ("report",), config, shown, upstream, alone=True, derived=True)]
 
@@ -200,8 +225,12 @@ def chain_parser() -> ShortParser:
         help="Other models, trained like the main one; what they do not say is as in it.",
     )  # fmt: skip
     parser.add_argument(
-        "--controls", type=list[str], default=["shuffled"],
-        help="Other auxiliary labels for the main model: shuffled, or a factor's name.",
+        "--discoveries", type=dict[str, dict[str, Any]], default={},
+        help="By name, other ways to auxiliary labels for the main model: cluster, disentangle.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--controls", type=list[str | list[str]], default=["shuffled"],
+        help="Other auxiliary labels for the main model: shuffled, a factor, a list of factors.",
     )  # fmt: skip
     parser.add_class_arguments(Tracking, "tracking")
     for source, target in LINKS:
@@ -233,9 +262,13 @@ def parse(args: Sequence[str]) -> Chain:
         )
     for stage in ("disentangle", "multitask"):
         refuse_unusable(stage, config[stage])
+    arms = dict(resolve_arms(config))
+    for configs in arms.values():
+        refuse_unusable("multitask", configs[0])
     # What a command did once is no setting of the run.
     parsed.redo = parsed.until = None
-    return Chain(config, dict(resolve_arms(config)), parser.dump(parsed, skip_unset=False))
+    source = parser.dump(parsed, skip_unset=False)
+    return Chain(config, arms, resolve_discoveries(config), source)
 
 
 def fit(args: list[str], runner: Runner | None = None) -> int:
@@ -347,10 +380,10 @@ def _check(chain: Chain, stages: Mapping[str, list[Job]], redo: str | None) -> N
     """Refuse, before anything runs, what was made with other settings."""
     keys: dict[str, str] = {}
     replaced = _following(stages, redo)
-    for name, jobs in stages.items():
-        if name in replaced:
-            continue
+    for jobs in stages.values():
         for job in jobs:
+            if job.name in replaced:
+                continue
             upstream = {name: keys[name] for name in job.upstream}
             keys[job.name] = stage_key(job.name, job.settings, upstream)
             folder = StageFolder(chain.run_dir, job.name)
@@ -369,6 +402,9 @@ def _build(chain: Chain) -> str | None:
         The fingerprint of the user's own data files.
     """
     stages: list[tuple[dict[str, Any], type]] = [(chain.config["disentangle"], Disentangler)]
+    stages += [
+        (own.disentangle, Disentangler) for own in chain.discoveries.values() if own.disentangle
+    ]
     stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
     files = None
     for config, kind in stages:
@@ -396,17 +432,20 @@ def _build(chain: Chain) -> str | None:
 
 
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:
-    """Remove a stage that is to be made again, and all that follow from it."""
+    """Remove a stage that is to be made again, and all that read what it writes."""
+    if redo is not None:
+        shutil.rmtree(chain.run_dir / redo, ignore_errors=True)
     for name in _following(jobs, redo):
         shutil.rmtree(chain.run_dir / name, ignore_errors=True)
 
 
 def _following(stages: Mapping[str, list[Job]], redo: str | None) -> set[str]:
-    """Name the stage that is to be made again, and all that read what it writes."""
-    names = set() if redo is None else {redo}
-    for name, jobs in stages.items():
-        if any(redo_name(before) in names for job in jobs for before in job.upstream):
-            names.add(name)
+    """Name the jobs of the stage that is to be made again, and all that read what they write."""
+    names: set[str] = set()
+    for stage, jobs in stages.items():
+        for job in jobs:
+            if stage == redo or not names.isdisjoint(job.upstream):
+                names.add(job.name)
     return names
 
 

@@ -36,6 +36,7 @@ A stage by itself (on several machines, or with other settings):
   report                                  tables and pictures of a run folder
 
 Several runs:
+  compare RUN_DIR ...                     one table and page of their arms: accuracy, tests, cost
   probes RUN_DIR ...                      one table of their probes, over seeds
 
 Examples:
@@ -45,6 +46,7 @@ Examples:
   detaux fit --config configs/quickstart.yaml --redo cluster
   detaux fit --config configs/quickstart.yaml --print_config
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
+  detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
 
   detaux COMMAND --help                   what a command takes
@@ -56,7 +58,7 @@ command again to go on).
 """
 
 COMMANDS = (
-    "fit", "data", "disentangle", "evaluate", "cluster", "multitask", "report", "probes",
+    "fit", "data", "disentangle", "evaluate", "cluster", "multitask", "report", "compare", "probes",
 )  # fmt: skip
 
 
@@ -125,6 +127,10 @@ def _dispatch(command: str, args: list[str]) -> int:
         from detaux_pl.cli import report
 
         return report.run(args)
+    if command == "compare":
+        from detaux_pl.cli import compare
+
+        return compare.run(args)
     if command == "probes":
         from detaux_pl.cli import probes
 

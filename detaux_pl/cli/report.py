@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_yaml
+from detaux_pl.artifacts.files import read_json, read_yaml
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.stage import run_stage
@@ -20,6 +20,10 @@ def report_parser() -> ShortParser:
     parser.add_argument(
         "--arms", type=list[str] | None, default=None,
         help="Arms to show, the main one first; null for all that are trained.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--discoveries", type=list[str] | None, default=None,
+        help="Further discoveries to show; null for all that were made.",
     )  # fmt: skip
     parser.add_argument(
         "--seeds", type=list[int] | None, default=None,
@@ -38,9 +42,17 @@ def run(args: list[str]) -> int:
         )
     arms = config.arms or _arms(run_)
     seeds = config.seeds or sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
-    upstream = ["disentangle", "disentangle/codes", "cluster"]
-    if StageFolder(run_.run_dir, "evaluate").complete:
-        upstream.insert(2, "evaluate")
+    discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
+    names = ["disentangle", "evaluate", "cluster"]
+    names += [f"{stage}/{name}" for stage in ("disentangle", "cluster") for name in discoveries]
+    names += [f"{name}/codes" for name in names if name.startswith("disentangle")]
+    # The main discovery must be there; of the others and of the probes, what is.
+    upstream = [
+        name
+        for name in names
+        if name in ("disentangle", "disentangle/codes", "cluster")
+        or StageFolder(run_.run_dir, name).complete
+    ]
     upstream += [
         f"multitask/{arm}/seed{seed}"
         for seed in seeds
@@ -51,13 +63,22 @@ def run(args: list[str]) -> int:
 
     def work() -> list[Path]:
         baseline = "single_task" if "single_task" in arms else arms[0]
-        write_report(run_.run_dir, arms, baseline, seeds, run_.data.images, run_.disentangler)
+        write_report(
+            run_.run_dir, arms, baseline, seeds, run_.data.images, run_.disentangler, discoveries
+        )
         names = ("report.html", "report.json", "figures/*.png")
         return [path for name in names for path in folder.path.glob(name)]
 
     # The report only shows the other stages: making it anew loses nothing.
-    run_stage(folder, {"arms": arms, "seeds": seeds}, upstream, work, redo=True)
+    shown = {"arms": arms, "discoveries": discoveries, "seeds": seeds}
+    run_stage(folder, shown, upstream, work, redo=True)
     return 0
+
+
+def _discoveries(run_: Run) -> list[str]:
+    """Name the further discoveries that are complete."""
+    found = sorted((run_.run_dir / "cluster").glob("*/stage.json"))
+    return [path.parent.name for path in found if read_json(path)["status"] == "complete"]
 
 
 def _arms(run_: Run) -> list[str]:

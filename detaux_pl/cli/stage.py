@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,7 +56,8 @@ def codes_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what changes the auxiliary labels."""
-    return {name: value for name, value in config.items() if name not in ("run_dir", "redo")}
+    apart = ("run_dir", "redo", "discovery", "codes")
+    return {name: value for name, value in config.items() if name not in apart}
 
 
 def evaluate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +111,22 @@ def run_stage(
         outputs = list(work())
         folder.finish(outputs, time.monotonic() - started)
         return True
+
+
+def discovery_folder(stage: str, discovery: str | None) -> str:
+    """Return where a further discovery of a run has a stage of its own, beside the main one's.
+
+    Raises:
+        UserError: If its name is not that of a folder, or of one that the main one has.
+    """
+    if discovery is None:
+        return stage
+    if not re.fullmatch(r"[\w-]+", discovery) or discovery in ("codes", "checkpoints", "logs"):
+        raise UserError(
+            f"a discovery is named {discovery!r}: take letters, digits, - and _, and none of "
+            "codes, checkpoints and logs."
+        )
+    return f"{stage}/{discovery}"
 
 
 def wants_redo(redo: str | None, name: str) -> bool:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from pydoc import locate
 from typing import Any, Literal
 
 import torch
@@ -36,6 +37,7 @@ from detaux_pl.cli.records import merge_records, next_part
 from detaux_pl.cli.snapshot import Snapshot
 from detaux_pl.cli.stage import (
     codes_settings,
+    discovery_folder,
     import_room,
     is_global_zero,
     run_stage,
@@ -47,6 +49,7 @@ from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule, 
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.run import check_files
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.bilevel import BilevelModel
 
 SNAPSHOT_SECONDS = 600.0
 """Most time that a killed training loses, however long its epochs are."""
@@ -120,6 +123,10 @@ class StageCLI(LightningCLI):
         parser.add_argument(
             "--redo", type=str, default=None, help="Name of the stage, to begin it anew."
         )
+        parser.add_argument(
+            "--discovery", type=str, default=None,
+            help="Name of a further discovery of the run; null for the main one.",
+        )  # fmt: skip
         parser.add_class_arguments(Tracking, "tracking")
         _link(parser, "image_shape", lambda data: data.image_shape)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
@@ -145,7 +152,7 @@ class StageCLI(LightningCLI):
         self.resolved = resolve(self.parser, self.config)
         refuse_unusable(self.stage, self.resolved)
         if self.stage == "multitask" and self.reads_labels:
-            self.config.data.init_args.labels = str(self.run_dir / "cluster")
+            self.config.data.init_args.labels = str(self.run_dir / labels_stage(self.resolved))
 
     def instantiate_classes(self) -> None:
         """Build model and data; say in one line what is wrong with their arguments."""
@@ -167,9 +174,9 @@ class StageCLI(LightningCLI):
         """Whether the auxiliary labels are those of the run folder, not given by the user."""
         given = self.resolved["data"]["init_args"]
         return (
-            "labels" in given
+            needs_labels(self.resolved)
             and given["labels"] is None
-            and (self.run_dir / "cluster" / "stage.json").is_file()
+            and (self.run_dir / labels_stage(self.resolved) / "stage.json").is_file()
         )
 
     @property
@@ -217,11 +224,27 @@ def arm_name(class_path: str) -> str:
 def stage_folder(stage: str, config: dict[str, Any]) -> str:
     """Return the path of a trainable stage inside the run folder."""
     if stage == "disentangle":
-        return stage
+        return discovery_folder(stage, config["discovery"])
     arm = config["arm"] or arm_name(config["model"]["class_path"])
     if not re.fullmatch(r"[\w-]+", arm):
         raise UserError(f"arm is {arm!r}: the name of a folder, of letters, digits, - and _.")
     return f"multitask/{arm}/seed{config['seed_everything']}"
+
+
+def needs_labels(config: Mapping[str, Any]) -> bool:
+    """Whether a multi-task training reads discovered labels: not those of a known factor.
+
+    Args:
+        config: Its resolved configuration.
+    """
+    model: Any = locate(config["model"]["class_path"])
+    auxiliary = config["data"]["init_args"].get("auxiliary")
+    return model.uses_auxiliary and auxiliary in ("discovered", "shuffled")
+
+
+def labels_stage(config: Mapping[str, Any]) -> str:
+    """Return the name of the stage whose labels a multi-task training reads."""
+    return discovery_folder("cluster", config["discovery"])
 
 
 def run(stage: str, args: list[str]) -> int:
@@ -265,7 +288,7 @@ class _Job:
 
     def fit(self) -> int:
         follows = self.cli.stage == "multitask" and self.cli.reads_labels
-        upstream = ["cluster"] if follows else []
+        upstream = [labels_stage(self.config)] if follows else []
         self.data.describe()
         files = self.data.dataset.fingerprint()
         if follows:
@@ -286,11 +309,11 @@ class _Job:
     def predict(self) -> int:
         self.data.describe()
         check_files(self.cli.run_dir, self.data.dataset.fingerprint())
-        folder = StageFolder(self.cli.run_dir, "disentangle/codes")
+        folder = StageFolder(self.cli.run_dir, f"{self.folder.name}/codes")
         did = run_stage(
             folder,
             codes_settings(self.config),
-            ["disentangle"],
+            [self.folder.name],
             partial(self._predict, folder.path),
             redo=wants_redo(self.config["redo"], folder.name),
         )
@@ -473,8 +496,20 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
         )
     if config["model"] is None:
         raise UserError(f"{stage}.model is not set: give a class, as the files in configs do.")
+    model: Any = locate(config["model"]["class_path"])
+    plain = {
+        "gradient_clip_val": None,
+        "gradient_clip_algorithm": None,
+        "accumulate_grad_batches": 1,
+    }
+    for name, default in plain.items():
+        if issubclass(model, BilevelModel) and trainer[name] not in (default, 0, 0.0):
+            raise UserError(
+                f"{stage}.trainer.{name} is {trainer[name]!r}, but {model.__name__} makes several "
+                "steps of each batch by itself and cannot heed it: leave out the one or the other."
+            )
     for name in ("image_shape", "n_classes", "task_sizes"):
-        value = config["model"]["init_args"].get(name)
+        value = config["model"].get("init_args", {}).get(name)
         if value is not None:
             raise UserError(
                 f"{stage}.model.init_args.{name} is {value!r}: leave it out, it is taken from the "

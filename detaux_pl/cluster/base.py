@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 NOISE = -1
 """Label of a point that belongs to no cluster."""
 
+_CHUNK = 1 << 22
+"""Distances to hold at a time while assigning points to centres: 32 MB."""
+
 
 class Clusterer(ABC):
     """Groups points, and tells the group of points that it has not seen.
@@ -49,3 +52,35 @@ class Clusterer(ABC):
         """The class and the arguments that it was made with."""
         names = inspect.signature(type(self)).parameters
         return {"class": type(self).__name__} | {name: getattr(self, name) for name in names}
+
+
+def nearest_centre(
+    points: NDArray[np.float64], centres: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Assign points to the nearest of some centres.
+
+    With d1 and d2 the Euclidean distances to the nearest and the second nearest centre, the
+    strength is `(d2 - d1) / d2`: 1 at a centre, 0 half-way between two. With a single centre it
+    is 1.
+
+    Args:
+        points: Shape (n, d).
+        centres: Shape (k, d).
+
+    Returns:
+        Index of the centre of each point, shape (n,); strength in [0, 1], shape (n,).
+    """
+    from scipy.spatial.distance import cdist  # its import takes longer than a short clustering
+
+    labels = np.empty(len(points), dtype=np.int64)
+    strength = np.ones(len(points))
+    step = max(1, _CHUNK // len(centres))
+    for start in range(0, len(points), step):
+        part = slice(start, start + step)
+        distances = cdist(points[part], centres)
+        labels[part] = distances.argmin(axis=1)
+        if len(centres) > 1:
+            first, second = np.partition(distances, 1, axis=1)[:, :2].T
+            # Centres may coincide: a point on both belongs to neither more.
+            strength[part] = (second - first) / np.where(second > 0, second, 1.0)
+    return labels, strength

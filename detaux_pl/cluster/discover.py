@@ -1,4 +1,4 @@
-"""From codes to an auxiliary task."""
+"""From codes to auxiliary tasks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CHUNK = 1 << 22
 
 
 class DiscoveryError(UserError):
-    """The codes hold no auxiliary task: the run is unsuccessful."""
+    """The codes hold fewer auxiliary tasks than asked for: the run is unsuccessful."""
 
 
 class Discovery:
-    """Finds an auxiliary task in the codes: one subspace, clustered.
+    """Finds auxiliary tasks in the codes: each one subspace, clustered.
 
     The clusterer is fitted on training samples only and predicts all others. Clusters are
     numbered by falling size in the train split, ties by the first sample id, so that equal codes
@@ -35,8 +35,9 @@ class Discovery:
         rule: How the subspace is chosen: `ratio` takes the one that moves most purely on its
             own; `min_l_dist` is the paper's rule and `abs_dot` the official code's, and both
             choose dead subspaces.
-        subspace: The subspace to cluster; null to choose it by the rule.
+        subspace: The subspace to cluster, or one for each task; null to choose by the rule.
         try_next: Go on to the next best subspace where one gives no task. Paper: stop.
+        n_tasks: Number of tasks: the best subspaces in the order of the rule. Paper: 1.
         noise: What becomes of samples in no cluster, in all splits alike: `own_class` makes them
             class 0 (paper), `drop` leaves them out of the auxiliary loss, `nearest` gives them
             to the cluster of the nearest training sample that is in one.
@@ -47,7 +48,7 @@ class Discovery:
         seed: Seed of the pairs that score the subspaces, of `fit_on` and of `pca`.
 
     Raises:
-        ValueError: If a number is outside its range.
+        ValueError: If a number is outside its range, or there is not one subspace for each task.
 
     References:
         Skenderi et al., Detaux, section 4.
@@ -58,15 +59,25 @@ class Discovery:
         # The default holds nothing that outlives a fit; jsonargparse reads its settings here.
         clusterer: Clusterer = HDBSCAN(),  # noqa: B008
         rule: Rule = "ratio",
-        subspace: int | None = None,
+        subspace: int | list[int] | None = None,
         try_next: bool = False,
+        n_tasks: int = 1,
         noise: Literal["own_class", "drop", "nearest"] = "own_class",
         fit_on: int | None = None,
         pca: int | None = None,
         seed: int = 0,
     ) -> None:
-        if subspace is not None and subspace < 0:
-            raise ValueError(f"subspace is {subspace}: subspaces count from 0; null to choose.")
+        if n_tasks < 1:
+            raise ValueError(f"n_tasks is {n_tasks}: give at least 1.")
+        if subspace is not None:
+            given = [subspace] if isinstance(subspace, int) else subspace
+            if min(given, default=0) < 0:
+                raise ValueError(f"subspace is {subspace}: subspaces count from 0; null to choose.")
+            if len(given) != n_tasks or len(set(given)) < len(given):
+                raise ValueError(
+                    f"subspace is {subspace} and n_tasks is {n_tasks}: give each task a subspace "
+                    "of its own, or null to choose."
+                )
         if fit_on is not None and fit_on < 2:
             raise ValueError(f"fit_on is {fit_on}: give at least 2 samples, or null for all.")
         if pca is not None and pca < 1:
@@ -75,16 +86,17 @@ class Discovery:
         self.rule: Rule = rule
         self.subspace = subspace
         self.try_next = try_next
+        self.n_tasks = n_tasks
         self.noise = noise
         self.fit_on = fit_on
         self.pca = pca
         self.seed = seed
 
-    def __call__(self, codes: Codes) -> AuxiliaryLabels:
-        """Discover the task.
+    def __call__(self, codes: Codes) -> list[AuxiliaryLabels]:
+        """Discover the tasks, that of the best subspace first.
 
         Raises:
-            DiscoveryError: If no subspace is a candidate or none has two clusters.
+            DiscoveryError: If fewer subspaces than asked for are candidates with two clusters.
             UserError: If the codes cannot be used: not finite, too few, no such subspace.
         """
         train = codes.rows("train")
@@ -97,48 +109,67 @@ class Discovery:
             rng = np.random.default_rng([self.seed, 1])
             fitted = np.sort(rng.choice(train, self.fit_on, replace=False))
         scores = score_subspaces(codes, np.random.default_rng([self.seed, 0]))
+        tasks: list[AuxiliaryLabels] = []
         failures: list[str] = []
-        for subspace in self._subspaces(codes, scores):
+        subspaces = self._subspaces(codes, scores)
+        for subspace in subspaces:
             points = self._reduce(codes.values[:, subspace], fitted)
             try:
                 clusters, strength = self._cluster(points, fitted)
             except DiscoveryError as failure:
                 failures.append(f"subspace {subspace} {failure}")
-                continue
+                if self.try_next:
+                    continue
+                break
             clusters = _number_by_size(clusters, train)
             labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
-            return AuxiliaryLabels(
-                ids=codes.ids,
-                splits=codes.splits,
-                labels=labels,
-                is_noise=clusters == NOISE,
-                strength=strength.astype(np.float32),
-                n_classes=n_classes,
-                meta=self._describe(codes, scores, subspace, failures, clusters, len(fitted)),
+            tasks.append(
+                AuxiliaryLabels(
+                    ids=codes.ids,
+                    splits=codes.splits,
+                    labels=labels,
+                    is_noise=clusters == NOISE,
+                    strength=strength.astype(np.float32),
+                    n_classes=n_classes,
+                    meta=self._describe(
+                        codes, scores, subspace, list(failures), clusters, len(fitted)
+                    ),
+                )
             )
+            if len(tasks) == self.n_tasks:
+                return tasks
+        found = f"{len(tasks)} of {self.n_tasks} auxiliary tasks were found"
+        if self.n_tasks == 1:
+            found = "no auxiliary task was found"
+        if len(subspaces) < self.n_tasks:
+            failures.append(f"only {len(subspaces)} of {len(scores)} subspaces may be chosen")
+        fewer = ", lower n_tasks" if self.n_tasks > 1 else ""
         raise DiscoveryError(
-            f"no auxiliary task was found: {'; '.join(failures)}. Lower min_cluster_size or "
-            "min_samples of the clusterer, take another subspace (subspace, rule, try_next), or "
-            "train the disentangler longer."
+            f"{found}: {'; '.join(failures)}. Change the clusterer (of HDBSCAN lower "
+            "min_cluster_size or min_samples), take another subspace (subspace, rule, "
+            f"try_next){fewer}, or train the disentangler longer."
         )
 
     def _subspaces(self, codes: Codes, scores: list[SubspaceScore]) -> list[int]:
         """The subspaces to try, in this order."""
         if self.subspace is not None:
-            if self.subspace >= len(scores):
+            given = [self.subspace] if isinstance(self.subspace, int) else self.subspace
+            if max(given) >= len(scores):
                 raise UserError(
                     f"subspace is {self.subspace}, but the codes have {len(scores)}: give 0 to "
                     f"{len(scores) - 1}, or null to choose."
                 )
-            return [self.subspace]
-        ranked = rank_subspaces(scores, self.rule, codes.info.principal_subspace)
+            return given
+        principal = codes.info.principal_subspace
+        ranked = rank_subspaces(scores, self.rule, principal)
         if not ranked:
+            n_free = len(scores) - (principal is not None)
             raise DiscoveryError(
-                f"no auxiliary task was found: none of the {len(scores) - 1} free subspaces moves "
+                f"no auxiliary task was found: none of the {n_free} free subspaces moves "
                 f"between samples of the same {codes.info.principal}. Train the disentangler "
                 "longer, or set subspace to cluster one all the same."
             )
-        return ranked if self.try_next else ranked[:1]
+        return ranked if self.try_next else ranked[: self.n_tasks]
 
     def _reduce(
         self, values: NDArray[np.float32], fitted: NDArray[np.int64]

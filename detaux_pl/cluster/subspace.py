@@ -29,7 +29,8 @@ class SubspaceScore:
     """What pairs of samples with the same principal label say of one subspace.
 
     D is the squared distance of a pair in this subspace. The oracle selects for each pair the one
-    subspace, other than the principal one, in which the pair differs most for its scale.
+    free subspace, other than the principal one, in which the pair differs most for its scale. Where
+    the codes have no principal subspace, all are free.
 
     Args:
         subspace: Index of the subspace.
@@ -39,7 +40,7 @@ class SubspaceScore:
             when it is the one to move, 0 where it always is. None where it never moves.
         loss: Its part of the distance loss, `mean (1-A) D + 10 mean A relu(margin - D)`, in the
             units of the codes.
-        dot: Size of the mean dot product with the principal subspace.
+        dot: Size of the mean dot product with the principal subspace; None where there is none.
         candidate: Whether it may be chosen by its ratio.
     """
 
@@ -48,7 +49,7 @@ class SubspaceScore:
     distance: float
     ratio: float | None
     loss: float
-    dot: float
+    dot: float | None
     candidate: bool
 
 
@@ -58,9 +59,9 @@ def score_subspaces(
     """Score every subspace on pairs of training samples with the same principal label.
 
     The oracle is the argmax over the free subspaces of `D / (m + 1e-8)`, where m is the mean
-    distance of random training pairs in the subspace. A free subspace is a candidate where it is
-    selected for at least half of its even share, `0.5 / (k - 1)`, and where the selected pairs
-    are apart: by `MIN_MOVE` of the root mean square distance of random pairs in all subspaces
+    distance of random training pairs in the subspace. A free subspace, one of F, is a candidate
+    where it is selected for at least half of its even share, `0.5 / F`, and where the selected
+    pairs are apart: by `MIN_MOVE` of the root mean square distance of random pairs in all subspaces
     together. The latter keeps subspaces out that won only because nothing moved. B.2a asks for
     an absolute `sqrt(MARGIN)` there, which is a length in the codes of one loss; a share is the
     same for codes of every family and scale, as is HDBSCAN.
@@ -87,16 +88,18 @@ def score_subspaces(
     random = _squared_distances(values, *train[rng.integers(len(train), size=(2, n_pairs))])
 
     k = values.shape[1]
-    free = np.arange(k) != principal
+    free = np.array([i != principal for i in range(k)])
     moved = np.where(free, squared / (np.sqrt(random).mean(axis=0) + 1e-8), -1.0)
     selected = (moved.argmax(axis=1)[:, None] == np.arange(k)) & free
     least = MIN_MOVE * np.sqrt(random.sum(axis=1).mean())
-    dots = np.zeros(k)
-    for part in _chunks(train, values):
-        # n = samples, d = dims, k = subspaces.
-        own = values[part]
-        dots += np.einsum("nd,nkd->k", own[:, principal], own, dtype=np.float64)
-    dots /= len(train)
+    dots: list[float] | list[None] = [None] * k
+    if principal is not None:
+        total = np.zeros(k)
+        for part in _chunks(train, values):
+            # n = samples, d = dims, k = subspaces.
+            own = values[part]
+            total += np.einsum("nd,nkd->k", own[:, principal], own, dtype=np.float64)
+        dots = np.abs(total / len(train)).tolist()
 
     scores = []
     for i in range(k):
@@ -111,9 +114,9 @@ def score_subspaces(
                 distance=distance,
                 ratio=rest / float(inside.mean()) if distance > 0 else None,
                 loss=float(outside.sum() + 10 * np.maximum(MARGIN - inside, 0).sum()) / n_pairs,
-                dot=float(abs(dots[i])),
+                dot=dots[i],
                 candidate=bool(
-                    free[i] and share >= 0.5 / (k - 1) and distance > 0 and distance >= least
+                    free[i] and share >= 0.5 / free.sum() and distance > 0 and distance >= least
                 ),
             )
         )
@@ -121,7 +124,7 @@ def score_subspaces(
 
 
 def rank_subspaces(
-    scores: list[SubspaceScore], rule: Rule = "ratio", principal: int = 0
+    scores: list[SubspaceScore], rule: Rule = "ratio", principal: int | None = 0
 ) -> list[int]:
     """Order the subspaces that a rule allows, the best first.
 
@@ -133,11 +136,18 @@ def rank_subspaces(
         rule: `ratio` takes the candidate of the smallest ratio; `min_l_dist` the smallest
             distance loss (paper), `abs_dot` the smallest dot product (official code), each among
             all but the principal subspace.
-        principal: Index of the principal subspace.
+        principal: Index of the principal subspace; None where there is none.
 
     Returns:
         Indices of subspaces; none where no subspace is a candidate.
+
+    Raises:
+        UserError: If the rule is `abs_dot` and there is no principal subspace.
     """
+    if rule == "abs_dot" and principal is None:
+        raise UserError(
+            "rule is abs_dot, but the codes have no principal subspace: take ratio or min_l_dist."
+        )
     allowed = [s for s in scores if (s.candidate if rule == "ratio" else s.subspace != principal)]
     field = {"ratio": "ratio", "min_l_dist": "loss", "abs_dot": "dot"}[rule]
     return [s.subspace for s in sorted(allowed, key=lambda s: float(getattr(s, field)))]

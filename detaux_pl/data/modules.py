@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.data.augmentation import Augmentation
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.noise import SaltPepper
@@ -407,14 +407,14 @@ class ViewDataModule(FactorDataModule):
 
 
 class LabelledDataModule(FactorDataModule):
-    """Images with the labels of the principal and of the auxiliary task.
+    """Images with the labels of the principal and of the auxiliary tasks.
 
     Args:
         dataset: The images and their factors.
         labels: Folder of the auxiliary labels; None for the principal task alone. In a run
             folder the command line fills it in.
         auxiliary: `discovered` for the labels as they are, `shuffled` for the same labels dealt
-            out at random within each split (a control), or the name of a factor of the data set
+            out at random within each split (a control), or one factor of the data set or several
             (a ceiling, where the hidden factors are known).
         augment: Random changes of the training images, such as `CropFlip`; None for none.
         noise: Corruption of the images of all splits; None for clean images.
@@ -431,7 +431,7 @@ class LabelledDataModule(FactorDataModule):
         self,
         dataset: FactorDataset,
         labels: Path | None = None,
-        auxiliary: str = "discovered",
+        auxiliary: str | list[str] = "discovered",
         augment: Augmentation | None = None,
         noise: SaltPepper | None = None,
         image_size: int | None = None,
@@ -456,53 +456,71 @@ class LabelledDataModule(FactorDataModule):
             ValueError: If `auxiliary` names nothing that exists.
         """
         super().describe()
-        names = self.dataset.factor_names
-        others = tuple(name for name in names if name != self.dataset.principal)
-        if self.auxiliary not in ("discovered", "shuffled", *others):
+        given = self._factors
+        if given is None:
+            return
+        others = [name for name in self.dataset.factor_names if name != self.dataset.principal]
+        if not given or len(set(given)) < len(given) or not set(given) <= set(others):
             raise ValueError(
-                f"auxiliary is {self.auxiliary!r}: give discovered, shuffled or a factor other "
-                f"than the principal one ({', '.join(others) or 'there is none'})."
+                f"auxiliary is {self.auxiliary!r}: give discovered, shuffled or factors other "
+                f"than the principal one, each once ({', '.join(others) or 'there is none'})."
             )
 
     @property
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task, the principal one first."""
-        return (self.n_classes, *((self._auxiliary_size(),) if self._has_task else ()))
-
-    @property
-    def _has_task(self) -> bool:
-        return self.labels is not None or self.auxiliary in self.dataset.factor_names
-
-    def _auxiliary_size(self) -> int:
-        if self.auxiliary in self.dataset.factor_names:
-            return self.dataset.factor_sizes[self.dataset.factor_names.index(self.auxiliary)]
-        assert self.labels is not None  # implied by _has_task
-        return AuxiliaryLabels.load(self.labels).n_classes
+        if self._factors is not None:
+            return (self.n_classes, *(self._factor_size(name) for name in self._factors))
+        if self.labels is None:
+            return (self.n_classes,)
+        return (self.n_classes, *(task.n_classes for task in load_tasks(self.labels)))
 
     def build_targets(self) -> NDArray[np.int64]:
         """Join the labels of the tasks by sample id, shape (N, T).
 
         Raises:
             ArtifactError: If a sample has no auxiliary label.
+            UserError: If a class of an auxiliary task has no training sample.
         """
-        principal = super().build_targets()
-        if self.auxiliary in self.dataset.factor_names:
-            auxiliary = self.dataset.factor(self.auxiliary)
+        columns = [super().build_targets()]
+        if self._factors is not None:
+            columns += [self.dataset.factor(name)[:, None] for name in self._factors]
         elif self.labels is not None:
-            auxiliary = AuxiliaryLabels.load(self.labels).of(self.dataset.ids)
-        else:
-            return principal
+            columns += [task.of(self.dataset.ids)[:, None] for task in load_tasks(self.labels)]
+        targets = np.hstack(columns)
+        self._check_classes(targets)
         if self.auxiliary == "shuffled":
-            auxiliary = auxiliary.copy()
             rng = np.random.default_rng([self.seed, 1])
             for split in ("train", "val", "test"):
                 rows = self.dataset.rows(split)
-                auxiliary[rows] = rng.permutation(auxiliary[rows])
-        return np.column_stack([principal, auxiliary])
+                targets[rows, 1:] = rng.permutation(targets[rows, 1:])
+        return targets
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Put the rows in random order."""
         return rng.permutation(rows)
+
+    @property
+    def _factors(self) -> list[str] | None:
+        """The factors that serve as auxiliary tasks; None where these are discovered."""
+        if isinstance(self.auxiliary, str):
+            return None if self.auxiliary in ("discovered", "shuffled") else [self.auxiliary]
+        return self.auxiliary
+
+    def _factor_size(self, name: str) -> int:
+        return self.dataset.factor_sizes[self.dataset.factor_names.index(name)]
+
+    def _check_classes(self, targets: NDArray[np.int64]) -> None:
+        train = targets[self.dataset.rows("train")]
+        for task, size in enumerate(self.task_sizes[1:], start=1):
+            missing = np.setdiff1d(np.arange(size), train[:, task])
+            if missing.size:
+                name = self._factors[task - 1] if self._factors is not None else self.auxiliary
+                raise UserError(
+                    f"class {missing[0]} of the auxiliary task {name!r} has no training sample "
+                    f"({missing.size} of {size} classes have none): merge or leave out such "
+                    "classes, or take another task."
+                )
 
 
 class _Rows(Dataset[Batch]):

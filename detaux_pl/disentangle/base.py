@@ -18,7 +18,7 @@ from detaux_pl.models.seeding import reseed_batch
 
 
 class Disentangler(LightningModule, ABC):
-    """A model that codes an image in K subspaces of D dimensions, one of them the principal one.
+    """A model that codes an image in K subspaces of D dimensions.
 
     A subclass sets `principal_subspace`, gives `n_subspaces` and `encode`, and trains. One that
     can also paint an image from codes is an `AutoencodingDisentangler`.
@@ -46,8 +46,8 @@ class Disentangler(LightningModule, ABC):
     code_name: str = "code"
     """What the codes are called in tables."""
 
-    principal_subspace: int
-    """Index of the subspace that the model keeps for the principal factor."""
+    principal_subspace: int | None
+    """Index of the subspace that the model keeps for the principal factor; None for no such one."""
 
     def __init__(
         self,

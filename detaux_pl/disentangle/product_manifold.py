@@ -66,6 +66,8 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         k b mixtures of a batch, 2 b random ones are checked for consistency, as in its code.
     """
 
+    principal_subspace: int
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

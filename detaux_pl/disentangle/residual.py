@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from detaux_pl.data.modules import Batch
-from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
-from detaux_pl.losses.blind_spot import blind_spot_loss, hide_pixels
+from detaux_pl.disentangle.autoencoder import Autoencoder
 from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.models.autoencoder import build_autoencoder
 from detaux_pl.models.latent_split import (
     LatentSplit,
     class_gram,
@@ -21,7 +18,7 @@ from detaux_pl.models.latent_split import (
 )
 
 
-class ResidualAutoencoder(AutoencodingDisentangler):
+class ResidualAutoencoder(Autoencoder):
     """A reconstruct-only autoencoder whose latent space is split by the principal labels.
 
     `z = f(x)` and `x~ = g(z)` train on the mean squared error alone. At the end of every epoch
@@ -64,6 +61,7 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         ValueError: If an argument is outside its range.
     """
 
+    principal_subspace: int
     mean: Tensor
     analysis: Tensor
     synthesis: Tensor
@@ -84,7 +82,6 @@ class ResidualAutoencoder(AutoencodingDisentangler):
         optimizer: Literal["adamw", "adam"] = "adamw",
         lr_schedule: LearningRateSchedule = "cosine",
     ) -> None:
-        super().__init__(lr, weight_decay, optimizer, lr_schedule)
         self.check_subspaces(n_subspaces, principal_subspace)
         if n_classes < 2 or subspace_dim < 1:
             raise ValueError(
@@ -96,15 +93,13 @@ class ResidualAutoencoder(AutoencodingDisentangler):
                 f"dim is {dim}, but the means of {n_classes} classes span up to {n_classes - 1} "
                 f"dimensions: give at least {n_classes}, better twice as many."
             )
-        if not 0.0 <= blind_spots < 1.0:
-            raise ValueError(f"blind_spots is {blind_spots}: a share of the pixels is in [0, 1).")
+        super().__init__(
+            image_shape, dim, blind_spots, batch_norm, autoencoder, lr, weight_decay, optimizer,
+            lr_schedule,
+        )  # fmt: skip
         self.save_hyperparameters()
         self.n_classes = n_classes
         self.principal_subspace = principal_subspace
-        self.blind_spots = blind_spots
-        self.encoder, _, self.decoder = build_autoencoder(
-            autoencoder, image_shape, dim, batch_norm=batch_norm
-        )
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("analysis", torch.zeros(n_subspaces, subspace_dim, dim))
         self.register_buffer("synthesis", torch.zeros(n_subspaces, subspace_dim, dim))
@@ -136,29 +131,11 @@ class ResidualAutoencoder(AutoencodingDisentangler):
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the reconstruction loss of all images of a batch and add up the statistics."""
-        images = batch.images.flatten(0, -4)
-        if self.blind_spots > 0:
-            seen, hidden = hide_pixels(images, self.blind_spots)
-            loss = blind_spot_loss(self.decoder(self.encoder(seen)), images, hidden)
-        else:
-            loss = F.mse_loss(self.decoder(self.encoder(images)), images)
-        self.log_losses("train", loss, {}, batch_size=len(images))
+        loss = super().training_step(batch, batch_idx)
         n = batch.rows.shape[-1]  # the first views: each image of the epoch once
-        self._gather(images[:n], batch.targets[..., 0].flatten()[:n])
+        images, labels = batch.images.flatten(0, -4), batch.targets[..., 0].flatten()
+        self._gather(images[:n], labels[:n])
         return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
-        """Log the reconstruction loss of all images of a batch, nothing hidden."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int = 0) -> None:
-        """Log the reconstruction loss of all images of a batch, nothing hidden."""
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: str, batch: Batch) -> None:
-        images = batch.images.flatten(0, -4)
-        loss = F.mse_loss(self.decoder(self.encoder(images)), images)
-        self.log_losses(stage, loss, {}, batch_size=len(images))
 
     def on_train_epoch_start(self) -> None:
         """Forget the statistics of the last epoch."""

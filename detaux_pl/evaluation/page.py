@@ -41,10 +41,17 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         config: The resolved configuration of the run, as text; empty for none.
     """
     told = verdict(report)
+    titles, further = dict(_SECTIONS), {}
+    for number, task in enumerate(report["further_tasks"], start=2):
+        name, suffix = f"task{number}", task_suffix(number)
+        titles[name] = f"Discovered task {number}"
+        further[name] = _task(task, charts, suffix)
+        further[name] += _agreement(task, report["principal"], charts, suffix)
     bodies = {
         "arms": _arms(report, charts),
-        "task": _task(report, charts),
-        "agreement": _agreement(report, charts),
+        "task": _task(report["auxiliary"], charts),
+        "agreement": _agreement(report["auxiliary"], report["principal"], charts),
+        **further,
         "subspaces": _subspaces(report, charts),
         "probes": _probes(report),
         "training": _training(charts),
@@ -61,9 +68,9 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         headline=_text(told.headline),
         details=_list(told.details),
         tiles=_tiles(report),
-        links="".join(f'<a href="#{name}">{_text(_SECTIONS[name])}</a>' for name in shown),
+        links="".join(f'<a href="#{name}">{_text(titles[name])}</a>' for name in shown),
         sections="\n".join(
-            f'<section id="{name}"><h2>{_text(_SECTIONS[name])}</h2>\n{body}</section>'
+            f'<section id="{name}"><h2>{_text(titles[name])}</h2>\n{body}</section>'
             for name, body in shown.items()
         ),
         footer=_text(
@@ -126,8 +133,12 @@ def _arms(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     )
 
 
-def _task(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
-    task = report["auxiliary"]
+def task_suffix(number: int) -> str:
+    """Return what the names of the charts of a task end with: nothing for the first one."""
+    return "" if number == 1 else str(number)
+
+
+def _task(task: Mapping[str, Any], charts: Mapping[str, str], suffix: str = "") -> str:
     noise = ", ".join(
         f"{split} {percent(share)}" for split, share in task["noise_fractions"].items()
     )
@@ -150,15 +161,16 @@ def _task(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     shown = f"the first {SHEET_ROWS} classes" if task["n_classes"] > SHEET_ROWS else "every class"
     return _lead(f"{lead}.") + _chart(
         charts,
-        "clusters",
+        f"clusters{suffix}",
         f"The strongest members of {shown} in the train split, as the models see them.",
     )
 
 
-def _agreement(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
-    principal = report["principal"]
+def _agreement(
+    task: Mapping[str, Any], principal: str, charts: Mapping[str, str], suffix: str = ""
+) -> str:
     rows, marks = [], []
-    for name, values in report["auxiliary"]["factors"].items():
+    for name, values in task["factors"].items():
         rows.append(
             [
                 _cell(name, "principal" if name == principal else ""),
@@ -168,7 +180,7 @@ def _agreement(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
                 _bar(values["cramers_v"]),
             ]
         )
-        marks.append(name == report["auxiliary"]["best_factor"])
+        marks.append(name == task["best_factor"])
     head = [
         "factor", "NMI", "AMI", "homogeneity", "completeness", "χ²", "p", "Cramér's V",
     ]  # fmt: skip
@@ -179,10 +191,14 @@ def _agreement(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
             "The null hypothesis of the chi-square test is independence: p near 0 says that labels "
             "and factor depend on each other, however weakly. How strongly, say NMI and Cramér's V."
         )
-        + _chart(charts, "contingency", "Share of the members of each cluster with each value [%].")
         + _chart(
             charts,
-            "codes",
+            f"contingency{suffix}",
+            "Share of the members of each cluster with each value [%].",
+        )
+        + _chart(
+            charts,
+            f"codes{suffix}",
             "Codes of the chosen subspace on their two principal components (train split). A task "
             "of its own groups by cluster and mixes the principal classes.",
         )
@@ -193,13 +209,13 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     task = report["auxiliary"]
     parts = []
     if scores := task.get("scores"):
-        chosen = task.get("subspace")
+        chosen = {each.get("subspace") for each in (task, *report["further_tasks"])}
         rows = []
         for score in scores:
             index = score["subspace"]
             role = (
                 "principal" if index == task.get("principal_subspace")
-                else "chosen" if index == chosen
+                else "chosen" if index in chosen
                 else ""
             )  # fmt: skip
             cells = [_cell(f"subspace {index}", role)]
@@ -215,7 +231,7 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
             _table(
                 ["", *(key.replace("_", " ") for key in scores[0] if key != "subspace")],
                 rows,
-                [score["subspace"] == chosen for score in scores],
+                [score["subspace"] in chosen for score in scores],
             ),
         ]
     parts.append(

@@ -15,11 +15,11 @@ from rich.table import Table
 from detaux_pl.artifacts.codes import SPLITS, Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, replacing, write_json, write_text
-from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation import figures
 from detaux_pl.evaluation.figures import ACCENT, MUTED, PALETTE, Curve, SheetRow, class_colours
-from detaux_pl.evaluation.page import SHEET_ROWS, render_page
+from detaux_pl.evaluation.page import SHEET_ROWS, render_page, task_suffix
 from detaux_pl.evaluation.requirements import requirements
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.evaluation.wording import (
@@ -83,8 +83,8 @@ def write_report(
         )
     baseline = None if baseline == arms[0] else baseline
     codes = Codes.load(run_dir / "disentangle" / "codes")
-    labels = AuxiliaryLabels.load(run_dir / "cluster")
-    if not np.array_equal(codes.ids, labels.ids):
+    tasks = load_tasks(run_dir / "cluster")
+    if not np.array_equal(codes.ids, tasks[0].ids):
         raise ArtifactError(
             f"{run_dir / 'cluster'} labels other samples than there are codes of: cluster again."
         )
@@ -94,7 +94,8 @@ def write_report(
         "principal": codes.info.principal,
         "main": arms[0],
         "baseline": baseline,
-        "auxiliary": _describe_task(codes, labels),
+        "auxiliary": _describe_task(codes, tasks[0]),
+        "further_tasks": [_describe_task(codes, labels) for labels in tasks[1:]],
         **_read_probes(run_dir),
         "arms": _compare_arms(run_dir, arms, baseline, seeds, codes.info.names),
         "seconds": _seconds(run_dir),
@@ -103,7 +104,7 @@ def write_report(
     report["verdict"] = verdict(report).headline
     folder = run_dir / "report"
     charts = {}
-    for name, alt, figure in _draw(run_dir, report, codes, labels, images, disentangler):
+    for name, alt, figure in _draw(run_dir, report, codes, tasks, images, disentangler):
         with replacing(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(figures.to_png(figure))
         charts[name] = figures.to_svg(figure, name, alt)
@@ -285,12 +286,12 @@ def _draw(
     run_dir: Path,
     report: Mapping[str, Any],
     codes: Codes,
-    labels: AuxiliaryLabels,
+    tasks: Sequence[AuxiliaryLabels],
     images: Images,
     disentangler: Disentangler | None,
 ) -> Iterator[tuple[str, str, Figure]]:
     """Draw what there is to draw: name, what it shows in words, figure."""
-    arms, task = report["arms"], report["auxiliary"]
+    arms, described = report["arms"], [report["auxiliary"], *report["further_tasks"]]
     hues = _arm_colours(arms)
     if any(arm["accuracies"] for arm in arms.values()):
         runs = {
@@ -298,17 +299,11 @@ def _draw(
             for name, arm in arms.items()
         }
         yield "arms", "Test accuracy of every arm, by seed", figures.arms_chart(runs, hues)
-    colours = class_colours(labels.n_classes, task.get("noise_class"))
-    yield "clusters", "Images of every cluster", _draw_clusters(task, labels, images, colours)
-    yield "contingency", "Clusters against known factors", _draw_contingency(task, codes, labels)
-    if "subspace" in task:
-        yield (
-            "codes",
-            "Codes of the chosen subspace on their two principal components",
-            _draw_codes(task, codes, labels, colours),
-        )
+    for number, (task, labels) in enumerate(zip(described, tasks, strict=True), start=1):
+        for name, alt, figure in _draw_task(task, codes, labels, images):
+            yield f"{name}{task_suffix(number)}", alt, figure
     if disentangler is not None:
-        yield from _draw_decoded(task, codes, images, disentangler)
+        yield from _draw_decoded(described, codes, images, disentangler)
     curves = _read_curves(run_dir / "disentangle" / "metrics.csv")
     losses = {name: curves[name] for name in curves if name.startswith("train/")}
     if losses:
@@ -339,6 +334,20 @@ def _arm_colours(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     others = iter(PALETTE[1:] * (1 + len(arms) // 9))
     fixed = {"main": ACCENT, "control": MUTED}
     return {name: fixed.get(arm["kind"]) or next(others) for name, arm in arms.items()}
+
+
+def _draw_task(
+    task: Mapping[str, Any], codes: Codes, labels: AuxiliaryLabels, images: Images
+) -> Iterator[tuple[str, str, Figure]]:
+    colours = class_colours(labels.n_classes, task.get("noise_class"))
+    yield "clusters", "Images of every cluster", _draw_clusters(task, labels, images, colours)
+    yield "contingency", "Clusters against known factors", _draw_contingency(task, codes, labels)
+    if "subspace" in task:
+        yield (
+            "codes",
+            "Codes of the chosen subspace on their two principal components",
+            _draw_codes(task, codes, labels, colours),
+        )
 
 
 def _draw_clusters(
@@ -405,7 +414,7 @@ def _draw_codes(
 
 
 def _draw_decoded(
-    task: Mapping[str, Any], codes: Codes, images: Images, disentangler: Disentangler
+    tasks: Sequence[Mapping[str, Any]], codes: Codes, images: Images, disentangler: Disentangler
 ) -> Iterator[tuple[str, str, Figure]]:
     """Draw what a disentangler that decodes makes of test images; nothing for another one."""
     # The planner prints `arms_table` and must not pay for importing torch.
@@ -419,7 +428,8 @@ def _draw_decoded(
     partner = rows[np.argmax((codes.factors[rows] != codes.factors[rows[0]]).sum(axis=1))]
     pair = images(np.array([rows[0], partner])).to(disentangler.device)
     painted = traversals(disentangler, pair).cpu().numpy()
-    titles = {codes.info.principal_subspace: "principal", task.get("subspace"): "chosen"}
+    titles = {codes.info.principal_subspace: "principal"}
+    titles |= {task.get("subspace"): "chosen" for task in tasks}
     yield (
         "traversals",
         "Traversals from one image to another, one subspace a row",

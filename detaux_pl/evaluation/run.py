@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, read_yaml
-from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.labels import AuxiliaryLabels, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -53,9 +53,14 @@ class Run:
         return probes
 
     @cached_property
+    def tasks(self) -> list[AuxiliaryLabels]:
+        """The discovered tasks, that of the best subspace first."""
+        return load_tasks(self.run_dir / "cluster")
+
+    @property
     def labels(self) -> AuxiliaryLabels:
-        """The discovered task."""
-        return AuxiliaryLabels.load(self.run_dir / "cluster")
+        """The discovered task, the first one of several."""
+        return self.tasks[0]
 
     @cached_property
     def disentangler(self) -> Disentangler:
@@ -149,7 +154,7 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     """
     known = inspect.signature(locate(config["class_path"])).parameters  # type: ignore[arg-type]
     # jsonargparse parses the items of a list in place.
-    init_args = copy.deepcopy(config["init_args"])
+    init_args = copy.deepcopy(config.get("init_args", {}))
     init_args |= {name: value for name, value in filled.items() if name in known}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "built")
@@ -162,7 +167,8 @@ def _load(kind: type, folder: Path, checkpoint: str) -> Any:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run the stage that writes it.")
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    filled = {k: v for k, v in saved["hyper_parameters"].items() if k in _FILLED}
+    # A model without arguments has no such entry.
+    filled = {k: v for k, v in saved.get("hyper_parameters", {}).items() if k in _FILLED}
     model = build(kind, read_yaml(folder / "config.yaml")["model"], **filled)
     model.load_state_dict(saved["state_dict"])
     return model.eval()

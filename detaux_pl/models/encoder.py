@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from difflib import get_close_matches
-from typing import Any, cast
 
-import torch
 from torch import nn
 
-from detaux_pl.models.backbone import (
-    BackboneName,
-    build_backbone,
-    feature_size,
-    initialise_convolution,
-)
+from detaux_pl.models.backbone import build_backbone, feature_size, initialise_convolution
+from detaux_pl.models.timm_model import build_timm_model, refuse_images
 
 _RESNETS = ("resnet18", "resnet34", "resnet50")
 
@@ -43,13 +36,16 @@ def build_encoder(
             f"small_stem belongs to {', '.join(_RESNETS)}: set it to false for {name}."
         )
     if name.startswith("timm/"):
-        return _build_timm(name.removeprefix("timm/"), image_shape)
+        model = name.removeprefix("timm/")
+        net = build_timm_model(f"encoder is {name!r}", model, image_shape, num_classes=0)
+        with refuse_images(model, image_shape):
+            return net, feature_size(net, image_shape)
     if name not in ("small_convnet", *_RESNETS):
         raise ValueError(
             f"encoder is {name!r}: choose one of small_convnet, {', '.join(_RESNETS)}, or "
             "timm/<model> for a model of timm."
         )
-    backbone = build_backbone(cast(BackboneName, name), image_shape)
+    backbone = build_backbone(name, image_shape)
     if small_stem:
         _shrink_stem(backbone)
     pooling = [("pool", nn.AdaptiveAvgPool2d(1))] if name in _RESNETS else []
@@ -67,34 +63,3 @@ def _shrink_stem(resnet: nn.Sequential) -> None:
     )
     initialise_convolution(resnet.conv1)
     del resnet.maxpool
-
-
-def _build_timm(model: str, image_shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    # Other encoders do without it, and its import takes seconds.
-    from timm import create_model, list_models
-    from timm.models import get_pretrained_cfg_value
-
-    known = list_models()
-    if model not in known:
-        close = [f"timm/{match}" for match in get_close_matches(model, known)]
-        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()."
-        raise ValueError(f"encoder is 'timm/{model}', which timm does not have: {hint}")
-    channels, height, width = image_shape
-    # A model whose input size timm calls fixed takes it as an argument.
-    fixed = get_pretrained_cfg_value(model, "fixed_input_size")
-    size: dict[str, Any] = {"img_size": (height, width)} if fixed else {}
-    device = torch.get_default_device()
-    try:
-        # Models of earlier timm read values while they are built, which "meta" has none of.
-        with torch.device("cpu"):
-            encoder = create_model(
-                model, pretrained=False, num_classes=0, in_chans=channels, **size
-            )
-        encoder.to(device)
-        return encoder, feature_size(encoder, image_shape)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"timm/{model} does not take images of {channels} x {height} x {width} ({reason}): "
-            "choose another encoder, or another image size."
-        ) from error

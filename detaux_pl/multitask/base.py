@@ -239,6 +239,19 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total / max(len(targets), 1)
 
 
+def refuse_one_task(architecture: str, task_sizes: tuple[int, ...]) -> None:
+    """Check the number of tasks, for an architecture that shares between them.
+
+    Raises:
+        ValueError: If there is one task.
+    """
+    if len(task_sizes) < 2:
+        raise ValueError(
+            f"{architecture} shares between tasks, and the data have the principal one only: give "
+            "the data module `labels` or an `auxiliary` factor, or take SingleTask."
+        )
+
+
 def _task_names(n_tasks: int) -> tuple[str, ...]:
     if n_tasks <= 2:
         return ("principal", "auxiliary")[:n_tasks]

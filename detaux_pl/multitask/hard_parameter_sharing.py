@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
+from detaux_pl.models.backbone import build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
-from detaux_pl.multitask.base import MultitaskModel, OptimizerName
+from detaux_pl.multitask.base import MultitaskModel, OptimizerName, refuse_one_task
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.uncertainty import UncertaintyWeighting
 
@@ -20,8 +20,10 @@ class HardParameterSharing(MultitaskModel):
             the command line.
         task_sizes: Number of classes of each task, the principal one first. Filled in from the
             data module by the command line.
-        backbone: `small_convnet`, `resnet18` or `vgg16`. Paper: VGG16 for 3D Shapes.
-        pretrained: Start from ImageNet weights. Paper: for Cars only.
+        backbone: `small_convnet`, `vgg16` (paper, for 3D Shapes), `resnet18`, `resnet34`,
+            `resnet50`, or `timm/<model>`, any model of timm that has feature maps.
+        pretrained: Start from ImageNet weights, or from those that timm recommends. Paper: for
+            Cars only.
         weighting: How the losses of the tasks are combined; None for `UncertaintyWeighting`.
             Paper: "as suggested in" Kendall et al. (B.2, row 31).
         hidden: Width of the heads' hidden layer. Paper: 512.
@@ -32,7 +34,8 @@ class HardParameterSharing(MultitaskModel):
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
-        ValueError: If there is no auxiliary task, or the images are too small for the backbone.
+        ValueError: If there is no auxiliary task, there is no such backbone, or the images are
+            too small for it.
 
     References:
         Caruana 1997, "Multitask Learning"; setting of Skenderi et al., Detaux (C.1).
@@ -42,7 +45,7 @@ class HardParameterSharing(MultitaskModel):
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        backbone: BackboneName = "resnet18",
+        backbone: str = "resnet18",
         pretrained: bool = False,
         weighting: Weighting | None = None,
         hidden: int = 512,
@@ -52,11 +55,7 @@ class HardParameterSharing(MultitaskModel):
         optimizer: OptimizerName = "adamw",
         lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
-        if len(task_sizes) < 2:
-            raise ValueError(
-                "HardParameterSharing shares between tasks, and the data have the principal one "
-                "only: give the data module `labels` or an `auxiliary` factor, or take SingleTask."
-            )
+        refuse_one_task("HardParameterSharing", task_sizes)
         weighting = UncertaintyWeighting() if weighting is None else weighting
         super().__init__(task_sizes, weighting, lr, weight_decay, optimizer, lr_schedule)
         self.backbone = build_backbone(backbone, image_shape, pretrained)

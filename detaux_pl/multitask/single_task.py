@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.models.backbone import BackboneName, build_backbone, feature_size
+from detaux_pl.models.backbone import build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
 from detaux_pl.multitask.base import MultitaskModel, OptimizerName
 
@@ -20,8 +20,10 @@ class SingleTask(MultitaskModel):
             the command line.
         task_sizes: Number of classes of each task, the principal one first. Filled in from the
             data module by the command line.
-        backbone: `small_convnet`, `resnet18` or `vgg16`. Paper: VGG16 for 3D Shapes.
-        pretrained: Start from ImageNet weights. Paper: for Cars only.
+        backbone: `small_convnet`, `vgg16` (paper, for 3D Shapes), `resnet18`, `resnet34`,
+            `resnet50`, or `timm/<model>`, any model of timm that has feature maps.
+        pretrained: Start from ImageNet weights, or from those that timm recommends. Paper: for
+            Cars only.
         hidden: Width of the head's hidden layer. Paper: 512.
         dropout: Share of hidden units that are dropped in training. Paper: 0.1.
         lr: Learning rate. Paper: 5e-4.
@@ -30,7 +32,7 @@ class SingleTask(MultitaskModel):
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
-        ValueError: If the images are too small for the backbone.
+        ValueError: If there is no such backbone, or the images are too small for it.
 
     References:
         Skenderi et al., Detaux, the row STL (C.1).
@@ -42,7 +44,7 @@ class SingleTask(MultitaskModel):
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        backbone: BackboneName = "resnet18",
+        backbone: str = "resnet18",
         pretrained: bool = False,
         hidden: int = 512,
         dropout: float = 0.1,

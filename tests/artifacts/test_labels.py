@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks, save_tasks
 
 
 def make(ids=(2, 3, 5, 8, 13)):
@@ -63,6 +65,59 @@ def test_equal_labels_are_equal_bytes(tmp_path):
         make().save(tmp_path / name)
     for name in ("labels.npz", "labels.json", "labels.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_several_tasks_survive_the_disk(tmp_path):
+    tasks = [replace(make(), labels=np.full(5, k), meta={"subspace": k}) for k in range(3)]
+    tasks[1] = replace(tasks[1], n_classes=7)
+    files = save_tasks(tasks, tmp_path)
+    stems = ("labels", "labels2", "labels3")
+    assert [path.name for path in files] == [
+        f"{stem}.{kind}" for stem in stems for kind in ("npz", "json", "csv")
+    ]
+    assert sorted(path.name for path in files) == names(tmp_path)
+    again = load_tasks(tmp_path)
+    assert [task.labels.tolist() for task in again] == [[k] * 5 for k in range(3)]
+    assert [(task.n_classes, task.meta) for task in again] == [
+        (task.n_classes, task.meta) for task in tasks
+    ]
+    assert AuxiliaryLabels.load(tmp_path).labels.tolist() == [0] * 5
+    assert [read_json(tmp_path / f"{stem}.json").get("n_tasks") for stem in stems] == [
+        3,
+        None,
+        None,
+    ]
+
+    # Fewer tasks leave nothing of the others, nor touch what is not theirs.
+    others = ["labels_of_mine.csv", "labels2.txt"]
+    for name in others:
+        (tmp_path / name).touch()
+    save_tasks(tasks[:2], tmp_path)
+    assert names(tmp_path) == sorted([*(path.name for path in files[:6]), *others])
+    tasks[0].save(tmp_path)
+    assert len(load_tasks(tmp_path)) == 1
+    assert names(tmp_path) == sorted([*(path.name for path in files[:3]), *others])
+
+
+def test_a_task_that_is_gone_is_missed(tmp_path):
+    save_tasks([make(), make()], tmp_path)
+    (tmp_path / "labels2.npz").unlink()
+    with pytest.raises(ArtifactError, match=r"labels2\.npz is missing: run `detaux cluster`"):
+        load_tasks(tmp_path)
+    with pytest.raises(ValueError, match="there is no task to save"):
+        save_tasks([], tmp_path)
+
+
+def test_labels_of_before_there_were_several_tasks_are_read(tmp_path):
+    make().save(tmp_path)
+    meta = read_json(tmp_path / "labels.json")
+    assert meta.pop("n_tasks") == 1
+    write_json(tmp_path / "labels.json", meta)
+    assert [task.meta for task in load_tasks(tmp_path)] == [make().meta]
 
 
 def test_csv_is_one_row_per_sample(tmp_path):

@@ -155,7 +155,8 @@ def test_a_relative_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_redo_replaces_a_stage_and_what_follows(run_copy: Path, capsys: pytest.CaptureFixture[str]):
     labels = AuxiliaryLabels.load(run_copy / "cluster")
     assert fit(run_copy, "--cluster.noise=drop", "--redo=cluster", "--until=cluster") == 0
-    assert not (run_copy / "multitask").exists()
+    assert not (run_copy / "multitask" / "hard_parameter_sharing" / "seed0").exists()
+    assert (run_copy / "multitask" / "single_task" / "seed0").exists()  # it reads no labels
     assert not (run_copy / "report").exists()
     again = AuxiliaryLabels.load(run_copy / "cluster")
     np.testing.assert_array_equal(again.is_noise, labels.is_noise)

@@ -14,6 +14,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.discover import Discovery, DiscoveryError, _number_by_size
 from detaux_pl.cluster.hdbscan import HDBSCAN
+from detaux_pl.cluster.subspace import rank_subspaces, score_subspaces
 
 
 def equal(one, two):
@@ -27,7 +28,7 @@ def equal(one, two):
 
 @pytest.mark.parametrize(("subspace", "factor"), [(1, "hue"), (3, "size"), (0, "shape")])
 def test_recovers_a_factor_in_every_split(disentangled, subspace, factor):
-    found = Discovery(HDBSCAN(0.05, 5), subspace=subspace, noise="nearest")(disentangled)
+    (found,) = Discovery(HDBSCAN(0.05, 5), subspace=subspace, noise="nearest")(disentangled)
     for split in ("train", "val", "test"):
         rows = disentangled.rows(split)
         assert adjusted_rand_score(disentangled.factor(factor)[rows], found.labels[rows]) == 1.0
@@ -36,7 +37,7 @@ def test_recovers_a_factor_in_every_split(disentangled, subspace, factor):
 
 
 def test_default_rule_finds_a_hidden_factor_and_not_the_dead_subspace(disentangled):
-    found = Discovery()(disentangled)
+    (found,) = Discovery()(disentangled)
     assert found.meta["subspace"] in (1, 3)
     assert found.meta["rule"] == "ratio"
     inside = ~found.is_noise
@@ -48,11 +49,8 @@ def test_default_rule_finds_a_hidden_factor_and_not_the_dead_subspace(disentangl
 def test_published_rules_fail_on_a_dead_subspace(disentangled, rule):
     with pytest.raises(DiscoveryError, match="subspace 2 is dead"):
         Discovery(rule=rule)(disentangled)
-    assert (
-        Discovery(rule=rule, try_next=True)(disentangled)
-        .meta["failures"][0]
-        .startswith("subspace 2 is dead")
-    )
+    (found,) = Discovery(rule=rule, try_next=True)(disentangled)
+    assert found.meta["failures"][0].startswith("subspace 2 is dead")
 
 
 def test_single_blob_is_unsuccessful(make_codes):
@@ -90,10 +88,73 @@ def test_try_next_goes_on_where_the_best_fails(make_codes, rounding):
     codes = make_codes(values, label=np.zeros(200))
     with pytest.raises(DiscoveryError, match=r"subspace 1 has 0 cluster\(s\)"):
         Discovery(rounding())(codes)
-    found = Discovery(rounding(), try_next=True)(codes)
+    (found,) = Discovery(rounding(), try_next=True)(codes)
     assert found.meta["subspace"] == 2
     assert len(found.meta["failures"]) == 1
     assert adjusted_rand_score(side, found.labels) == 1.0
+
+
+def test_several_tasks_are_the_best_subspaces_in_order(disentangled):
+    discovery = Discovery(HDBSCAN(0.05, 5), n_tasks=2, noise="nearest")
+    tasks = discovery(disentangled)
+    subspaces = [task.meta["subspace"] for task in tasks]
+    assert (
+        subspaces
+        == rank_subspaces(score_subspaces(disentangled, np.random.default_rng([0, 0])))[:2]
+    )
+    assert sorted(subspaces) == [1, 3]
+    for task in tasks:
+        truth = disentangled.factor({1: "hue", 3: "size"}[task.meta["subspace"]])
+        assert adjusted_rand_score(truth, task.labels) == 1.0
+    alone = Discovery(HDBSCAN(0.05, 5), noise="nearest")(disentangled)
+    assert equal(tasks[0], alone[0])
+    swapped = Discovery(HDBSCAN(0.05, 5), n_tasks=2, noise="nearest", subspace=subspaces[::-1])
+    for task, other in zip(tasks, swapped(disentangled)[::-1], strict=True):
+        assert task.labels.tolist() == other.labels.tolist()
+        assert other.meta["rule"] is None
+
+
+def test_several_tasks_skip_failures_only_with_try_next(disentangled):
+    # By this rule the dead subspace 2 comes first.
+    settings = {"rule": "min_l_dist", "noise": "nearest", "n_tasks": 2}
+    with pytest.raises(DiscoveryError, match=r"^0 of 2 auxiliary .*: subspace 2 is dead"):
+        Discovery(HDBSCAN(0.05, 5), **settings)(disentangled)
+    tasks = Discovery(HDBSCAN(0.05, 5), **settings, try_next=True)(disentangled)
+    assert sorted(task.meta["subspace"] for task in tasks) == [1, 3]
+    for task in tasks:
+        assert task.meta["failures"][0].startswith("subspace 2 is dead")
+
+
+def test_fewer_tasks_than_asked_for_are_unsuccessful(disentangled):
+    # Subspace 4 is one blob.
+    with pytest.raises(DiscoveryError) as caught:
+        Discovery(HDBSCAN(0.05, 5), n_tasks=4, try_next=True)(disentangled)
+    message = str(caught.value)
+    assert message.startswith("2 of 4 auxiliary tasks were found: subspace 4 has 0 cluster(s)")
+    assert "; only 3 of 5 subspaces may be chosen. " in message
+    assert "lower n_tasks" in message
+    assert "\n" not in message
+
+
+def test_codes_without_a_principal_subspace(make_codes, disentangled):
+    factors = {name: disentangled.factor(name) for name in ("shape", "hue", "size")}
+    codes = make_codes(disentangled.values, disentangled.splits, None, **factors)
+    tasks = Discovery(HDBSCAN(0.05, 5), n_tasks=2, noise="nearest")(codes)
+    assert [task.meta["principal_subspace"] for task in tasks] == [None, None]
+    assert sorted(task.meta["subspace"] for task in tasks) == [1, 3]
+    with pytest.raises(UserError, match="rule is abs_dot, but the codes have no principal"):
+        Discovery(rule="abs_dot")(codes)
+    # One subspace, the only one: hue and size side by side.
+    whole = make_codes(
+        np.concatenate([disentangled.values[:, 1], disentangled.values[:, 3]], 1)[:, None],
+        disentangled.splits, None, **factors,
+    )  # fmt: skip
+    (found,) = Discovery(HDBSCAN(0.05, 5), noise="nearest")(whole)
+    both = 2 * factors["hue"] + factors["size"]
+    assert adjusted_rand_score(both, found.labels) == 1.0
+    still = make_codes(np.ones((20, 1, 3)), None, None, label=np.arange(20) % 2)
+    with pytest.raises(DiscoveryError, match="none of the 1 free subspaces moves"):
+        Discovery()(still)
 
 
 POSITIONS = [2.0, 2.1, 5.0, 5.1, 4.9, 2.0, 5.0, 5.4, 2.0]
@@ -102,7 +163,7 @@ SPLITS = [0, 0, 0, 0, 0, 1, 1, 2, 2]
 
 
 def test_noise_is_one_class_in_all_splits_even_where_only_the_test_split_has_it(line, rounding):
-    found = Discovery(rounding(), subspace=0)(line(POSITIONS, SPLITS))
+    (found,) = Discovery(rounding(), subspace=0)(line(POSITIONS, SPLITS))
     assert found.labels.tolist() == [2, 2, 1, 1, 1, 2, 1, 0, 2]
     assert found.n_classes == 3
     assert found.meta["noise_class"] == 0
@@ -111,14 +172,14 @@ def test_noise_is_one_class_in_all_splits_even_where_only_the_test_split_has_it(
 
 
 def test_noise_can_be_left_out(line, rounding):
-    found = Discovery(rounding(), subspace=0, noise="drop")(line(POSITIONS, SPLITS))
+    (found,) = Discovery(rounding(), subspace=0, noise="drop")(line(POSITIONS, SPLITS))
     assert found.labels.tolist() == [1, 1, 0, 0, 0, 1, 0, IGNORED, 1]
     assert found.n_classes == 2
     assert found.meta["noise_class"] is None
 
 
 def test_noise_can_join_the_nearest_cluster(line, rounding):
-    found = Discovery(rounding(), subspace=0, noise="nearest")(line(POSITIONS, SPLITS))
+    (found,) = Discovery(rounding(), subspace=0, noise="nearest")(line(POSITIONS, SPLITS))
     assert found.labels.tolist() == [1, 1, 0, 0, 0, 1, 0, 0, 1]
     assert found.is_noise.tolist() == [False] * 7 + [True, False]
     assert found.strength[7] == 0
@@ -126,14 +187,14 @@ def test_noise_can_join_the_nearest_cluster(line, rounding):
 
 @pytest.mark.parametrize("noise", ["own_class", "drop", "nearest"])
 def test_policies_agree_where_there_is_no_noise(line, rounding, noise):
-    found = Discovery(rounding(), subspace=0, noise=noise)(line(POSITIONS[:7], SPLITS[:7]))
+    (found,) = Discovery(rounding(), subspace=0, noise=noise)(line(POSITIONS[:7], SPLITS[:7]))
     assert found.labels.tolist() == [1, 1, 0, 0, 0, 1, 0]
     assert (found.n_classes, found.meta["noise_class"]) == (2, None)
 
 
 def test_numbering_does_not_depend_on_the_clusterer(line, rounding):
     codes = line(POSITIONS, SPLITS)
-    one, two = (Discovery(rounding(shift=s), subspace=0)(codes) for s in (0, 7))
+    one, two = (Discovery(rounding(shift=s), subspace=0)(codes)[0] for s in (0, 7))
     assert one.labels.tolist() == two.labels.tolist()
 
 
@@ -157,7 +218,7 @@ def test_fits_on_training_samples_and_on_no_more_than_asked(disentangled, roundi
 
     def fitted(**settings):
         clusterer = rounding(reach=0.5)
-        found = Discovery(clusterer, subspace=3, **settings)(disentangled)
+        (found,) = Discovery(clusterer, subspace=3, **settings)(disentangled)
         assert found.meta["n_fitted"] == len(clusterer.fitted)
         return clusterer.fitted
 
@@ -180,7 +241,7 @@ def test_held_out_samples_change_no_training_label(make_codes, disentangled):
         **{name: disentangled.factor(name) for name in disentangled.info.names},
     )
     discovery = Discovery(HDBSCAN(0.05, 5), noise="drop")
-    one, two = discovery(disentangled), discovery(changed)
+    (one,), (two,) = discovery(disentangled), discovery(changed)
     train = disentangled.rows("train")
     assert one.labels[train].tolist() == two.labels[train].tolist()
 
@@ -189,15 +250,15 @@ def test_pca_keeps_the_blobs_and_the_fit_small(disentangled, rounding):
     clusterer = rounding(reach=0.5)
     Discovery(clusterer, subspace=3, pca=2)(disentangled)
     assert clusterer.fitted.shape == (360, 2)
-    found = Discovery(HDBSCAN(0.05, 5), subspace=1, pca=3, noise="nearest")(disentangled)
+    (found,) = Discovery(HDBSCAN(0.05, 5), subspace=1, pca=3, noise="nearest")(disentangled)
     assert adjusted_rand_score(disentangled.factor("hue"), found.labels) == 1.0
     Discovery(clusterer, subspace=3, pca=256)(disentangled)
     assert clusterer.fitted.shape == (360, 6)
 
 
 def test_same_codes_give_the_same_labels_in_any_order_of_the_shards(disentangled, tmp_path):
-    first = Discovery(fit_on=200)(disentangled)
-    assert equal(first, Discovery(fit_on=200)(disentangled))
+    (first,) = Discovery(fit_on=200)(disentangled)
+    assert equal(first, Discovery(fit_on=200)(disentangled)[0])
     order = np.random.default_rng(5).permutation(len(disentangled.ids))
     Codes(
         values=disentangled.values[order],
@@ -206,13 +267,13 @@ def test_same_codes_give_the_same_labels_in_any_order_of_the_shards(disentangled
         factors=disentangled.factors[order],
         info=disentangled.info,
     ).save(tmp_path)
-    again = Discovery(fit_on=200)(Codes.load(tmp_path))
+    (again,) = Discovery(fit_on=200)(Codes.load(tmp_path))
     assert equal(first, again)
     assert np.array_equal(again.of(disentangled.ids[order]), first.labels[order])
 
 
 def test_labels_and_their_provenance_survive_the_disk(disentangled, tmp_path):
-    found = Discovery()(disentangled)
+    (found,) = Discovery()(disentangled)
     found.save(tmp_path)
     assert equal(found, AuxiliaryLabels.load(tmp_path))
     meta = json.loads((tmp_path / "labels.json").read_text())
@@ -231,23 +292,38 @@ def test_refuses_codes_it_cannot_use(make_codes, disentangled):
             Discovery()(make_codes(values, shape=disentangled.factor("shape")))
     with pytest.raises(UserError, match="subspace is 5, but the codes have 5: give 0 to 4"):
         Discovery(subspace=5)(disentangled)
+    with pytest.raises(UserError, match=r"subspace is \[1, 5\], but the codes have 5"):
+        Discovery(subspace=[1, 5], n_tasks=2)(disentangled)
 
 
-@pytest.mark.parametrize("setting", [{"subspace": -1}, {"fit_on": 1}, {"pca": 0}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"subspace": -1}, {"fit_on": 1}, {"pca": 0}, {"n_tasks": 0}, {"subspace": [1, -1]},
+        {"subspace": 1, "n_tasks": 2}, {"subspace": [1, 2]}, {"subspace": []},
+        {"subspace": [1, 1], "n_tasks": 2},
+    ],
+)  # fmt: skip
 def test_refuses_settings_out_of_range(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         Discovery(**setting)
 
 
 @pytest.mark.parametrize(
-    ("args", "size"), [([], 0.01), (["--clusterer.min_cluster_size=0.02"], 0.02)]
+    ("args", "size", "subspace"),
+    [
+        ([], 0.01, None),
+        (["--clusterer.min_cluster_size=0.02", "--subspace=3"], 0.02, 3),
+        (["--subspace=[2, 3]", "--n_tasks=2"], 0.01, [2, 3]),
+    ],
 )
-def test_the_command_line_reads_the_signature(args, size):
+def test_the_command_line_reads_the_signature(args, size, subspace):
     parser = ArgumentParser()
     parser.add_class_arguments(Discovery, None)
     built = parser.instantiate(parser.parse_args(args))
     discovery = Discovery(**built.as_dict())
     assert discovery.clusterer.settings["min_cluster_size"] == size
+    assert discovery.subspace == subspace
 
 
 def test_import_is_quick():

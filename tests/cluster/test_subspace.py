@@ -28,6 +28,7 @@ def naive(codes, seed, n_pairs):
         one, two = (values[train[position]][i] for position in pair)
         return sum((x - y) ** 2 for x, y in zip(one, two, strict=True))
 
+    n_free = k - (alpha is not None)
     norm = [sum(math.sqrt(squared(p, i)) for p in other) / n_pairs + 1e-8 for i in range(k)]
     spread = math.sqrt(sum(squared(p, i) for p in other for i in range(k)) / n_pairs)
     inside, outside = [[] for _ in range(k)], [[] for _ in range(k)]
@@ -42,10 +43,10 @@ def naive(codes, seed, n_pairs):
         distance = sum(map(math.sqrt, inside[i])) / max(len(inside[i]), 1)
         mean_out = sum(outside[i]) / max(len(outside[i]), 1)
         hinge = sum(max(0.05 - d, 0) for d in inside[i])
-        dot = sum(
-            sum(x * y for x, y in zip(values[row][alpha], values[row][i], strict=True))
-            for row in train
-        ) / len(train)
+        dot = None
+        if alpha is not None:
+            pairs = (zip(values[row][alpha], values[row][i], strict=True) for row in train)
+            dot = abs(sum(x * y for pair in pairs for x, y in pair)) / len(train)
         result.append(
             {
                 "subspace": i,
@@ -53,9 +54,9 @@ def naive(codes, seed, n_pairs):
                 "distance": distance,
                 "ratio": mean_out / (sum(inside[i]) / len(inside[i])) if distance else None,
                 "loss": (sum(outside[i]) + 10 * hinge) / n_pairs,
-                "dot": abs(dot),
+                "dot": dot,
                 "candidate": i != alpha
-                and share >= 0.5 / (k - 1)
+                and share >= 0.5 / n_free
                 and distance >= 0.05 * spread
                 and distance > 0,
             }
@@ -63,7 +64,7 @@ def naive(codes, seed, n_pairs):
     return result
 
 
-@pytest.mark.parametrize("principal_subspace", [0, 2])
+@pytest.mark.parametrize("principal_subspace", [0, 2, None])
 def test_equals_a_loop_over_pairs(make_codes, principal_subspace):
     rng = np.random.default_rng(1)
     values = rng.normal(size=(60, 4, 3)) * np.array([1.0, 0.3, 0.8, 0.05])[:, None]
@@ -116,6 +117,10 @@ def test_the_only_free_subspace_is_a_candidate(make_codes):
     codes = make_codes(rng.normal(size=(50, 2, 4)), label=rng.integers(0, 3, 50))
     free = score(codes)[1]
     assert (free.share, free.ratio, free.candidate) == (1.0, 0.0, True)
+    codes = make_codes(codes.values[:, 1:], None, None, label=codes.factor("label"))
+    (only,) = score(codes)
+    assert (only.share, only.ratio, only.candidate, only.dot) == (1.0, 0.0, True, None)
+    assert rank_subspaces([only], principal=None) == [0]
 
 
 def test_no_candidate_where_nothing_moves_but_the_principal_subspace(make_codes):

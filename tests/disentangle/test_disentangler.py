@@ -16,6 +16,7 @@ from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
+from detaux_pl.disentangle.raw_pixels import RawPixels
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -35,6 +36,7 @@ def subclasses(base):
 
 
 KINDS = sorted(subclasses(Disentangler), key=lambda kind: kind.__name__)
+TRAINED = [kind for kind in KINDS if kind is not RawPixels]
 EPOCHS = 6
 
 
@@ -94,7 +96,7 @@ class Record(Callback):
         self.losses.append(logged.get("train/reconstruction", logged["train/loss"]).item())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRAINED)
 def test_learns_and_gives_codes(kind, scenes, pairs, make_trainer):
     model, record = build(kind, scenes), Record()
     # A reconstruction falls from the first step, agreement of labels from the tenth epoch or so.
@@ -109,7 +111,7 @@ def test_learns_and_gives_codes(kind, scenes, pairs, make_trainer):
     codes = torch.cat([batch[model.code_name] for batch in predicted])
     assert codes.shape[:2] == (len(scenes), model.n_subspaces)
     assert codes.dtype == torch.float32
-    assert 0 <= model.principal_subspace < model.n_subspaces
+    assert model.principal_subspace in (None, *range(model.n_subspaces))
     images = pairs.images(scenes.rows("test"))
     with torch.no_grad():
         again = model.eval().encode(images)
@@ -151,7 +153,8 @@ def test_checkpoint_holds_only_plain_values(kind, scenes, pairs, make_trainer, t
     trainer.fit(model, datamodule=pairs)
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
-    assert tuple(checkpoint["hyper_parameters"]["image_shape"]) == scenes.image_shape
+    if "image_shape" in inspect.signature(kind).parameters:
+        assert tuple(checkpoint["hyper_parameters"]["image_shape"]) == scenes.image_shape
     loaded = kind.load_from_checkpoint(path, weights_only=True)
     images = pairs.images(scenes.rows("val"))
     with torch.no_grad():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,10 +19,13 @@ from scipy import stats
 from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import write_json
-from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.labels import AuxiliaryLabels, save_tasks
+from detaux_pl.cluster.subspace import score_subspaces
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.disentangle.raw_pixels import RawPixels
 from detaux_pl.evaluation.report import arms_table, write_report
+from detaux_pl.evaluation.run import load
 from detaux_pl.metrics.agreement import agreement
 from tests.evaluation.fake_run import ACCURACIES, ARMS, SEEDS, images_of, stage, write_run
 
@@ -344,6 +348,84 @@ def test_probes_are_told(run, data, slices, says):
     cells = [text for text in section.text if re.fullmatch(r"\d+\.\d", text)]
     assert cells[: len(accuracies)] == accuracies
     assert cells[-3:] == ["10.0"] * 3
+
+
+def test_several_tasks_are_shown_each(run, data):
+    first = AuxiliaryLabels.load(run / "cluster")
+    codes = Codes.load(run / "disentangle" / "codes")
+    second = replace(
+        first,
+        labels=codes.factor("background") // 2,
+        is_noise=np.zeros(len(codes.ids), bool),
+        n_classes=5,
+        meta=first.meta | {"subspace": 2, "noise_class": None, "clusterer": {"class": "KMeans"}},
+    )
+    alone = write_report(run, ARMS, ALONE, SEEDS, data.images, Painter().eval())
+    save_tasks([first, second], run / "cluster")
+    report = write_report(run, ARMS, ALONE, SEEDS, data.images, Painter().eval())
+    assert alone["further_tasks"] == []
+    (further,) = report["further_tasks"]
+    assert {**report, "further_tasks": []} == alone
+    assert (further["best_factor"], further["n_clusters"]) == ("background", 5)
+    train = codes.rows("train")
+    assert further["factors"]["background"] == agreement(
+        codes.factor("background")[train], second.labels[train]
+    )
+    page = Page(read(run))
+    assert page.open == []
+    assert page.tags.count("svg") == len(FIGURES) + 3
+    assert "#task2" in page.links
+    sections = {
+        name: Page(read(run).partition(f'<section id="{name}">')[2].partition("</section>")[0])
+        for name in ("task", "agreement", "task2", "subspaces")
+    }
+    words = {name: " ".join(section.text) for name, section in sections.items()}
+    assert "5 clusters in subspace 2, found by KMeans()" in words["task2"]
+    assert "4 clusters in subspace 1, found by HDBSCAN(" in words["task"]
+    assert sections["task2"].tags.count("svg") == 3
+    assert words["subspaces"].count("chosen") == 2
+    names = {path.stem for path in (run / "report" / "figures").iterdir()}
+    assert names == FIGURES | {"clusters2", "contingency2", "codes2"}
+    assert [task.meta["subspace"] for task in load(run).tasks] == [1, 2]
+    assert load(run).labels.meta["subspace"] == 1
+
+
+class Whole(Painter):
+    """One subspace, none of it the principal factor's."""
+
+    principal_subspace = None
+    n_subspaces = 1
+
+    def encode(self, images):
+        return super().encode(images).transpose(1, 2)
+
+    def decode(self, codes):
+        return super().decode(codes.transpose(1, 2))
+
+
+@pytest.mark.parametrize("disentangler", [Whole(), RawPixels()])
+def test_codes_without_a_principal_subspace(run, data, disentangler):
+    whole = Codes.load(run / "disentangle" / "codes")
+    values = np.random.default_rng(0).normal(size=(len(whole.ids), 1, 1500)).astype(np.float32)
+    values[:, 0, :8] *= 40
+    info = replace(whole.info, principal_subspace=None)
+    shutil.rmtree(run / "disentangle" / "codes")
+    codes = replace(whole, values=values, info=info)
+    codes.save(run / "disentangle" / "codes")
+    assert Codes.load(run / "disentangle" / "codes").info == info
+    labels = AuxiliaryLabels.load(run / "cluster")
+    scores = score_subspaces(codes, np.random.default_rng(0))
+    meta = {"subspace": 0, "principal_subspace": None, "scores": [asdict(s) for s in scores]}
+    replace(labels, meta=labels.meta | meta).save(run / "cluster")
+    report = write_report(run, ARMS, ALONE, SEEDS, data.images, disentangler.eval())
+    assert report["auxiliary"]["scores"][0]["dot"] is None
+    page = Page(read(run))
+    assert page.open == []
+    decodes = isinstance(disentangler, AutoencodingDisentangler)
+    assert page.tags.count("svg") == len(FIGURES) - (0 if decodes else 2)
+    section = Page(read(run).partition('<section id="subspaces">')[2].partition("</section>")[0])
+    assert "chosen" in section.text
+    assert "principal" not in section.text
 
 
 def test_arms_that_do_not_fit_are_refused(bare, data):

@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from torch import nn
 from torchvision.models import (
@@ -12,7 +13,7 @@ from torchvision.models import (
     vgg16,
 )
 
-from detaux_pl.models.backbone import build_backbone, feature_size
+from detaux_pl.models.backbone import StageMaps, build_backbone, feature_size, split_stages
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,8 @@ def test_too_small_images_are_refused(name, shape):
 def test_unknown_names_and_missing_weights_are_refused():
     with pytest.raises(ValueError, match="choose one of small_convnet, resnet18, vgg16, resnet34"):
         build_backbone("alexnet", (3, 64, 64))
+    with pytest.raises(ValueError, match="or timm/<model> for a model of timm"):
+        build_backbone("convnext_atto", (3, 64, 64))
     with pytest.raises(ValueError, match="no pretrained weights"):
         build_backbone("small_convnet", (3, 16, 16), pretrained=True)
 
@@ -164,3 +167,117 @@ def test_pretrained_filters_keep_their_answer_to_grey_images(monkeypatch):
     torch.testing.assert_close(
         first(grey), rgb.conv1(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5
     )
+
+
+# Stages
+
+
+@pytest.mark.parametrize(
+    ("name", "maps"),
+    [
+        ("small_convnet", [(32, 32, 40), (32, 16, 20), (64, 8, 10), (128, 4, 5)]),
+        ("vgg16", [(64, 16, 20), (128, 8, 10), (256, 4, 5), (512, 2, 2), (512, 1, 1)]),
+        ("resnet18", [(64, 8, 10), (64, 8, 10), (128, 4, 5), (256, 2, 3), (512, 1, 2)]),
+        ("resnet34", [(64, 8, 10), (64, 8, 10), (128, 4, 5), (256, 2, 3), (512, 1, 2)]),
+        ("resnet50", [(64, 8, 10), (256, 8, 10), (512, 4, 5), (1024, 2, 3), (2048, 1, 2)]),
+    ],
+)
+@torch.no_grad()
+def test_stages_compose_to_the_backbone(name, maps):
+    backbone = build_backbone(name, (3, 32, 40)).eval()
+    images = torch.rand(2, 3, 32, 40)
+    stages = split_stages(backbone)
+    found = StageMaps(backbone)(images)
+    assert [tuple(x.shape) for x in found] == [(2, *shape) for shape in maps]
+    assert all((x >= 0).all() for x in found)
+    assert torch.equal(found[-1], backbone(images))
+    own = [id(p) for stage in stages for p in stage.parameters()]
+    assert own == [id(p) for p in backbone.parameters()]
+
+
+@pytest.mark.parametrize(("name", "weights"), [("resnet18", ResNet18_Weights)])
+def test_the_first_stage_standardises_for_pretrained_weights(name, weights, monkeypatch):
+    state = resnet18().state_dict()
+    monkeypatch.setattr(weights, "get_state_dict", lambda *args, **kwargs: state)
+    stages = split_stages(build_backbone(name, (3, 32, 32), pretrained=True))
+    names = [child for child, _ in stages[0].named_children()]
+    assert names == ["standardize", "conv1", "bn1", "relu", "maxpool"]
+    assert len(stages) == 5
+
+
+def test_other_networks_have_no_stages():
+    choices = "choose one of small_convnet, resnet18, vgg16, resnet34, resnet50"
+    with pytest.raises(ValueError, match=f"^backbone is 'timm/test_resnet', .* stages: {choices}"):
+        split_stages(build_backbone("timm/test_resnet", (3, 32, 32)))
+    with pytest.raises(ValueError, match=r"^backbone is 'Linear', which cannot be cut"):
+        split_stages(nn.Linear(2, 2))
+
+
+# timm
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "maps"),
+    [
+        ("test_resnet", (3, 32, 48), (96, 1, 2)),
+        ("test_convnext", (1, 64, 64), (64, 2, 2)),
+        # Its maps have the channels last.
+        ("test_mambaout", (4, 64, 96), (64, 2, 3)),
+        # It has layers between the maps and the classifier, as the two above.
+        ("mobilenetv3_small_050", (3, 64, 64), (288, 2, 2)),
+    ],
+)
+def test_models_of_timm_end_with_their_maps(model, shape, maps):
+    backbone = build_backbone(f"timm/{model}", shape).eval()
+    images = torch.rand(2, *shape)
+    found = backbone(images)
+    assert found.shape == (2, *maps)
+    torch.manual_seed(0)
+    net = timm.create_model(model, num_classes=0, in_chans=shape[0]).eval()
+    net.load_state_dict(backbone.maps.net.state_dict(), strict=False)
+    expected = net.forward_features(images)
+    if model == "test_mambaout":
+        expected = expected.movedim(3, 1)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+    assert feature_size(backbone, shape) == maps[0] * maps[1] * maps[2]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_standardised_as_the_weights_of_timm_want(channels, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "timm.models._builder.load_pretrained", lambda net, **kwargs: loaded.append(net)
+    )
+    shape = (channels, 32, 32)
+    backbone = build_backbone("timm/test_convnext", shape, pretrained=True).eval()
+    (net,) = loaded
+    images = torch.rand(2, *shape)
+    torch.testing.assert_close(backbone(images), net.forward_features((images - 0.5) / 0.5))
+    assert len(build_backbone("timm/test_convnext", shape)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "pretrained", "message"),
+    [
+        ("timm/resnet19", (3, 32, 32), False, "^backbone is .*did you mean .*timm/resnet18"),
+        (
+            "timm/test_vit",
+            (3, 32, 32),
+            False,
+            r"'timm/test_vit', .* but \(1, 5, 64\): choose a conv",
+        ),
+        ("timm/inception_v3", (3, 4, 4), False, "^timm/inception_v3 does not take images of 3 x 4"),
+        ("timm/cspresnet50d", (3, 32, 32), True, "has no pretrained weights: set pretrained to"),
+        ("timm/test_resnet", (3, 32, 32), True, "^the weights of timm/test_resnet cannot .*away"),
+    ],
+)
+def test_models_of_timm_that_do_not_fit_are_refused(name, shape, pretrained, message, monkeypatch):
+    def away(*args, **kwargs):
+        raise FileNotFoundError("away")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", away)
+    with pytest.raises(ValueError, match=message) as error:
+        build_backbone(name, shape, pretrained)
+    assert "\n" not in str(error.value)

@@ -1,10 +1,16 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from detaux_pl.multitask.weighting.dwa import DWAWeighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 from detaux_pl.multitask.weighting.fixed import FixedWeighting
+from detaux_pl.multitask.weighting.grad_norm import GradNormWeighting
+from detaux_pl.multitask.weighting.mgda import MGDAWeighting
+from detaux_pl.multitask.weighting.pcgrad import PCGradWeighting
+from detaux_pl.multitask.weighting.random import RandomWeighting
 from detaux_pl.multitask.weighting.uncertainty import UncertaintyWeighting
 
 LOSSES = [2.0, 0.25, 1.5]
@@ -87,3 +93,110 @@ def test_setup_starts_anew(uncertainty):
     uncertainty.setup(2)
     assert uncertainty.weights.tolist() == [1.0, 1.0]
     assert [name for name, _ in uncertainty.named_parameters()] == ["log_variances"]
+
+
+COMPARING = [
+    DWAWeighting,
+    GradNormWeighting,
+    MGDAWeighting,
+    PCGradWeighting,
+    RandomWeighting,
+]
+
+
+@pytest.mark.parametrize("weighting", COMPARING)
+def test_one_task_cannot_be_compared(weighting):
+    name = weighting.__name__
+    with pytest.raises(ValueError, match=rf"^{name} weighs tasks .* there is 1: .*EqualWeighting"):
+        weighting().setup(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DWAWeighting(0.0), "temperature is 0.0"),
+        (lambda: GradNormWeighting(alpha=-1.0), "alpha is -1.0"),
+        (lambda: GradNormWeighting(lr=0.0), "lr is 0.0"),
+        (lambda: MGDAWeighting(normalization="l1"), "normalization is 'l1': choose"),
+        (lambda: MGDAWeighting("images"), "gramian is 'images': choose"),
+        (lambda: PCGradWeighting(seed=-1), "seed is -1"),
+        (lambda: RandomWeighting(-1), "seed is -1"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_random_weights_are_softmax_of_normals():
+    weighting = RandomWeighting(seed=3)
+    weighting.setup(3)
+    losses = torch.tensor(LOSSES, dtype=torch.float64)
+    seen = []
+    for step in range(400):
+        total = weighting(losses).item()
+        normals = np.random.default_rng([3, step]).standard_normal(3)
+        naive = 3 * np.exp(normals) / np.exp(normals).sum()
+        assert weighting.weights.tolist() == pytest.approx(naive, rel=1e-9)
+        assert total == pytest.approx(naive @ LOSSES, rel=1e-9)
+        seen.append(weighting.weights)
+    torch.testing.assert_close(
+        torch.stack(seen).mean(0), torch.ones(3, dtype=torch.float64), atol=0.1, rtol=0
+    )
+
+
+def test_dynamic_weight_average_is_the_formula():
+    weighting = DWAWeighting(temperature=2.0)
+    weighting.setup(2)
+    generator = torch.Generator().manual_seed(0)
+    epochs = torch.rand(5, 3, 2, generator=generator, dtype=torch.float64)
+    means = epochs.mean(1).tolist()
+    for e, losses in enumerate(epochs):
+        expected = [1.0, 1.0]
+        if e >= 2:
+            powers = [math.exp(means[e - 1][t] / means[e - 2][t] / 2.0) for t in range(2)]
+            expected = [2 * power / sum(powers) for power in powers]
+        for step in losses:
+            total = weighting(step).item()
+            assert weighting.weights.tolist() == pytest.approx(expected, rel=1e-9)
+            assert total == pytest.approx(np.dot(expected, step.numpy()), rel=1e-9)
+        weighting.end_epoch()
+
+
+def test_dynamic_weight_average_of_a_task_without_labels():
+    weighting = DWAWeighting()
+    weighting.setup(2)
+    for loss in (1.0, 0.5, 0.25):
+        weighting(torch.tensor([loss, 0.0]))
+        weighting.end_epoch()
+    weighting(torch.tensor([1.0, 0.0]))
+    powers = [math.exp(0.25), math.exp(0.5)]
+    assert weighting.weights.tolist() == pytest.approx(
+        [2 * power / sum(powers) for power in powers], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6, 7, 11])
+@pytest.mark.parametrize("weighting", [DWAWeighting, RandomWeighting])
+def test_a_resumed_weighting_goes_on_as_if_it_had_not_stopped(weighting, stop):
+    def make():
+        made = weighting()
+        made.setup(3)
+        return made
+
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(12, 3, generator=generator)
+    found = []
+    for interrupted in (False, True):
+        one = make()
+        for step, each in enumerate(losses):
+            if interrupted and step == stop:
+                state = one.state_dict()
+                one = make()
+                one.load_state_dict(state)
+            one(each)
+            if step % 3 == 2:
+                one.end_epoch()
+        found.append(one.weights)
+    assert torch.equal(*found)
+    assert len(set(found[0].tolist())) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Shared:
     parameters: Sequence[nn.Parameter]
 
 
-class Weighting(nn.Module):
+class Weighting(nn.Module, ABC):
     """Combine the losses of T tasks: `sum_t w_t L_t`, and what a subclass adds.
 
     A weighting is made without knowing the tasks; the model that gets it calls `setup` once, in
@@ -56,3 +56,16 @@ class Weighting(nn.Module):
 
     def end_epoch(self) -> None:
         """Take note that a training epoch has ended; called on every rank."""
+
+
+def refuse_one_task(weighting: Weighting, n_tasks: int) -> None:
+    """Check the number of tasks, for a weighting that compares them.
+
+    Raises:
+        ValueError: If there is one task.
+    """
+    if n_tasks < 2:
+        raise ValueError(
+            f"{type(weighting).__name__} weighs tasks against each other and there is {n_tasks}: "
+            "give the data module `labels` or an `auxiliary` factor, or take EqualWeighting."
+        )

@@ -1,0 +1,72 @@
+"""The further discoveries of a chain: other ways to auxiliary labels, each an arm of its own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.stage import discovery_folder
+from detaux_pl.cli.trainable import refuse_unusable, resolve, stage_parser
+from detaux_pl.data.modules import PairDataModule
+
+_SHARED = ("run_dir", "seed_everything", "tracking")
+
+
+class DiscoveryStages(NamedTuple):
+    """The resolved configurations of the stages of one further discovery.
+
+    Args:
+        disentangle: Of its own disentangler; None where it clusters the codes of the main one.
+        cluster: Of its clustering.
+    """
+
+    disentangle: dict[str, Any] | None
+    cluster: dict[str, Any]
+
+
+def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
+    """Resolve the further discoveries of a chain, by name.
+
+    A disentangler of its own starts from the defaults; a clustering from the main one's.
+
+    Args:
+        config: The resolved configuration of the chain.
+
+    Raises:
+        UserError: If one says what it cannot.
+    """
+    found = {}
+    for name, given in config["discoveries"].items():
+        unknown = given.keys() - {"disentangle", "cluster"} if isinstance(given, dict) else {given}
+        if unknown or not given:
+            raise UserError(
+                f"discoveries.{name} is {given!r}: give `cluster`, `disentangle` or both, with "
+                "what differs from the main ones."
+            )
+        own = given.get("disentangle")
+        disentangle = None if own is None else _disentangle(name, own, config["disentangle"])
+        codes = "disentangle" if own is None else discovery_folder("disentangle", name)
+        parser = cluster_parser()
+        cluster = {**config["cluster"], **(given.get("cluster") or {}), "discovery": name}
+        cluster["codes"] = f"{codes}/codes"
+        found[name] = DiscoveryStages(disentangle, resolve(parser, parser.parse_object(cluster)))
+    return found
+
+
+def _disentangle(name: str, own: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
+    data = own.get("data") or {}
+    shared = {key: main["data"]["init_args"][key] for key in ("dataset", "noise", "seed")}
+    parser = stage_parser("disentangle")
+    stage = {
+        **own,
+        **{key: main[key] for key in _SHARED},
+        "discovery": name,
+        "data": {
+            "class_path": data.get("class_path", PairDataModule.__name__),
+            "init_args": {**data.get("init_args", {}), **shared},
+        },
+    }
+    resolved = resolve(parser, parser.parse_object(stage))
+    refuse_unusable("disentangle", resolved)
+    return resolved

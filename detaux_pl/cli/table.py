@@ -1,0 +1,64 @@
+"""What the commands share that put several runs in one table."""
+
+from __future__ import annotations
+
+import io
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import write_text
+
+_UNBOUNDED = 10_000
+"""Width of a text that no terminal bounds [characters]; a table takes what it needs."""
+
+
+class PlainParser(ArgumentParser):
+    """The standard parser, with our errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong as one line.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(message)
+
+
+def put_out(content: Table | str, output: str | None) -> None:
+    """Write a table, or the text of one, to a file or to the terminal.
+
+    Args:
+        content: A table is fitted to the terminal, if it goes to one.
+        output: The file; None for the terminal.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    if isinstance(content, Table):
+        if output is None and sys.stdout.isatty():
+            Console().print(content)
+            return
+        content = _as_text(content)
+    text = content.rstrip("\n") + "\n"
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_text(Path(output), text)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written ({error.strerror}): give another --output."
+        ) from None
+
+
+def _as_text(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=_UNBOUNDED)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())

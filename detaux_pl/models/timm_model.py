@@ -1,0 +1,81 @@
+"""Models of timm, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def build_timm_model(
+    given: str,
+    model: str,
+    image_shape: tuple[int, int, int],
+    pretrained: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Build a model of timm for such images, on the default device.
+
+    Args:
+        given: What the user set and to what, such as `backbone is 'timm/resnet18'`, for errors.
+        model: One of `timm.list_models()`.
+        image_shape: Channels, height and width of the images.
+        pretrained: Start from the weights that timm recommends, which are downloaded once.
+        **options: Further arguments of `timm.create_model`.
+
+    Raises:
+        ValueError: If there is no such model, no weights for it, or it does not take such images.
+    """
+    # Other networks do without it, and its import takes seconds.
+    from timm import create_model, is_model_pretrained, list_models
+    from timm.models import get_pretrained_cfg_value
+
+    known = list_models()
+    if model not in known:
+        close = [f"timm/{match}" for match in get_close_matches(model, known)]
+        hint = f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()."
+        raise ValueError(f"{given}, which timm does not have: {hint}")
+    if pretrained and not is_model_pretrained(model):
+        raise ValueError(
+            f"{given}, for which timm has no pretrained weights: set pretrained to false, or see "
+            "timm.list_models(pretrained=True)."
+        )
+    channels, height, width = image_shape
+    # A model whose input size timm calls fixed takes it as an argument.
+    if get_pretrained_cfg_value(model, "fixed_input_size"):
+        options["img_size"] = (height, width)
+    device = torch.get_default_device()
+    try:
+        # Models of earlier timm read values while they are built, which "meta" has none of.
+        with refuse_images(model, image_shape), torch.device("cpu"):
+            net = create_model(model, pretrained=pretrained, in_chans=channels, **options)
+    except OSError as error:  # of the network, or of the disk
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"the weights of timm/{model} cannot be downloaded ({reason}): set pretrained to false."
+        ) from None
+    return net.to(device)
+
+
+@contextmanager
+def refuse_images(model: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Turn the errors of a model of timm into one line about the images.
+
+    Raises:
+        ValueError: If the model raises an error that speaks of its input.
+    """
+    try:
+        yield
+    except OSError:  # which errors of a download are besides being ValueErrors
+        raise
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        channels, height, width = image_shape
+        raise ValueError(
+            f"timm/{model} does not take images of {channels} x {height} x {width} ({reason}): "
+            "choose another model, or another image size."
+        ) from error

@@ -1,0 +1,139 @@
+"""Columns whose features are fused by learnt dimensionality reduction."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detaux_pl.losses.learning_rate import LearningRateSchedule
+from detaux_pl.multitask.base import OptimizerName
+from detaux_pl.multitask.soft_parameter_sharing import SoftParameterSharing
+from detaux_pl.multitask.weighting.base import Weighting
+
+
+class NDDR(SoftParameterSharing):
+    """Neural discriminative dimensionality reduction: every task reads all tasks' features.
+
+    After every stage each task t replaces its features, c channels, by
+    `x_t <- ReLU(BN_t(W_t [x_1, ..., x_T]))`: a convolution of 1 x 1 without bias from the T c
+    channels of all tasks to c. At the start `W_t` takes `own_share` of each of its own channels
+    and `(1 - own_share) / (T - 1)` of the same channel of each other task.
+
+    Args:
+        image_shape: Channels, height and width of the images. Filled in from the data module by
+            the command line.
+        task_sizes: Number of classes of each task, the principal one first. Filled in from the
+            data module by the command line.
+        backbone: What each column is: `small_convnet`, `vgg16`, `resnet18`, `resnet34` or
+            `resnet50`.
+        pretrained: Start every column from ImageNet weights. Paper: from networks finetuned on
+            each task alone.
+        weighting: How the losses of the tasks are combined; None for equal weights (B.2, row 31).
+        own_share: What a task's own features count for at the start, in (0, 1]. Paper: 0.9.
+        shortcut: Let each head read the maps of all stages: resized to the last one, joined and
+            reduced to its channels by a convolution of 1 x 1.
+        lr_multiplier: Learning rate of the fusing layers over that of the others. None: 100
+            (paper) with `sgd`, whose small rate would leave new layers behind finetuned columns;
+            1 with `adamw`, whose steps have the length of the rate whatever the gradient, so that
+            100 would move weights of 0.1 and 0.9 by 0.05 in each.
+        hidden: Width of the heads' hidden layer.
+        dropout: Share of hidden units that are dropped in training.
+        lr: Learning rate. Paper: 1e-3 with SGD.
+        weight_decay: Weight decay. Paper: 5e-4.
+        optimizer: `adamw`, or `sgd` (paper) with momentum 0.9.
+        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
+
+    Raises:
+        ValueError: If there is no auxiliary task, the backbone has no stages, the images are too
+            small for it, or an argument is outside its range.
+
+    References:
+        Gao et al. 2019, "NDDR-CNN", arXiv 1801.08297 (C.3). Differs in: heads are not given a
+        higher learning rate, and a cosine takes the place of a polynomial schedule.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        task_sizes: tuple[int, ...],
+        backbone: str = "resnet18",
+        pretrained: bool = False,
+        weighting: Weighting | None = None,
+        own_share: float = 0.9,
+        shortcut: bool = False,
+        lr_multiplier: float | None = None,
+        hidden: int = 512,
+        dropout: float = 0.1,
+        lr: float = 5e-4,
+        weight_decay: float = 5e-3,
+        optimizer: OptimizerName = "adamw",
+        lr_schedule: LearningRateSchedule = "constant",
+    ) -> None:
+        by_optimizer = 100.0 if optimizer == "sgd" else 1.0
+        super().__init__(
+            image_shape,
+            task_sizes,
+            backbone,
+            pretrained,
+            weighting,
+            own_share,
+            by_optimizer if lr_multiplier is None else lr_multiplier,
+            hidden,
+            dropout,
+            lr,
+            weight_decay,
+            optimizer,
+            lr_schedule,
+        )
+        n_last, n_all = self.stage_channels[-1], sum(self.stage_channels)
+        self.shortcuts = nn.ModuleList(
+            nn.Conv2d(n_all, n_last, kernel_size=1, bias=False) for _ in task_sizes if shortcut
+        )
+
+    def build_exchange(self, n_channels: int) -> nn.Module:
+        """Build the fusing layers of all tasks after one stage."""
+        return _Fusion(self.initial_shares(), n_channels)
+
+    def represent(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the map of each task before the last exchange, shape (B, C', H', W').
+
+        With `shortcut` those after all the earlier ones follow, stage by stage.
+        """
+        *earlier, last = self.run_columns(images)
+        return (*last, *chain.from_iterable(earlier)) if self.shortcuts else last
+
+    def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the logits of each task, shape (B, task size)."""
+        if not self.shortcuts:
+            return super().classify(features)
+        n_tasks = len(self.heads)
+        last: tuple[Tensor, ...] = self.exchanges[-1](features[:n_tasks])
+        size = last[0].shape[2:]
+        logits = []
+        for task, (reduce, head) in enumerate(zip(self.shortcuts, self.heads, strict=True)):
+            earlier = (_resize(own, size) for own in features[n_tasks + task :: n_tasks])
+            logits.append(head(reduce(torch.cat([*earlier, last[task]], dim=1)).flatten(1)))
+        return tuple(logits)
+
+
+class _Fusion(nn.Module):
+    """The fusing layers of T tasks, as one convolution and one batch norm of T c channels."""
+
+    def __init__(self, shares: Tensor, n_channels: int) -> None:
+        super().__init__()
+        n_all = len(shares) * n_channels
+        self.convolution = nn.Conv2d(n_all, n_all, kernel_size=1, bias=False)
+        self.norm = nn.BatchNorm2d(n_all, momentum=0.05)
+        weight = torch.kron(shares, torch.eye(n_channels))
+        self.convolution.weight.data.copy_(weight[..., None, None])
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        fused = F.relu(self.norm(self.convolution(torch.cat(maps, dim=1))))
+        return fused.chunk(len(maps), dim=1)
+
+
+def _resize(maps: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

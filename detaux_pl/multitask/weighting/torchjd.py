@@ -1,0 +1,93 @@
+"""Any weighting of the package torchjd that needs the gradients' Gramian alone."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detaux_pl.multitask.weighting.gramian import GramianName, GramianWeighting
+
+_NAMES = (
+    "UPGradWeighting",
+    "AlignedMTLWeighting",
+    "CAGradWeighting",
+    "DualProjWeighting",
+    "FairGradWeighting",
+    "IMTLGWeighting",
+    "KrumWeighting",
+    "MGDAWeighting",
+)
+"""Functions of the Gramian alone: others remember or draw what no checkpoint or rank shares."""
+
+
+class TorchJDWeighting(GramianWeighting):
+    """A weighting of torchjd, times T: its weights are made for a mean of the losses.
+
+    Args:
+        weighting: Name of its class in `torchjd.aggregation`: one of those that are a function of
+            the Gramian alone. UPGrad, the default, projects each gradient onto the cone of the
+            directions in which no task gets worse, and takes the mean.
+        gramian: With respect to what the gradients are taken: `features` (cheap) or `parameters`
+            (as in most papers), see `GramianWeighting`.
+        arguments: Numbers that the class is made with, such as `{"c": 0.4}` for `CAGradWeighting`.
+
+    Raises:
+        ValueError: If torchjd, or a solver that it needs, is not installed, or it has no such
+            weighting.
+
+    References:
+        Quinton and Rey 2024, "Jacobian Descent for Multi-Objective Optimization", arXiv
+        2406.16232; the documentation of each class names its paper.
+    """
+
+    def __init__(
+        self,
+        weighting: str = "UPGradWeighting",
+        gramian: GramianName = "features",
+        arguments: dict[str, int | float] | None = None,
+    ) -> None:
+        super().__init__(gramian)
+        self.weighting = weighting
+        aggregation = _aggregation()
+        names = [name for name in _NAMES if hasattr(aggregation, name)]
+        if weighting not in names:
+            raise ValueError(
+                f"TorchJDWeighting has no {weighting!r}: choose one of {', '.join(names)}."
+            )
+        try:
+            self.rule = getattr(aggregation, weighting)(**(arguments or {}))
+        except (ImportError, TypeError, ValueError) as error:
+            raise ValueError(f"torchjd's {weighting} with {arguments or {}}: {error}") from None
+
+    def setup(self, n_tasks: int) -> None:
+        """Start with equal weights.
+
+        Raises:
+            ValueError: If there is one task, or torchjd's weighting is not for this number.
+        """
+        super().setup(n_tasks)
+        try:
+            self.rule(torch.eye(n_tasks, dtype=torch.float64))
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"torchjd's {self.weighting} does not weigh {n_tasks} tasks: {error}"
+            ) from None
+
+    def weigh(self, gramian: Tensor, losses: Tensor) -> Tensor:
+        """Return T times torchjd's weights, shape (T,)."""
+        with torch.no_grad():
+            weights: Tensor = self.rule(gramian)
+        return len(losses) * weights
+
+
+def _aggregation() -> Any:
+    """Return the module of the optional package."""
+    try:
+        return importlib.import_module("torchjd.aggregation")
+    except ImportError:
+        raise ValueError(
+            'TorchJDWeighting needs the package torchjd: pip install "detaux_pl[torchjd]".'
+        ) from None

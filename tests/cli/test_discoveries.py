@@ -1,0 +1,94 @@
+"""Arms of every kind in one chain, and what each of them reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.labels import load_tasks
+from detaux_pl.cli import chain
+from detaux_pl.evaluation.run import load
+from tests.cli.conftest import CONF, in_process
+
+RIVALS = ["--config", str(CONF / "rivals.yaml")]
+
+
+def _stage(run_dir: Path, name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads((run_dir / name / "stage.json").read_text())
+    return found
+
+
+def test_every_kind_of_arm_in_one_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = [*RIVALS, "--run_dir", str(tmp_path)]
+    assert chain.fit(words, in_process) == 0
+    run = load(tmp_path)
+    arms = ["hard_parameter_sharing", "single_task", "maxl", "auxi_learn", "nddr", "cross_stitch",
+            "mti_net", "pcgrad", "mean_shift", "pixels", "two_tasks", "shuffled",
+            "location-background"]  # fmt: skip
+    assert set(run.arms) == set(arms)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert list(report["arms"]) == arms
+    kinds = {arm: report["arms"][arm]["kind"] for arm in arms}
+    assert kinds["maxl"] == "baseline"
+    assert kinds["pixels"] == kinds["two_tasks"] == "discovery"
+    assert kinds["location-background"] == "ceiling"
+    assert set(report["discoveries"]) == {"mean_shift", "pixels", "two_tasks"}
+
+    # Each reads its own labels, or none.
+    reads = {arm: list(_stage(tmp_path, f"multitask/{arm}/seed0")["inputs"]) for arm in arms}
+    assert reads["pcgrad"] == reads["shuffled"] == ["cluster"]
+    assert reads["pixels"] == ["cluster/pixels"]
+    for arm in ("single_task", "maxl", "auxi_learn", "location-background"):
+        assert reads[arm] == []
+    assert list(_stage(tmp_path, "cluster/pixels")["inputs"]) == ["disentangle/pixels/codes"]
+    assert list(_stage(tmp_path, "cluster/mean_shift")["inputs"]) == ["disentangle/codes"]
+    tasks = load_tasks(tmp_path / "cluster" / "two_tasks")
+    assert len(tasks) == 2
+    assert tasks[0].labels.tolist() == run.labels.labels.tolist()
+    sizes = [size for size in run.model("two_tasks").hparams["task_sizes"]]
+    assert sizes == [10, tasks[0].n_classes, tasks[1].n_classes]
+    pixels = np.load(next((tmp_path / "disentangle" / "pixels" / "codes").rglob("codes.npy")))
+    first = run.data.images(np.arange(3)).flatten(1).numpy()
+    np.testing.assert_allclose(pixels[:3, 0], first, rtol=1e-6)
+
+    # A second run finds all done; clustering again leaves what reads no labels.
+    capsys.readouterr()
+    assert chain.fit(words, in_process) == 0
+    assert capsys.readouterr().err.count("skipped") == len(chain.STAGES)
+    kept = tmp_path / "multitask" / "maxl" / "seed0" / "stage.json"
+    before = kept.stat().st_mtime_ns
+    assert chain.fit([*words, "--redo", "cluster", "--until", "cluster"], in_process) == 0
+    assert kept.stat().st_mtime_ns == before
+    assert (tmp_path / "cluster" / "pixels" / "labels.npz").is_file()
+    assert not (tmp_path / "multitask" / "pcgrad" / "seed0").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--discoveries", '{"codes": {"cluster": {"noise": "drop"}}}'], "named 'codes'"),
+        (["--discoveries", '{"a": {"clusterer": "KMeans"}}'], "give `cluster`, `disentangle`"),
+        (["--discoveries", '{"a": {}}'], "give `cluster`, `disentangle` or both"),
+        (
+            ["--discoveries", '{"maxl": {"cluster": {"noise": "drop"}}}'],
+            "two arms are named 'maxl'",
+        ),
+        (["--baselines", '["NDDR", "NDDR"]'], "a `name` of its own"),
+        (["--baselines", '[{"class_path": "NDDR", "label": "x"}]'], "and a name where another"),
+        (["--controls", '[["location", "digit"]]'], "other than the principal one"),
+        (["--controls", '[["location", "location"]]'], "each once"),
+        (["--multitask.trainer.gradient_clip_val", "1.0"], "but MAXL makes several steps"),
+        (["--cluster.clusterer.n_clusters", "0"], "n_clusters is 0"),
+    ],
+)
+def test_what_an_arm_cannot_be_is_refused_before_anything_runs(
+    words: list[str], message: str, tmp_path: Path
+):
+    with pytest.raises(UserError, match=message) as caught:
+        chain.fit([*RIVALS, "--run_dir", str(tmp_path), *words], in_process)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "disentangle").exists()

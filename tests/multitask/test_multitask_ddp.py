@@ -1,0 +1,189 @@
+"""Every architecture with every weighting: two ranks train as one rank on the joined batch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import detaux_pl.multitask
+from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.cli.parser import concrete_subclasses
+from detaux_pl.data.modules import Batch
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.weighting.base import Weighting
+from detaux_pl.multitask.weighting.fixed import FixedWeighting
+from detaux_pl.multitask.weighting.gramian import GramianWeighting
+from detaux_pl.multitask.weighting.torchjd import TorchJDWeighting
+
+WORLD, STEPS, BATCH, SHAPE = 2, 2, 4, (3, 8, 8)
+SIZES = {2: (4, 3), 3: (4, 3, 5)}
+
+
+def _ours(cls: type) -> list[type]:
+    """Every class below one in the package; tests define others."""
+    room = detaux_pl.multitask
+    for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+        importlib.import_module(module.name)
+    found = {each for each in concrete_subclasses(cls) if each.__module__.startswith(room.__name__)}
+    return sorted(found, key=lambda each: each.__name__)
+
+
+def architectures() -> list[type[MultitaskModel]]:
+    """Those that can be given a weighting, unlike models that learn one in a way of their own."""
+    return [
+        each for each in _ours(MultitaskModel) if "weighting" in inspect.signature(each).parameters
+    ]
+
+
+def weightings(n_tasks: int) -> Iterator[tuple[str, Weighting]]:
+    for cls in _ours(Weighting):
+        if cls is FixedWeighting:
+            yield cls.__name__, cls([10.0, 1.0, 0.5][:n_tasks])
+        elif cls is TorchJDWeighting:
+            if importlib.util.find_spec("torchjd") is not None:
+                yield "AlignedMTL of torchjd", cls("AlignedMTLWeighting")
+            if importlib.util.find_spec("quadprog") is not None:
+                yield "UPGrad of torchjd", cls("UPGradWeighting", "parameters")
+        elif issubclass(cls, GramianWeighting):
+            for gramian in ("features", "parameters"):
+                yield f"{cls.__name__} of {gramian}", cls(gramian)
+        else:
+            yield cls.__name__, cls()
+
+
+class Step(nn.Module):
+    """What DDP wraps: its forward is the training step."""
+
+    def __init__(self, model: MultitaskModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self.model.training_step(batch, 0)
+
+
+def train(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
+    """What each combination is after the steps of a rank that has its share of the batch."""
+    own = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+    found = {}
+    for n_tasks, sizes in SIZES.items():
+        generator = torch.Generator().manual_seed(n_tasks)
+        batches = []
+        for _ in range(STEPS):
+            images = torch.rand(BATCH, *SHAPE, generator=generator, dtype=torch.float64)
+            targets = torch.stack(
+                [torch.randint(size, (BATCH,), generator=generator) for size in sizes], 1
+            )
+            targets[1, 1] = IGNORED
+            batches.append(Batch(images[own], targets[own], torch.arange(BATCH)[own]))
+        for architecture in architectures():
+            for name, weighting in weightings(n_tasks):
+                model = _build(architecture, sizes, weighting)
+                module = Step(model)
+                wrapped = DistributedDataParallel(module) if world > 1 else module
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+                logged = []
+                for batch in batches:
+                    optimizer.zero_grad()
+                    wrapped(batch).backward()
+                    for parameter, value in model.named_parameters():
+                        assert value.grad is not None, (architecture, name, parameter)
+                    optimizer.step()
+                    logged.append(model.weighting.weights.detach())
+                    model.weighting.end_epoch()
+                found[f"{architecture.__name__}, {n_tasks} tasks, {name}"] = {
+                    "weights": torch.stack(logged),
+                    **{key: _summary(value) for key, value in model.state_dict().items()},
+                }
+    return found
+
+
+def _summary(tensor: torch.Tensor) -> torch.Tensor:
+    """Two numbers that tell tensors apart, as all of them would be gigabytes."""
+    values = tensor.double().flatten()
+    return torch.stack([values.norm(), values @ _direction(len(values))])
+
+
+@cache
+def _direction(n: int) -> torch.Tensor:
+    return torch.arange(n, dtype=torch.float64).cos()
+
+
+def _build(
+    architecture: type[MultitaskModel], sizes: tuple[int, ...], weighting: Weighting
+) -> MultitaskModel:
+    settings = {
+        "image_shape": SHAPE,
+        "task_sizes": sizes,
+        "backbone": "small_convnet",
+        "weighting": weighting,
+        "hidden": 16,
+        "dropout": 0.0,
+    }
+    taken = inspect.signature(architecture).parameters
+    torch.manual_seed(0)
+    model = architecture(**{name: value for name, value in settings.items() if name in taken})
+    model.log_dict = lambda *args, **kwargs: None
+    # Batch norm is of a rank's batch; all else is the same in both modes without dropout.
+    return model.double().eval()
+
+
+def _run_rank(rank: int, folder: Path) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=WORLD
+    )
+    torch.save(train(rank, WORLD), folder / f"{rank}.pt")
+    distributed.barrier()
+    # Without the interpreter's own end, in which a thread presumably aborted one run of some 170.
+    os._exit(0)
+
+
+@pytest.mark.ddp
+def test_two_ranks_train_as_one_on_the_joined_batch(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", __name__, str(rank), str(tmp_path)],
+            cwd=root,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(WORLD)
+    ]
+    try:
+        assert [process.wait(timeout=240) for process in ranks] == [0] * WORLD
+    finally:
+        for process in ranks:
+            process.kill()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
+    expected = train(0, 1)
+    assert expected.keys() == first.keys() == second.keys()
+    assert any("HardParameterSharing, 3 tasks" in name for name in expected)
+    for weighting, _ in weightings(3):
+        # Otherwise it would be equal weighting that is compared.
+        used = [state["weights"] for name, state in expected.items() if name.endswith(weighting)]
+        moved = any((weights != 1).any() for weights in used)
+        assert moved or weighting == "EqualWeighting", weighting
+    for name, state in expected.items():
+        assert state["weights"].isfinite().all(), name
+        for key, value in state.items():
+            assert torch.equal(first[name][key], second[name][key]), (name, key)
+            torch.testing.assert_close(
+                first[name][key], value, rtol=1e-9, atol=1e-12, msg=f"{name}: {key}"
+            )
+
+
+if __name__ == "__main__":
+    _run_rank(int(sys.argv[1]), Path(sys.argv[2]))
