@@ -28,7 +28,8 @@ class DiscoveryStages(NamedTuple):
 def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
     """Resolve the further discoveries of a chain, by name.
 
-    A disentangler of its own starts from the defaults; a clustering from the main one's.
+    A disentangler of its own starts from the defaults, a clustering from the main one's. `codes`
+    names another discovery whose codes are clustered, in place of a disentangler of its own.
 
     Args:
         config: The resolved configuration of the chain.
@@ -36,20 +37,28 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
     Raises:
         UserError: If one says what it cannot.
     """
+    everything = config["discoveries"]
+    trained = [name for name, given in everything.items() if (given or {}).get("disentangle")]
     found = {}
-    for name, given in config["discoveries"].items():
-        unknown = given.keys() - {"disentangle", "cluster"} if isinstance(given, dict) else {given}
-        if unknown or not given:
+    for name, given in everything.items():
+        given = given or {}
+        if not given or given.keys() - {"disentangle", "cluster", "codes"}:
             raise UserError(
                 f"discoveries.{name} is {given!r}: give `cluster`, `disentangle` or both, with "
-                "what differs from the main ones."
+                "what differs from the main ones; or `codes`, another discovery whose codes it "
+                "clusters."
             )
-        own = given.get("disentangle")
+        own, source = given.get("disentangle"), given.get("codes")
+        if source is not None and (own is not None or source not in trained):
+            raise UserError(
+                f"discoveries.{name}.codes is {source!r}: name another discovery that has a "
+                f"disentangler ({', '.join(trained) or 'there is none'}), and give none here."
+            )
         disentangle = None if own is None else _disentangle(name, own, config["disentangle"])
-        codes = "disentangle" if own is None else discovery_folder("disentangle", name)
         parser = cluster_parser()
         cluster = {**config["cluster"], **(given.get("cluster") or {}), "discovery": name}
-        cluster["codes"] = f"{codes}/codes"
+        source = name if own is not None else source
+        cluster["codes"] = f"{discovery_folder('disentangle', source)}/codes"
         found[name] = DiscoveryStages(disentangle, resolve(parser, parser.parse_object(cluster)))
     return found
 

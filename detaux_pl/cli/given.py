@@ -134,9 +134,9 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
         elif isinstance(config.get(stage), str):
             config[stage] = read_yaml(Path(path).parent / config[stage])
     for parts in (config.get("discoveries") or {}).values():
-        for stage, value in (parts or {}).items():
-            if isinstance(value, str):
-                parts[stage] = read_yaml(Path(path).parent / value)
+        for stage in ("disentangle", "cluster"):
+            if isinstance(parts, dict) and isinstance(parts.get(stage), str):
+                parts[stage] = read_yaml(Path(path).parent / parts[stage])
     return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
 
 

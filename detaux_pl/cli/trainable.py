@@ -30,6 +30,7 @@ from detaux_pl.artifacts.codes import CodesShard, write_codes_info
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import sha256_file, write_json, write_text
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.cost import CostRecord
 from detaux_pl.cli.main import TERMINATED, stopped
 from detaux_pl.cli.parser import ShortParser, config_parser, explain
 from detaux_pl.cli.progress import StageProgress
@@ -218,7 +219,8 @@ def resolve(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
 
 def arm_name(class_path: str) -> str:
     """Return the snake-case name of a class: `HardParameterSharing` -> hard_parameter_sharing."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", class_path.rsplit(".", 1)[-1]).lower()
+    parts = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+    return re.sub(parts, "_", class_path.rsplit(".", 1)[-1]).lower()
 
 
 def stage_folder(stage: str, config: dict[str, Any]) -> str:
@@ -372,7 +374,8 @@ class _Job:
         )
         last = self.checkpoints / "last.ckpt"
         snapshot = Snapshot(last, SNAPSHOT_SECONDS)
-        trainer = self._trainer([*checkpoints, snapshot], [record, *self._wandb()])
+        costs = [CostRecord(self.folder.path)] if multitask else []
+        trainer = self._trainer([*checkpoints, *costs, snapshot], [record, *self._wandb()])
         if last.is_file():
             _check_checkpoint(last)
         trainer.fit(self.model, datamodule=self.data, ckpt_path=last if last.is_file() else None)
@@ -386,7 +389,8 @@ class _Job:
                 ckpt_path=self._checkpoint("best"),
                 verbose=False,
             )[0]
-            outputs += [self.checkpoints / "best.ckpt", self.folder.path / "test.json"]
+            outputs += [self.checkpoints / "best.ckpt"]
+            outputs += [self.folder.path / name for name in ("test.json", "cost.json")]
             if trainer.is_global_zero:
                 write_json(self.folder.path / "test.json", metrics)
         if trainer.is_global_zero:

@@ -25,6 +25,7 @@ _SECTIONS = {
     "arms": "Does it help?",
     "task": "The discovered task",
     "agreement": "What the clusters mean",
+    "discoveries": "Other discoveries",
     "subspaces": "The subspaces",
     "probes": "Linear probes",
     "training": "Training",
@@ -52,6 +53,7 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         "task": _task(report["auxiliary"], charts),
         "agreement": _agreement(report["auxiliary"], report["principal"], charts),
         **further,
+        "discoveries": _discoveries(report),
         "subspaces": _subspaces(report, charts),
         "probes": _probes(report),
         "training": _training(charts),
@@ -104,6 +106,7 @@ def _arms(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
         "baseline": "baseline",
         "control": "control: labels dealt out at random",
         "ceiling": "ceiling: the true factor",
+        "discovery": "another discovery",
     }
     versus = [f"vs {baseline} [points]", "p"] if baseline is not None else []
     rows, marks = [], []
@@ -164,6 +167,30 @@ def _task(task: Mapping[str, Any], charts: Mapping[str, str], suffix: str = "") 
         f"clusters{suffix}",
         f"The strongest members of {shown} in the train split, as the models see them.",
     )
+
+
+def _discoveries(report: Mapping[str, Any]) -> str:
+    rows = []
+    for name, tasks in report["discoveries"].items():
+        for number, task in enumerate(tasks, start=1):
+            best = task["best_factor"]
+            rows.append(
+                [
+                    _cell(name, f"task {number}" if len(tasks) > 1 else ""),
+                    _cell(task["clusterer"]["class"], f"subspace {task['subspace']}"),
+                    _cell(str(task["n_clusters"])),
+                    _cell(percent(task["noise_fraction"])),
+                    _bar(task["nmi_principal"]),
+                    _cell("")
+                    if best is None
+                    else _cell(f"{task['factors'][best]['nmi']:.2f}", best),
+                ]
+            )
+    if not rows:
+        return ""
+    head = ["discovery", "clusterer", "clusters", "noise"]
+    head += [f"NMI with {report['principal']}", "best NMI with a hidden factor"]
+    return _lead("Other ways to auxiliary labels, on the train split.") + _table(head, rows)
 
 
 def _agreement(

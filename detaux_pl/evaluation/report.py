@@ -52,6 +52,7 @@ def write_report(
     seeds: Sequence[int],
     images: Images,
     disentangler: Disentangler | None = None,
+    discoveries: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `report/report.html`, `report/report.json` and `report/figures/*.png`.
 
@@ -68,6 +69,8 @@ def write_report(
             [0, 1], as the models saw them.
         disentangler: The trained disentangler, for reconstructions and traversals; None for
             none.
+        discoveries: Names of the further discoveries; the arms that learn their labels have the
+            same names.
 
     Returns:
         The content of `report.json`.
@@ -83,11 +86,7 @@ def write_report(
         )
     baseline = None if baseline == arms[0] else baseline
     codes = Codes.load(run_dir / "disentangle" / "codes")
-    tasks = load_tasks(run_dir / "cluster")
-    if not np.array_equal(codes.ids, tasks[0].ids):
-        raise ArtifactError(
-            f"{run_dir / 'cluster'} labels other samples than there are codes of: cluster again."
-        )
+    tasks = _read_tasks(run_dir, codes)
     report: dict[str, Any] = {
         "run": run_dir.resolve().name,
         "verdict": "",
@@ -96,8 +95,14 @@ def write_report(
         "baseline": baseline,
         "auxiliary": _describe_task(codes, tasks[0]),
         "further_tasks": [_describe_task(codes, labels) for labels in tasks[1:]],
+        "discoveries": {
+            name: [_describe_task(codes, labels) for labels in _read_tasks(run_dir, codes, name)]
+            for name in discoveries
+        },
         **_read_probes(run_dir),
-        "arms": _compare_arms(run_dir, arms, baseline, seeds, codes.info.names),
+        "arms": _compare_arms(
+            run_dir, arms, baseline, seeds, _kinds(arms, discoveries, codes.info.names)
+        ),
         "seconds": _seconds(run_dir),
         "versions": (StageFolder(run_dir, "disentangle").manifest or {}).get("versions", {}),
     }
@@ -138,6 +143,16 @@ def arms_table(report: Mapping[str, Any]) -> Table:
         cells.append(f"{finished} of {finished + len(arm['missing_seeds'])}")
         table.add_row(*cells, style="bold" if name == report["main"] else None)
     return table
+
+
+def _read_tasks(run_dir: Path, codes: Codes, discovery: str = "") -> list[AuxiliaryLabels]:
+    folder = run_dir / "cluster" / discovery
+    tasks = load_tasks(folder)
+    if not np.array_equal(codes.ids, tasks[0].ids):
+        raise ArtifactError(
+            f"{folder} labels other samples than there are codes of: cluster again."
+        )
+    return tasks
 
 
 def _describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
@@ -196,30 +211,45 @@ def _read_probes(run_dir: Path) -> dict[str, Any]:
     return {"probes": probes, "requirements": asked}
 
 
+def _kinds(
+    arms: Sequence[str], discoveries: Sequence[str], factors: Sequence[str]
+) -> dict[str, str]:
+    """What each arm is there for."""
+
+    def kind(arm: str) -> str:
+        if arm == arms[0]:
+            return "main"
+        if arm == SHUFFLED:
+            return "control"
+        if arm in discoveries:
+            return "discovery"
+        return "ceiling" if set(arm.split("-")) <= set(factors) else "baseline"
+
+    return {arm: kind(arm) for arm in arms}
+
+
 def _compare_arms(
     run_dir: Path,
     arms: Sequence[str],
     baseline: str | None,
     seeds: Sequence[int],
-    factors: Sequence[str],
+    kinds: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
     """Accuracy of every arm, with its paired test against the baseline."""
     tests = {name: _test_metrics(run_dir, name, seeds) for name in arms}
     result = {}
-    for index, (name, runs) in enumerate(tests.items()):
+    for name, runs in tests.items():
         accuracies = [run["test/accuracy/principal"] for run in runs.values()]
         scores = [run["test/f1/principal"] for run in runs.values() if "test/f1/principal" in run]
         auxiliary = [
-            run["test/accuracy/auxiliary"]
+            value
             for run in runs.values()
-            if "test/accuracy/auxiliary" in run
+            for key, value in run.items()
+            if key.startswith("test/accuracy/auxiliary")
         ]
         summary = summarise(accuracies) if accuracies else None
         result[name] = {
-            "kind": "main" if index == 0
-            else "control" if name == SHUFFLED
-            else "ceiling" if name in factors
-            else "baseline",
+            "kind": kinds[name],
             "seeds": list(runs),
             "missing_seeds": [seed for seed in seeds if seed not in runs],
             "accuracies": accuracies,
@@ -230,7 +260,7 @@ def _compare_arms(
             "auxiliary_accuracy_mean": float(np.mean(auxiliary)) if auxiliary else None,
             "seconds": _seconds(run_dir / "multitask" / name).get("multitask", 0.0),
             **_against(runs, {} if baseline in (None, name) else tests[baseline]),
-        }  # fmt: skip
+        }
     tested = [name for name, arm in result.items() if arm["p_value"] is not None]
     corrected = dict(zip(tested, holm([result[name]["p_value"] for name in tested]), strict=True))
     for name, arm in result.items():
@@ -270,12 +300,12 @@ def _against(
 
 
 def _seconds(folder: Path) -> dict[str, float]:
-    """Time of each stage; the arms and seeds of the multitask stage together [s]."""
+    """Time of each stage; arms and seeds together, and further discoveries with the main [s]."""
     seconds: dict[str, float] = {}
     for path in sorted(folder.rglob("stage.json")):
         manifest = read_json(path)
         stage = manifest["stage"]
-        name = "multitask" if stage.startswith("multitask/") else stage
+        name = stage.split("/")[0] + ("/codes" if stage.endswith("/codes") else "")
         if name != "report":
             seconds[name] = round(seconds.get(name, 0.0) + manifest["seconds"], 2)
     order = ("disentangle", "disentangle/codes", "evaluate", "cluster", "multitask")

@@ -27,7 +27,8 @@ def test_every_kind_of_arm_in_one_chain(tmp_path: Path, capsys: pytest.CaptureFi
     assert chain.fit(words, in_process) == 0
     run = load(tmp_path)
     arms = ["hard_parameter_sharing", "single_task", "maxl", "auxi_learn", "nddr", "cross_stitch",
-            "mti_net", "pcgrad", "mean_shift", "pixels", "two_tasks", "shuffled",
+            "mti_net", "pcgrad", "mean_shift", "pixels", "more_pixels", "two_tasks",
+            "shuffled",
             "location-background"]  # fmt: skip
     assert set(run.arms) == set(arms)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -36,7 +37,9 @@ def test_every_kind_of_arm_in_one_chain(tmp_path: Path, capsys: pytest.CaptureFi
     assert kinds["maxl"] == "baseline"
     assert kinds["pixels"] == kinds["two_tasks"] == "discovery"
     assert kinds["location-background"] == "ceiling"
-    assert set(report["discoveries"]) == {"mean_shift", "pixels", "two_tasks"}
+    assert set(report["discoveries"]) == {
+        "mean_shift", "pixels", "more_pixels", "two_tasks",
+    }  # fmt: skip
 
     # Each reads its own labels, or none.
     reads = {arm: list(_stage(tmp_path, f"multitask/{arm}/seed0")["inputs"]) for arm in arms}
@@ -44,7 +47,8 @@ def test_every_kind_of_arm_in_one_chain(tmp_path: Path, capsys: pytest.CaptureFi
     assert reads["pixels"] == ["cluster/pixels"]
     for arm in ("single_task", "maxl", "auxi_learn", "location-background"):
         assert reads[arm] == []
-    assert list(_stage(tmp_path, "cluster/pixels")["inputs"]) == ["disentangle/pixels/codes"]
+    for name in ("pixels", "more_pixels"):
+        assert list(_stage(tmp_path, f"cluster/{name}")["inputs"]) == ["disentangle/pixels/codes"]
     assert list(_stage(tmp_path, "cluster/mean_shift")["inputs"]) == ["disentangle/codes"]
     tasks = load_tasks(tmp_path / "cluster" / "two_tasks")
     assert len(tasks) == 2

@@ -134,6 +134,17 @@ def test_projection_finds_the_large_directions():
     np.testing.assert_allclose(line[:, 0], codes[:, 0] - codes[:, 0].mean(), atol=1e-6)
 
 
+def test_projection_of_many_dimensions_is_that_of_few(monkeypatch):
+    rng = np.random.default_rng(0)
+    codes = (rng.normal(size=(60, 20)) * np.linspace(1, 5, 20)).astype(np.float32)
+    few = figures.project(codes)
+    monkeypatch.setattr(figures, "_WIDE", 10)
+    many = figures.project(codes)
+    for ours, theirs in zip(few.T, many.T, strict=True):
+        np.testing.assert_allclose(ours * np.sign(ours @ theirs), theirs, rtol=1e-6, atol=1e-9)
+    assert np.array_equal(many, figures.project(codes))
+
+
 @pytest.mark.parametrize(("n", "noise"), [(3, None), (11, 0), (40, 7)])
 def test_every_class_has_a_colour_of_its_own(n, noise):
     colours = figures.class_colours(n, noise)

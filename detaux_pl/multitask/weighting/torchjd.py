@@ -70,7 +70,8 @@ class TorchJDWeighting(GramianWeighting):
         """
         super().setup(n_tasks)
         try:
-            self.rule(torch.eye(n_tasks, dtype=torch.float64))
+            with torch.device("cpu"):  # a model may be built where there are no values
+                self.rule(torch.eye(n_tasks, dtype=torch.float64))
         except (ImportError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"torchjd's {self.weighting} does not weigh {n_tasks} tasks: {error}"
