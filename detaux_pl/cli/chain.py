@@ -22,7 +22,7 @@ from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cli.arms import resolve_arms
-from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.cluster import build_discovery, cluster_parser
 from detaux_pl.cli.discoveries import DiscoveryStages, resolve_discoveries
 from detaux_pl.cli.evaluate import evaluate_parser
 from detaux_pl.cli.given import (
@@ -406,6 +406,8 @@ def _build(chain: Chain) -> str | None:
         (own.disentangle, Disentangler) for own in chain.discoveries.values() if own.disentangle
     ]
     stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
+    for config in (chain.config["cluster"], *(own.cluster for own in chain.discoveries.values())):
+        build_discovery(config)
     files = None
     for config, kind in stages:
         try:
@@ -421,14 +423,23 @@ def _build(chain: Chain) -> str | None:
                     config["model"],
                     image_shape=data.image_shape,
                     n_classes=data.n_classes,
-                    # Two classes stand for the task that is yet to be discovered.
-                    task_sizes=(data.n_classes, 2),
+                    task_sizes=_task_sizes(chain, config, data) if kind is MultitaskModel else None,
                 )
             refuse_impossible_probes(chain.config["evaluate"], data.dataset.factor_names)
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
     return files
+
+
+def _task_sizes(chain: Chain, config: dict[str, Any], data: Any) -> tuple[int, ...]:
+    """Number of classes of each task; two stand for one that is yet to be discovered."""
+    if not needs_labels(config):
+        sizes: tuple[int, ...] = data.task_sizes
+        return sizes
+    name = config["discovery"]
+    cluster = chain.config["cluster"] if name is None else chain.discoveries[name].cluster
+    return (data.n_classes, *[2] * cluster["n_tasks"])
 
 
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:

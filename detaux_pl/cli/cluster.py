@@ -11,7 +11,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.labels import save_tasks
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.parser import ShortParser, config_parser
+from detaux_pl.cli.parser import ShortParser, config_parser, explain
 from detaux_pl.cli.stage import (
     cluster_settings,
     discovery_folder,
@@ -39,16 +39,29 @@ def cluster_parser() -> ShortParser:
     return parser
 
 
+def build_discovery(config: dict[str, Any]) -> Discovery:
+    """Build what the stage does from its resolved configuration.
+
+    Raises:
+        UserError: If a setting is outside its range.
+    """
+    parser = cluster_parser()
+    try:
+        built = parser.instantiate(parser.parse_object(config))
+        return Discovery(**{name: built[name] for name in cluster_settings(config)})
+    except (ValueError, TypeError) as error:
+        raise explain(error) from error
+
+
 def run(args: list[str]) -> int:
     """Run `detaux cluster`."""
     parser = cluster_parser()
-    parsed = parser.parse_args(args)
-    config: dict[str, Any] = yaml.safe_load(parser.dump(parsed, skip_unset=False))
+    config: dict[str, Any] = yaml.safe_load(parser.dump(parser.parse_args(args), skip_unset=False))
+    config.pop("config", None)
+    discovery = build_discovery(config)
     folder = StageFolder(Path(config["run_dir"]), discovery_folder("cluster", config["discovery"]))
 
     def work() -> list[Path]:
-        built = parser.instantiate(parsed)
-        discovery = Discovery(**{name: built[name] for name in cluster_settings(config)})
         kept = {**config, "redo": None}
         write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         tasks = discovery(Codes.load(folder.run_dir / config["codes"]))

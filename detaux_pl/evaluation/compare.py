@@ -208,8 +208,9 @@ def cost_cells(row: Row) -> list[str]:
     """Write what an arm costs: parameters, operations, time and memory."""
     cost = row.cost
     parameters = si(cost["parameters"])
-    if cost["inference_parameters"] not in (None, cost["parameters"]):
-        parameters += f" ({si(cost['inference_parameters'])})"
+    used = si(cost["inference_parameters"])
+    if used not in (UNKNOWN, parameters):
+        parameters += f" ({used})"
     seconds = cost["seconds_per_epoch"]
     return [
         parameters,

@@ -96,3 +96,11 @@ def test_what_an_arm_cannot_be_is_refused_before_anything_runs(
         chain.fit([*RIVALS, "--run_dir", str(tmp_path), *words], in_process)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "disentangle").exists()
+
+
+def test_a_weighting_is_held_against_the_tasks_of_each_arm(tmp_path: Path):
+    weighting = '{"class_path": "FixedWeighting", "init_args": {"weights": [2.0, 1.0]}}'
+    words = [*RIVALS, "--run_dir", str(tmp_path), "--multitask.model.weighting", weighting]
+    with pytest.raises(UserError, match="has 2 weights for 3 tasks"):
+        chain.fit(words, in_process)
+    assert not (tmp_path / "disentangle").exists()
