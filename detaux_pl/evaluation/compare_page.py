@@ -153,7 +153,7 @@ def _table_section(comparison: Comparison) -> str:
         mean, _, half = score_text(row.summary).partition(" ")
         _, flops, seconds, memory = cost_cells(row)
         total, used = row.cost["parameters"], row.cost["inference_parameters"]
-        at_test = f"{si(used)} at test" if used not in (None, total) else ""
+        at_test = f"{si(used)} at test" if used is not None and si(used) != si(total) else ""
         rows.append(
             [
                 _cell(row.arm.arm, " · ".join(filter(None, about))),
