@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from detaux_pl.cli import chain
 from detaux_pl.cli.main import main
@@ -115,7 +118,9 @@ _WRITE: dict[str, Write] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "showdown")
+)
 def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     files, run_dir = tmp_path / "files", tmp_path / "run"
     files.mkdir()
@@ -134,6 +139,53 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     assert run.labels.n_classes >= 2
     assert {"hard_parameter_sharing", "single_task", "shuffled"} <= set(run.arms)
     assert (run_dir / "report" / "report.html").stat().st_size > 10_000
+
+
+_BASELINES = """
+    [SingleTask, NDDR, MAXL, {class_path: AuxiLearn, init_args: {held_out: 0.2}},
+    {class_path: MTINet, init_args: {backbone: hrnet_w18_small}}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", "showdown"])
+def test_a_chain_of_many_arms_runs_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files, run_dir = tmp_path / "files", tmp_path / "run"
+    files.mkdir()
+    words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
+    if name == "showdown":
+        config = CONFIGS / "showdown.yaml"
+        del words[2:4]  # it has no cache
+    else:
+        config = CONFIGS / "paper" / f"{name}.yaml"
+        words += ["--baselines", _BASELINES]
+    words = ["--config", str(config), *words, *_WRITE[name](files, monkeypatch)]
+    words += ["--discoveries", json.dumps(_small_discoveries(config))]
+    assert chain.fit(words, in_process) == 0
+    assert set(load(run_dir).arms) == set(chain.parse(words).arms)
+
+
+def _small_discoveries(config: Path) -> dict[str, Any]:
+    """The further discoveries of a chain, with less to train and sure to find something."""
+    given: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+    discoveries: dict[str, Any] = given.get("discoveries", {})
+    for found in discoveries.values():
+        cluster, own = found.setdefault("cluster", {}), found.get("disentangle")
+        if isinstance(own, str):
+            own = found["disentangle"] = yaml.safe_load((config.parent / own).read_text())
+        if own is not None:
+            own["trainer"] = {"max_epochs": 1, "limit_train_batches": 2, "accelerator": "cpu"}
+            own.setdefault("data", {}).setdefault("init_args", {})["batch_size"] = 8
+        whole = ("Autoencoder", "RawPixels")
+        alone = own is not None and own["model"]["class_path"] in whole
+        cluster.setdefault("subspace", 0 if alone or "codes" in found else 1)
+        if "MeanShift" in str(cluster):
+            cluster["clusterer"]["init_args"] = {"bandwidth": 1e-3}  # none to estimate
+        elif "clusterer" not in cluster:
+            cluster["clusterer"] = {"class_path": "KMeans", "init_args": {"n_clusters": 3}}
+    return discoveries
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ def test_redo_of_the_clusters_leaves_the_probes(run_copy: Path):
     after = _stamps(run_copy)
     assert after["evaluate"] == before["evaluate"]
     assert after["cluster"] != before["cluster"]
-    assert not (run_copy / "multitask").exists()
+    reader = run_copy / "multitask" / "hard_parameter_sharing" / "seed0"
+    assert not reader.exists()
 
 
 @pytest.mark.parametrize(
