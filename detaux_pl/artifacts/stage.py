@@ -163,8 +163,12 @@ class StageFolder:
 
 
 def redo_name(name: str) -> str:
-    """The stage of the chain that owns a folder: `multitask` for `multitask/main/seed0`."""
-    return name.split("/")[0]
+    """What to begin anew for a folder: `multitask` for `multitask/main/seed0`.
+
+    A stage of a further discovery, such as `discoveries/kmeans/cluster`, stands for itself.
+    """
+    parts = name.split("/")
+    return "/".join(parts[:3] if parts[0] == "discoveries" else parts[:1])
 
 
 def stage_key(name: str, settings: Mapping[str, Any], upstream: Mapping[str, str]) -> str:

@@ -17,6 +17,12 @@ def resolve_arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, A
     """Give the configs of each arm, one per seed; the main arm comes first."""
     main = config["multitask"]
     arms = [(main["arm"] or arm_name(main["model"]["class_path"]), main)]
+    model: Any = locate(main["model"]["class_path"])
+    if not model.uses_auxiliary and (config["discoveries"] or config["controls"]):
+        raise UserError(
+            f"{model.__name__} learns no auxiliary labels, so that discoveries and controls would "
+            "repeat the main arm: give --discoveries '{}' --controls '[]', or another main model."
+        )
     for baseline in config["baselines"]:
         model, name = _inherit(baseline, main["model"])
         arm = _resolve_arm({**main, "model": model, "arm": None})
@@ -63,7 +69,8 @@ def _inherit(
     """
     given: Any = {"class_path": baseline} if isinstance(baseline, str) else baseline
     unknown = given.keys() - {"class_path", "init_args", "name"}
-    if unknown or not isinstance(given.get("init_args", {}), dict):
+    settings, own_name = given.get("init_args", {}), given.get("name", "")
+    if unknown or not isinstance(settings, dict) or not isinstance(own_name, str):
         raise UserError(
             f"a baseline is {baseline!r}: give a class, or class_path and init_args with settings, "
             "and a name where another arm is of the same class."
@@ -74,7 +81,13 @@ def _inherit(
     if cls is None:
         raise UserError(f"the baseline {name!r} does not exist: {closest(name, sorted(classes))}")
     known = inspect.signature(cls).parameters
-    shared = {key: value for key, value in main["init_args"].items() if key in known}
+    defaults = inspect.signature(locate(main["class_path"])).parameters  # type: ignore[arg-type]
+    # What the main model has by default, such as an HRNet, the baseline has its own default of.
+    shared = {
+        key: value
+        for key, value in main["init_args"].items()
+        if key in known and (key not in defaults or value != defaults[key].default)
+    }
     model = {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
     return model, given.get("name")
 

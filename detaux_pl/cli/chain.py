@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
-from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.artifacts.stage import StageFolder, redo_name, stage_key
 from detaux_pl.cli.arms import resolve_arms
 from detaux_pl.cli.cluster import build_discovery, cluster_parser
 from detaux_pl.cli.discoveries import DiscoveryStages, resolve_discoveries
@@ -262,6 +262,17 @@ def parse(args: Sequence[str]) -> Chain:
         )
     for stage in ("disentangle", "multitask"):
         refuse_unusable(stage, config[stage])
+    for stage in ("disentangle", "cluster", "multitask"):
+        if config[stage]["discovery"] is not None:
+            raise UserError(
+                f"{stage}.discovery is {config[stage]['discovery']!r}, but the stages of a chain "
+                "are those of its main discovery: leave it out, and list others in discoveries."
+            )
+    if config["cluster"]["codes"] != "disentangle/codes":
+        raise UserError(
+            f"cluster.codes is {config['cluster']['codes']!r}, but a chain clusters the codes of "
+            "its own disentangler: leave it out."
+        )
     arms = dict(resolve_arms(config))
     for configs in arms.values():
         refuse_unusable("multitask", configs[0])
@@ -317,18 +328,26 @@ def _run(
     console: Console,
 ) -> int:
     console.print(f"[bold]detaux[/] {chain.run_dir}")
+    worst, lost = 0, set[str]()
     for number, (name, jobs) in enumerate(stages.items(), start=1):
         label = f"[dim]{number}/{len(stages)}[/] {name:<12}"
-        pending = [job for job in jobs if not _is_done(chain, job)]
+        pending = [
+            job
+            for job in jobs
+            if not _is_done(chain, job) and (job.derived or lost.isdisjoint(job.upstream))
+        ]
         if not pending:
             console.print(f"{label} [green]complete[/], skipped")
         else:
             code = _run_stage(chain, pending, runner, lock, console, label)
-            if code:
+            failed = {job.name for job in pending if not _folder(chain, job).complete}
+            if code > 128 or (code and not all(map(_is_further, failed))):
                 return code
+            # Another discovery may find nothing: the arms of the others do not need it.
+            worst, lost = max(worst, code), lost | failed
         if name == chain.config["until"]:
             break
-    return 0
+    return worst
 
 
 def _run_stage(
@@ -344,20 +363,29 @@ def _run_stage(
         if alone:
             for command in commands:
                 code = max(code, runner([[command]], lock, count))
-                if code > 1 or (code == 1 and command[0] != "multitask"):
+                if code > 128:
                     return code
         else:
             # Dealt out in turn, so that each process gets its share of every arm.
             dealt = [commands[k::n_jobs] for k in range(min(n_jobs, len(commands)))]
             code = runner(dealt, lock, count)
-    if code > 1:
+    if code > 128:
         return code
-    left = [job.name for job in pending if not StageFolder(chain.run_dir, job.name).complete]
+    left = [job.name for job in pending if not _folder(chain, job).complete]
     if left:
         console.print(f"{label} [red]failed[/]: {', '.join(left)}")
         return max(code, 1)
     console.print(f"{label} [green]done[/] in {time.monotonic() - started:.0f} s")
     return code
+
+
+def _folder(chain: Chain, job: Job) -> StageFolder:
+    return StageFolder(chain.run_dir, job.name)
+
+
+def _is_further(name: str) -> bool:
+    """Whether a job is of a further discovery, without which a chain can go on."""
+    return name.startswith("discoveries/")
 
 
 def _is_done(chain: Chain, job: Job) -> bool:
@@ -455,7 +483,7 @@ def _following(stages: Mapping[str, list[Job]], redo: str | None) -> set[str]:
     names: set[str] = set()
     for stage, jobs in stages.items():
         for job in jobs:
-            if stage == redo or not names.isdisjoint(job.upstream):
+            if redo in (stage, redo_name(job.name)) or not names.isdisjoint(job.upstream):
                 names.add(job.name)
     return names
 
@@ -464,6 +492,12 @@ def _named(chain: Chain, option: str) -> str | None:
     """Return the stage that an option names; refuses what is none."""
     name: str | None = chain.config[option]
     names = [stage.name for stage in STAGES]
+    if option == "redo":
+        names += [
+            discovery_folder(stage, discovery)
+            for discovery, own in chain.discoveries.items()
+            for stage in (("disentangle", "cluster") if own.disentangle else ("cluster",))
+        ]
     if name is not None and name not in names:
         raise UserError(f"--{option} is {name!r}: {closest(name, names)}")
     return name

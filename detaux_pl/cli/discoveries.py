@@ -38,16 +38,22 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
         UserError: If one says what it cannot.
     """
     everything = config["discoveries"]
-    trained = [name for name, given in everything.items() if (given or {}).get("disentangle")]
+    trained = [name for name, given in everything.items() if "disentangle" in (given or {})]
     found = {}
     for name, given in everything.items():
         given = given or {}
-        if not given or given.keys() - {"disentangle", "cluster", "codes"}:
+        parts = [given.get(stage, {}) for stage in ("disentangle", "cluster")]
+        if (
+            not given
+            or given.keys() - {"disentangle", "cluster", "codes"}
+            or not all(isinstance(part, dict) for part in parts)
+        ):
             raise UserError(
                 f"discoveries.{name} is {given!r}: give `cluster`, `disentangle` or both, with "
-                "what differs from the main ones; or `codes`, another discovery whose codes it "
-                "clusters."
+                "what differs from the main ones (in a config file also as the path of a file); or "
+                "`codes`, another discovery whose codes it clusters."
             )
+        _refuse_shared(name, *parts)
         own, source = given.get("disentangle"), given.get("codes")
         if source is not None and (own is not None or source not in trained):
             raise UserError(
@@ -61,6 +67,29 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
         cluster["codes"] = f"{discovery_folder('disentangle', source)}/codes"
         found[name] = DiscoveryStages(disentangle, resolve(parser, parser.parse_object(cluster)))
     return found
+
+
+def _refuse_shared(name: str, disentangle: dict[str, Any], cluster: dict[str, Any]) -> None:
+    """Refuse in a discovery what all stages of a chain have in common."""
+    data = disentangle.get("data", {})
+    if not isinstance(data, dict) or not isinstance(data.get("init_args", {}), dict):
+        raise UserError(
+            f"discoveries.{name}.disentangle.data is {data!r}: give class_path and init_args."
+        )
+    found = [
+        *(f"disentangle.{key}" for key in disentangle.keys() - {"model", "data", "trainer"}),
+        *(
+            f"disentangle.data.init_args.{key}"
+            for key in ("dataset", "noise", "seed")
+            if key in data.get("init_args", {})
+        ),
+        *(f"cluster.{k}" for k in ("run_dir", "redo", "discovery", "codes") if k in cluster),
+    ]
+    if found:
+        raise UserError(
+            f"discoveries.{name}.{sorted(found)[0]} is set, which a discovery shares with the "
+            "chain or gets from it: leave it out."
+        )
 
 
 def _disentangle(name: str, own: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:

@@ -133,7 +133,8 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
             read.add(stage)
         elif isinstance(config.get(stage), str):
             config[stage] = read_yaml(Path(path).parent / config[stage])
-    for parts in (config.get("discoveries") or {}).values():
+    discoveries = config.get("discoveries")
+    for parts in discoveries.values() if isinstance(discoveries, dict) else ():
         for stage in ("disentangle", "cluster"):
             if isinstance(parts, dict) and isinstance(parts.get(stage), str):
                 parts[stage] = read_yaml(Path(path).parent / parts[stage])

@@ -143,21 +143,22 @@ def _dispatch(command: str, args: list[str]) -> int:
 def _batch(commands: list[list[str]]) -> int:
     """Run several commands in this process, which spares each the imports of the first.
 
-    A command that crashes leaves others of its kind to run, as the arms of a chain do not need
-    each other; what comes after them needs all. An interrupt or a user error ends all.
+    A command that fails leaves others of its kind to run, as the arms of a chain do not need each
+    other; what comes after them needs all. An interrupt ends all.
     """
     worst = OK
-    crashed: list[str] | None = None
+    failed: list[str] | None = None
     for words in commands:
-        if crashed is not None and words[:2] != crashed:
+        if failed is not None and words[:2] != failed:
             break
         try:
             code = main(words)
         except Exception:
             logging.getLogger(__name__).exception("%s failed", " ".join(words))
-            code, crashed = CRASH, words[:2]
-        if code not in (OK, CRASH):
+            code = CRASH
+        if code not in (OK, CRASH, USER_ERROR):
             return code
+        failed = words[:2] if code else failed
         worst = max(worst, code)
     return worst
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_json, read_yaml
+from detaux_pl.artifacts.files import read_yaml
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.stage import run_stage
@@ -43,15 +43,16 @@ def run(args: list[str]) -> int:
     arms = config.arms or _arms(run_)
     seeds = config.seeds or sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
     discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
+    discoveries = [name for name in discoveries if _has(run_, f"discoveries/{name}/cluster")]
+    further = [f"discoveries/{name}" for name in discoveries]
     names = ["disentangle", "evaluate", "cluster"]
-    names += [f"{stage}/{name}" for stage in ("disentangle", "cluster") for name in discoveries]
-    names += [f"{name}/codes" for name in names if name.startswith("disentangle")]
+    names += [f"{name}/{stage}" for stage in ("disentangle", "cluster") for name in further]
+    names += [f"{name}/codes" for name in names if name.endswith("disentangle")]
     # The main discovery must be there; of the others and of the probes, what is.
     upstream = [
         name
         for name in names
-        if name in ("disentangle", "disentangle/codes", "cluster")
-        or StageFolder(run_.run_dir, name).complete
+        if name in ("disentangle", "disentangle/codes", "cluster") or _has(run_, name)
     ]
     upstream += [
         f"multitask/{arm}/seed{seed}"
@@ -76,9 +77,12 @@ def run(args: list[str]) -> int:
 
 
 def _discoveries(run_: Run) -> list[str]:
-    """Name the further discoveries that are complete."""
-    found = sorted((run_.run_dir / "cluster").glob("*/stage.json"))
-    return [path.parent.name for path in found if read_json(path)["status"] == "complete"]
+    """Name the further discoveries."""
+    return sorted(path.name for path in (run_.run_dir / "discoveries").glob("*"))
+
+
+def _has(run_: Run, stage: str) -> bool:
+    return StageFolder(run_.run_dir, stage).complete
 
 
 def _arms(run_: Run) -> list[str]:

@@ -114,19 +114,16 @@ def run_stage(
 
 
 def discovery_folder(stage: str, discovery: str | None) -> str:
-    """Return where a further discovery of a run has a stage of its own, beside the main one's.
+    """Return the name of a stage of the main discovery (None) or of a further one.
 
     Raises:
-        UserError: If its name is not that of a folder, or of one that the main one has.
+        UserError: If the discovery's name is not that of a folder.
     """
     if discovery is None:
         return stage
-    if not re.fullmatch(r"[\w-]+", discovery) or discovery in ("codes", "checkpoints", "logs"):
-        raise UserError(
-            f"a discovery is named {discovery!r}: take letters, digits, - and _, and none of "
-            "codes, checkpoints and logs."
-        )
-    return f"{stage}/{discovery}"
+    if not re.fullmatch(r"[\w-]+", discovery):
+        raise UserError(f"a discovery is named {discovery!r}: take letters, digits, - and _.")
+    return f"discoveries/{discovery}/{stage}"
 
 
 def wants_redo(redo: str | None, name: str) -> bool:
@@ -135,7 +132,7 @@ def wants_redo(redo: str | None, name: str) -> bool:
     Raises:
         UserError: If it names another one.
     """
-    if redo is not None and redo not in (name, redo_name(name)):
+    if redo is not None and redo not in (name, redo_name(name), redo_name(name).split("/")[-1]):
         raise UserError(f"--redo is {redo!r}, but this command runs {name!r}.")
     return redo is not None
 

@@ -152,6 +152,13 @@ class StageCLI(LightningCLI):
         """Fill in the labels of the run folder, and check them while errors are still legible."""
         self.resolved = resolve(self.parser, self.config)
         refuse_unusable(self.stage, self.resolved)
+        discovery = self.resolved["discovery"]
+        if self.stage == "multitask" and discovery is not None and not self.reads_labels:
+            raise UserError(
+                f"discovery is {discovery!r}, but {self.run_dir} has no finished clusters of that "
+                "name, or the model or data.auxiliary reads none: leave it out, or run `detaux "
+                f"cluster --discovery {discovery}` first."
+            )
         if self.stage == "multitask" and self.reads_labels:
             self.config.data.init_args.labels = str(self.run_dir / labels_stage(self.resolved))
 
@@ -298,7 +305,9 @@ class _Job:
         settings = trainable_settings(self.config, None if follows else files)
         labels = getattr(self.data, "labels", None)
         if not follows and labels is not None:
-            settings["labels"] = sha256_file(existing_file(labels / "labels.npz", "cluster first."))
+            existing_file(labels / "labels.npz", "cluster first.")
+            files_of = [*labels.glob("labels*.npz"), *labels.glob("labels*.json")]
+            settings["labels"] = {path.name: sha256_file(path) for path in sorted(files_of)}
         did = run_stage(
             self.folder,
             settings,
@@ -324,6 +333,13 @@ class _Job:
     def evaluate(self, subcommand: str) -> int:
         name = "best" if self.cli.stage == "multitask" else "last"
         checkpoint = self._checkpoint(name)
+        trained_on = list((self.folder.manifest or {}).get("inputs", {}))
+        reads = self.cli.stage == "multitask" and self.cli.reads_labels
+        if reads and trained_on and labels_stage(self.config) not in trained_on:
+            raise UserError(
+                f"{self.folder.path} was trained on the labels of {', '.join(trained_on)}, not of "
+                f"{labels_stage(self.config)}: give the --discovery that it is of."
+            )
         self.data.describe()
         check_files(self.cli.run_dir, self.data.dataset.fingerprint())
         trainer = self._trainer(callbacks=[], loggers=[])
@@ -505,6 +521,7 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
         "gradient_clip_val": None,
         "gradient_clip_algorithm": None,
         "accumulate_grad_batches": 1,
+        "sync_batchnorm": False,
     }
     for name, default in plain.items():
         if issubclass(model, BilevelModel) and trainer[name] not in (default, 0, 0.0):

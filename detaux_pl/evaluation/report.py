@@ -145,8 +145,9 @@ def arms_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _read_tasks(run_dir: Path, codes: Codes, discovery: str = "") -> list[AuxiliaryLabels]:
-    folder = run_dir / "cluster" / discovery
+def _read_tasks(run_dir: Path, codes: Codes, discovery: str | None = None) -> list[AuxiliaryLabels]:
+    root = run_dir if discovery is None else run_dir / "discoveries" / discovery
+    folder = root / "cluster"
     tasks = load_tasks(folder)
     if not np.array_equal(codes.ids, tasks[0].ids):
         raise ArtifactError(
@@ -305,7 +306,9 @@ def _seconds(folder: Path) -> dict[str, float]:
     for path in sorted(folder.rglob("stage.json")):
         manifest = read_json(path)
         stage = manifest["stage"]
-        name = stage.split("/")[0] + ("/codes" if stage.endswith("/codes") else "")
+        parts = stage.split("/")
+        name = parts[2 if parts[0] == "discoveries" else 0]
+        name += "/codes" if parts[-1] == "codes" else ""
         if name != "report":
             seconds[name] = round(seconds.get(name, 0.0) + manifest["seconds"], 2)
     order = ("disentangle", "disentangle/codes", "evaluate", "cluster", "multitask")

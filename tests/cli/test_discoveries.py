@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.cli import chain
+from detaux_pl.cli.main import main
 from detaux_pl.evaluation.run import load
 from tests.cli.conftest import CONF, in_process
 
@@ -22,7 +24,11 @@ def _stage(run_dir: Path, name: str) -> dict[str, object]:
     return found
 
 
-def test_every_kind_of_arm_in_one_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_kind_of_arm_in_one_chain(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error_line: Callable[[list[str]], str],
+):
     words = [*RIVALS, "--run_dir", str(tmp_path)]
     assert chain.fit(words, in_process) == 0
     run = load(tmp_path)
@@ -44,37 +50,100 @@ def test_every_kind_of_arm_in_one_chain(tmp_path: Path, capsys: pytest.CaptureFi
     # Each reads its own labels, or none.
     reads = {arm: list(_stage(tmp_path, f"multitask/{arm}/seed0")["inputs"]) for arm in arms}
     assert reads["pcgrad"] == reads["shuffled"] == ["cluster"]
-    assert reads["pixels"] == ["cluster/pixels"]
+    assert reads["pixels"] == ["discoveries/pixels/cluster"]
     for arm in ("single_task", "maxl", "auxi_learn", "location-background"):
         assert reads[arm] == []
     for name in ("pixels", "more_pixels"):
-        assert list(_stage(tmp_path, f"cluster/{name}")["inputs"]) == ["disentangle/pixels/codes"]
-    assert list(_stage(tmp_path, "cluster/mean_shift")["inputs"]) == ["disentangle/codes"]
-    tasks = load_tasks(tmp_path / "cluster" / "two_tasks")
+        assert list(_stage(tmp_path, f"discoveries/{name}/cluster")["inputs"]) == [
+            "discoveries/pixels/disentangle/codes"
+        ]
+    assert list(_stage(tmp_path, "discoveries/mean_shift/cluster")["inputs"]) == [
+        "disentangle/codes"
+    ]
+    tasks = load_tasks(tmp_path / "discoveries" / "two_tasks" / "cluster")
     assert len(tasks) == 2
     assert tasks[0].labels.tolist() == run.labels.labels.tolist()
     sizes = [size for size in run.model("two_tasks").hparams["task_sizes"]]
     assert sizes == [10, tasks[0].n_classes, tasks[1].n_classes]
-    pixels = np.load(next((tmp_path / "disentangle" / "pixels" / "codes").rglob("codes.npy")))
+    pixels = np.load(
+        next((tmp_path / "discoveries" / "pixels" / "disentangle" / "codes").rglob("codes.npy"))
+    )
     first = run.data.images(np.arange(3)).flatten(1).numpy()
     np.testing.assert_allclose(pixels[:3, 0], first, rtol=1e-6)
+
+    # An arm by itself: what it was trained on, or nothing.
+    config = tmp_path / "multitask" / "two_tasks" / "seed0" / "config.yaml"
+    alone = ["multitask", "test", "--config", str(config)]
+    assert main(alone) == 0
+    assert "was trained on the labels of discoveries/two_tasks" in error_line(
+        [*alone, "--discovery", "mean_shift"]
+    )
+    assert "has no finished clusters of that name" in error_line([*alone, "--discovery", "three"])
 
     # A second run finds all done; clustering again leaves what reads no labels.
     capsys.readouterr()
     assert chain.fit(words, in_process) == 0
     assert capsys.readouterr().err.count("skipped") == len(chain.STAGES)
-    kept = tmp_path / "multitask" / "maxl" / "seed0" / "stage.json"
-    before = kept.stat().st_mtime_ns
+
+    assert main(["report", "--run_dir", str(tmp_path)]) == 0
+    again = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert set(again["discoveries"]) == set(report["discoveries"])
+
+    def stamp(name: str) -> int:
+        return (tmp_path / name / "stage.json").stat().st_mtime_ns
+
+    pixels_arm, main_arm = "multitask/pixels/seed0", "multitask/pcgrad/seed0"
+    kept = {name: stamp(name) for name in ("multitask/maxl/seed0", pixels_arm, "cluster")}
+    one = "discoveries/mean_shift/cluster"
+    assert chain.fit([*words, "--redo", one, "--until", "cluster"], in_process) == 0
+    assert kept == {name: stamp(name) for name in kept}
+    assert not (tmp_path / "multitask" / "mean_shift" / "seed0").exists()
+    before = stamp("discoveries/pixels/cluster")
+    assert (
+        main(["cluster", "--config", str(tmp_path / "cluster/config.yaml"), "--redo=cluster"]) == 0
+    )
+    assert stamp("discoveries/pixels/cluster") == before
     assert chain.fit([*words, "--redo", "cluster", "--until", "cluster"], in_process) == 0
-    assert kept.stat().st_mtime_ns == before
-    assert (tmp_path / "cluster" / "pixels" / "labels.npz").is_file()
-    assert not (tmp_path / "multitask" / "pcgrad" / "seed0").exists()
+    assert stamp("multitask/maxl/seed0") == kept["multitask/maxl/seed0"]
+    assert stamp("discoveries/pixels/cluster") != before
+    assert not (tmp_path / pixels_arm).exists()
+    assert not (tmp_path / main_arm).exists()
+
+
+def test_a_discovery_that_finds_nothing_costs_its_own_arm_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = [*RIVALS, "--run_dir", str(tmp_path), "--controls", "[]"]
+    words += ["--baselines", "[SingleTask, {class_path: AuxiLearn, init_args: {held_out: 0.001}}]"]
+    bad = {"class_path": "HDBSCAN", "init_args": {"min_cluster_size": 60, "min_samples": 1}}
+    bad_and_good = {"bad": {"cluster": {"clusterer": bad}}, "good": {"cluster": {"noise": "drop"}}}
+    words += ["--discoveries", json.dumps(bad_and_good)]
+    assert chain.fit(words, in_process) == 2
+    said = capsys.readouterr().err
+    assert "error: no auxiliary task was found" in said
+    assert "failed: discoveries/bad/cluster" in said
+    assert "failed: multitask/auxi_learn/seed0" in said
+    assert set(load(tmp_path).arms) == {"hard_parameter_sharing", "single_task", "good"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--discoveries", '{"codes": {"cluster": {"noise": "drop"}}}'], "named 'codes'"),
+        (["--discoveries", '{"a b": {"cluster": {"noise": "drop"}}}'], "named 'a b'"),
+        (["--discoveries", '{"a": {"cluster": "kmeans.yaml"}}'], "give `cluster`, `disentangle`"),
+        (["--discoveries", '{"a": {"cluster": {"run_dir": "x"}}}'], "a.cluster.run_dir is set"),
+        (
+            ["--discoveries", '{"a": {"disentangle": {"data": "PairDataModule"}}}'],
+            "give class_path",
+        ),
+        (
+            ["--discoveries", '{"a": {"disentangle": {"run_dir": "x"}}}'],
+            "disentangle.run_dir is set",
+        ),
+        (["--multitask.discovery", "pixels"], "multitask.discovery is 'pixels'"),
+        (["--cluster.codes", "x/codes"], "cluster.codes is 'x/codes'"),
+        (["--multitask.model", "MAXL"], "MAXL learns no auxiliary labels"),
+        (["--baselines", '[{"class_path": "NDDR", "name": 3}]'], "and a name where another"),
         (["--discoveries", '{"a": {"clusterer": "KMeans"}}'], "give `cluster`, `disentangle`"),
         (["--discoveries", '{"a": {}}'], "give `cluster`, `disentangle` or both"),
         (
