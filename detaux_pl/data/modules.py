@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -483,12 +484,15 @@ class LabelledDataModule(FactorDataModule):
             UserError: If a class of an auxiliary task has no training sample.
         """
         columns = [super().build_targets()]
+        noise: list[int | None] = []
         if self._factors is not None:
             columns += [self.dataset.factor(name)[:, None] for name in self._factors]
         elif self.labels is not None:
-            columns += [task.of(self.dataset.ids)[:, None] for task in load_tasks(self.labels)]
+            tasks = load_tasks(self.labels)
+            columns += [task.of(self.dataset.ids)[:, None] for task in tasks]
+            noise = [task.meta.get("noise_class") for task in tasks]
         targets = np.hstack(columns)
-        self._check_classes(targets)
+        self._check_classes(targets, noise)
         if self.auxiliary == "shuffled":
             rng = np.random.default_rng([self.seed, 1])
             for split in ("train", "val", "test"):
@@ -510,10 +514,12 @@ class LabelledDataModule(FactorDataModule):
     def _factor_size(self, name: str) -> int:
         return self.dataset.factor_sizes[self.dataset.factor_names.index(name)]
 
-    def _check_classes(self, targets: NDArray[np.int64]) -> None:
+    def _check_classes(self, targets: NDArray[np.int64], noise: Sequence[int | None]) -> None:
         train = targets[self.dataset.rows("train")]
         for task, size in enumerate(self.task_sizes[1:], start=1):
-            missing = np.setdiff1d(np.arange(size), train[:, task])
+            # What a clusterer calls noise may be found in the other splits alone.
+            spared = -1 if not noise or (own := noise[task - 1]) is None else own
+            missing = np.setdiff1d(np.arange(size), np.append(train[:, task], spared))
             if missing.size:
                 name = self._factors[task - 1] if self._factors is not None else self.auxiliary
                 raise UserError(

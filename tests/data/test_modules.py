@@ -487,6 +487,22 @@ class TestTasks:
         assert torch.equal(again.targets, module.targets)
         assert not torch.equal(other.targets, module.targets)
 
+    def test_class_without_training_sample_is_refused_unless_it_is_noise(
+        self, scenes: DigitScenes, tmp_path: Path
+    ) -> None:
+        labels = _labels(scenes, tmp_path)
+        labels.labels[(labels.labels == 2) & (labels.splits == 0)] = 1
+        labels.save(tmp_path)
+        with pytest.raises(UserError, match=r"class 2 of .* no training sample \(1 of 4 classes"):
+            _ready(LabelledDataModule(scenes, labels=tmp_path))
+        labels.meta["noise_class"] = 2
+        labels.save(tmp_path)
+        module = _ready(LabelledDataModule(scenes, labels=tmp_path))
+        assert module.task_sizes == (10, 4)
+        few = DigitScenes(n_train=12, n_val=20, n_test=9, n_locations=4)
+        with pytest.raises(UserError, match="of the auxiliary task 'background' has no training"):
+            _ready(LabelledDataModule(few, auxiliary="background"))
+
     def test_missing_id_is_refused(self, scenes: DigitScenes, tmp_path: Path) -> None:
         _labels(scenes, tmp_path, skip=3)
         with pytest.raises(ArtifactError, match=r"miss 3 of 101 sample ids \(first: 0\)"):
