@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import re
-import sys
-from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.main import OK
 from detaux_pl.cli.parser import closest
-from detaux_pl.evaluation.probe_table import collate, to_html, to_latex, to_markdown, to_rich
+from detaux_pl.cli.table import PlainParser, put_out
+from detaux_pl.evaluation.probe_table import (
+    Layout,
+    Study,
+    collate,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_rich,
+)
 
-_WRITERS = {"markdown": to_markdown, "latex": to_latex, "html": to_html}
-_UNBOUNDED = 10_000
-"""Width of a text that no terminal bounds [characters]; a table takes what it needs."""
-
-
-class _Parser(ArgumentParser):
-    """The standard parser, with our errors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong as one line.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(message)
+_WRITERS: dict[str, Callable[[Study, Layout], Table | str]] = {
+    "text": to_rich, "markdown": to_markdown, "latex": to_latex, "html": to_html,
+}  # fmt: skip
 
 
 def run(args: list[str]) -> int:
@@ -53,29 +47,12 @@ def run(args: list[str]) -> int:
     if given.against is not None and given.against not in groups:
         raise UserError(f"--against is {given.against!r}: {closest(given.against, list(groups))}")
     study = collate(groups, given.against)
-    if given.format == "text":
-        table = to_rich(study, given.layout)
-        if given.output is None and sys.stdout.isatty():
-            Console().print(table)
-            return OK
-        text = _as_text(table)
-    else:
-        text = _WRITERS[given.format](study, given.layout)
-    text = text.rstrip("\n") + "\n"
-    if given.output is None:
-        sys.stdout.write(text)
-        return OK
-    try:
-        write_text(Path(given.output), text)
-    except OSError as error:
-        raise UserError(
-            f"{given.output} cannot be written ({error.strerror}): give another --output."
-        ) from None
+    put_out(_WRITERS[given.format](study, given.layout), given.output)
     return OK
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> PlainParser:
+    parser = PlainParser(
         prog="detaux probes",
         description="The linear probes of several runs in one table: means over seeds, with the "
         "variance over them in brackets.",
@@ -93,7 +70,7 @@ def _parser() -> _Parser:
         help="accuracies of the whole and of every slice, or a line per group with gaps and "
         "requirements",
     )  # fmt: skip
-    parser.add_argument("--format", choices=("text", *_WRITERS), default="text")
+    parser.add_argument("--format", choices=tuple(_WRITERS), default="text")
     parser.add_argument("--output", metavar="FILE", help="file to write instead of the terminal")
     return parser
 
@@ -141,10 +118,3 @@ def _read_probes(run_dir: Path) -> dict[str, Any]:
     folder.verify()
     probes: dict[str, Any] = read_json(folder.path / "probes.json")
     return probes
-
-
-def _as_text(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=_UNBOUNDED)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
