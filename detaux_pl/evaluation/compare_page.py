@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -20,6 +20,7 @@ from detaux_pl.evaluation.compare import (
     si,
 )
 from detaux_pl.evaluation.figures import MUTED, PALETTE, Priced
+from detaux_pl.evaluation.markup import html_cell, html_lead, html_list, html_table, html_text
 from detaux_pl.evaluation.wording import LEVEL, p_clause, p_text, percent, plural, points
 
 _BADGES = {"gain": "Gain", "loss": "Loss", "none": "No gain shown", "open": "Open"}
@@ -58,18 +59,18 @@ def render_comparison(
         style=(room / "page.css").read_text(encoding="utf-8").strip(),
         tone=tone,
         badge=_BADGES[tone],
-        run=_text(", ".join(folders)),
-        headline=_text(headline),
-        details=_list(_details(comparison)),
+        run=html_text(", ".join(folders)),
+        headline=html_text(headline),
+        details=html_list(_details(comparison)),
         tiles=_tiles(comparison, principal),
         links="".join(
-            f'<a href="#{name}">{_text(title)}</a>' for name, (title, _) in shown.items()
+            f'<a href="#{name}">{html_text(title)}</a>' for name, (title, _) in shown.items()
         ),
         sections="\n".join(
-            f'<section id="{name}"><h2>{_text(title)}</h2>\n{body}</section>'
+            f'<section id="{name}"><h2>{html_text(title)}</h2>\n{body}</section>'
             for name, (title, body) in shown.items()
         ),
-        footer=_text(f"detaux_pl {version('detaux_pl')}"),
+        footer=html_text(f"detaux_pl {version('detaux_pl')}"),
     )
 
 
@@ -134,7 +135,7 @@ def _tiles(comparison: Comparison, principal: str) -> str:
     tiles.append((str(len(seeds)), "different seeds"))
     return (
         '<dl class="tiles" style="overflow-wrap: anywhere">'
-        + "".join(f"<div><dt>{_text(t)}</dt><dd>{_text(v)}</dd></div>" for v, t in tiles)
+        + "".join(f"<div><dt>{html_text(t)}</dt><dd>{html_text(v)}</dd></div>" for v, t in tiles)
         + "</dl>"
     )
 
@@ -156,15 +157,17 @@ def _table_section(comparison: Comparison) -> str:
         at_test = f"{si(used)} at test" if used is not None and si(used) != si(total) else ""
         rows.append(
             [
-                _cell(row.arm.arm, " · ".join(filter(None, about))),
-                _cell(mean, half),
+                html_cell(row.arm.arm, " · ".join(filter(None, about))),
+                html_cell(mean, half),
                 *_test_cells(row, row is reference),
-                _cell(si(total), at_test),
-                *map(_cell, (flops, seconds, memory)),
+                html_cell(si(total), at_test),
+                *map(html_cell, (flops, seconds, memory)),
             ]
         )
     marks = [row is comparison.best for row in comparison.rows]
-    return _table(titles, rows, marks) + _lead(" ".join([*notes(comparison, "▲ ▼"), _READING]))
+    return html_table(titles, rows, marks) + html_lead(
+        " ".join([*notes(comparison, "▲ ▼"), _READING])
+    )
 
 
 _READING = (
@@ -175,7 +178,7 @@ _READING = (
 
 def _test_cells(row: Row, is_reference: bool) -> list[str]:
     if row.test is None:
-        return [_cell("" if is_reference else UNKNOWN)] * 3
+        return [html_cell("" if is_reference else UNKNOWN)] * 3
     difference = row.test.difference
     around = ""
     if difference.low is not None and difference.high is not None:
@@ -186,12 +189,12 @@ def _test_cells(row: Row, is_reference: bool) -> list[str]:
         sign = f'<span style="color:{colour}">{arrow}</span> '
     p = row.test.p_value
     return [
-        f"<td>{sign}{_text(points(difference.mean))}{_small(around)}</td>",
-        _cell(
+        f"<td>{sign}{html_text(points(difference.mean))}{_small(around)}</td>",
+        html_cell(
             UNKNOWN if row.p_holm is None else p_text(row.p_holm),
             "" if p is None else f"raw {p_text(p)}",
         ),
-        _cell(" / ".join(map(str, row.outcomes))),
+        html_cell(" / ".join(map(str, row.outcomes))),
     ]
 
 
@@ -267,15 +270,15 @@ def _runs_section(
         devices = sorted({str(cost["device"]) for row in own for cost in row.arm.costs})
         rows.append(
             [
-                _cell(name, folder),
-                _cell(str(len(own))),
-                _cell(trainings),
-                _cell(", ".join(devices) or UNKNOWN),
+                html_cell(name, folder),
+                html_cell(str(len(own))),
+                html_cell(trainings),
+                html_cell(", ".join(devices) or UNKNOWN),
             ]
         )
     return (
-        _table(["run", "arms", "trainings", "costs measured on"], rows)
-        + _list([f"{remark[0].upper()}{remark[1:]}." for remark in remarks])
+        html_table(["run", "arms", "trainings", "costs measured on"], rows)
+        + html_list([f"{remark[0].upper()}{remark[1:]}." for remark in remarks])
         + f"<pre>{escape(command)}</pre>"
     )
 
@@ -284,39 +287,9 @@ def _gap(row: Row) -> float:
     return 0.0 if row.test is None else row.test.difference.mean
 
 
-def _text(text: str) -> str:
-    """Escape text, and keep numbers and their percent sign on one line."""
-    return escape(text).replace(" %", "&nbsp;%")
-
-
 def _small(detail: str) -> str:
-    return f"<small>{_text(detail)}</small>" if detail else ""
-
-
-def _cell(text: str, detail: str = "") -> str:
-    return f"<td>{_text(text)}{_small(detail)}</td>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], marks: Sequence[bool] = ()) -> str:
-    """Lay out cells that are HTML already; marked rows stand out."""
-    body = "\n".join(
-        f"<tr{' class=mark' if index < len(marks) and marks[index] else ''}>{''.join(row)}</tr>"
-        for index, row in enumerate(rows)
-    )
-    titles = "".join(f'<th style="overflow-wrap: normal">{_text(title)}</th>' for title in head)
-    return (
-        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>\n"
-    )
+    return f"<small>{html_text(detail)}</small>" if detail else ""
 
 
 def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{_text(caption)}</figcaption></figure>\n"
-
-
-def _lead(text: str) -> str:
-    return f'<p class="lead">{_text(text)}</p>\n'
-
-
-def _list(items: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>" if items else ""
+    return f"<figure>{svg}<figcaption>{html_text(caption)}</figcaption></figure>\n"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
+from detaux_pl.evaluation.markup import html_cell, html_lead, html_list, html_table, html_text
 from detaux_pl.evaluation.probe_table import collate, to_html
 from detaux_pl.evaluation.wording import (
     accuracy_text,
@@ -66,16 +67,16 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         style=(room / "page.css").read_text(encoding="utf-8").strip(),
         tone=told.tone,
         badge=_BADGES[told.tone],
-        run=_text(report["run"]),
-        headline=_text(told.headline),
-        details=_list(told.details),
+        run=html_text(report["run"]),
+        headline=html_text(told.headline),
+        details=html_list(told.details),
         tiles=_tiles(report),
-        links="".join(f'<a href="#{name}">{_text(titles[name])}</a>' for name in shown),
+        links="".join(f'<a href="#{name}">{html_text(titles[name])}</a>' for name in shown),
         sections="\n".join(
-            f'<section id="{name}"><h2>{_text(titles[name])}</h2>\n{body}</section>'
+            f'<section id="{name}"><h2>{html_text(titles[name])}</h2>\n{body}</section>'
             for name, body in shown.items()
         ),
-        footer=_text(
+        footer=html_text(
             " · ".join(f"{name} {version}" for name, version in report["versions"].items())
         ),
     )
@@ -94,7 +95,7 @@ def _tiles(report: Mapping[str, Any]) -> str:
         tiles.append((f"{task['factors'][best]['nmi']:.2f}", f"NMI with {best}"))
     return (
         '<dl class="tiles">'
-        + "".join(f"<div><dt>{_text(t)}</dt><dd>{_text(v)}</dd></div>" for v, t in tiles)
+        + "".join(f"<div><dt>{html_text(t)}</dt><dd>{html_text(v)}</dd></div>" for v, t in tiles)
         + "</dl>"
     )
 
@@ -112,22 +113,26 @@ def _arms(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     rows, marks = [], []
     for name, arm in report["arms"].items():
         kind = "principal task alone" if name == baseline else kinds[arm["kind"]]
-        cells = [_cell(name, kind), _cell(accuracy_text(arm)), _optional(arm["f1_mean"], percent)]
+        cells = [
+            html_cell(name, kind),
+            html_cell(accuracy_text(arm)),
+            _optional(arm["f1_mean"], percent),
+        ]
         cells.append(_optional(arm["auxiliary_accuracy_mean"], percent))
         if baseline is not None:
             interval = arm["difference_ci95"]
             around = "" if interval is None else " to ".join(points(end) for end in interval)
             gap = arm["difference"]
-            cells.append(_cell("" if gap is None else points(gap), around))
+            cells.append(html_cell("" if gap is None else points(gap), around))
             p, corrected = arm["p_value"], arm["p_value_holm"]
             holm = "" if corrected is None else f"Holm {p_text(corrected)}"
-            cells.append(_cell("" if p is None else p_text(p), holm))
+            cells.append(html_cell("" if p is None else p_text(p), holm))
         missing = ", ".join(map(str, arm["missing_seeds"]))
-        cells.append(_cell(str(len(arm["seeds"])), f"without {missing}" if missing else ""))
+        cells.append(html_cell(str(len(arm["seeds"])), f"without {missing}" if missing else ""))
         rows.append(cells)
         marks.append(name == report["main"])
     head = ["arm", "accuracy ± 95 % CI", "macro-F1", "aux. accuracy", *versus, "seeds"]
-    return _table(head, rows, marks) + _chart(
+    return html_table(head, rows, marks) + _chart(
         charts,
         "arms",
         "A dot is a seed, a diamond the mean, a bar its 95 % interval (Student t). Thin lines join "
@@ -162,7 +167,7 @@ def _task(task: Mapping[str, Any], charts: Mapping[str, str], suffix: str = "") 
     if task.get("noise") in policy:
         lead += f"; they are {policy[task['noise']]}"
     shown = f"the first {SHEET_ROWS} classes" if task["n_classes"] > SHEET_ROWS else "every class"
-    return _lead(f"{lead}.") + _chart(
+    return html_lead(f"{lead}.") + _chart(
         charts,
         f"clusters{suffix}",
         f"The strongest members of {shown} in the train split, as the models see them.",
@@ -176,21 +181,21 @@ def _discoveries(report: Mapping[str, Any]) -> str:
             best = task["best_factor"]
             rows.append(
                 [
-                    _cell(name, f"task {number}" if len(tasks) > 1 else ""),
-                    _cell(task["clusterer"]["class"], f"subspace {task['subspace']}"),
-                    _cell(str(task["n_clusters"])),
-                    _cell(percent(task["noise_fraction"])),
+                    html_cell(name, f"task {number}" if len(tasks) > 1 else ""),
+                    html_cell(task["clusterer"]["class"], f"subspace {task['subspace']}"),
+                    html_cell(str(task["n_clusters"])),
+                    html_cell(percent(task["noise_fraction"])),
                     _bar(task["nmi_principal"]),
-                    _cell("")
+                    html_cell("")
                     if best is None
-                    else _cell(f"{task['factors'][best]['nmi']:.2f}", best),
+                    else html_cell(f"{task['factors'][best]['nmi']:.2f}", best),
                 ]
             )
     if not rows:
         return ""
     head = ["discovery", "clusterer", "clusters", "noise"]
     head += [f"NMI with {report['principal']}", "best NMI with a hidden factor"]
-    return _lead("Other ways to auxiliary labels, on the train split.") + _table(head, rows)
+    return html_lead("Other ways to auxiliary labels, on the train split.") + html_table(head, rows)
 
 
 def _agreement(
@@ -200,10 +205,10 @@ def _agreement(
     for name, values in task["factors"].items():
         rows.append(
             [
-                _cell(name, "principal" if name == principal else ""),
+                html_cell(name, "principal" if name == principal else ""),
                 *(_bar(values[key]) for key in ("nmi", "ami", "homogeneity", "completeness")),
-                _cell(f"{values['chi2']:.0f}", f"{values['dof']:.0f} degrees of freedom"),
-                _cell(p_text(values["p_value"])),
+                html_cell(f"{values['chi2']:.0f}", f"{values['dof']:.0f} degrees of freedom"),
+                html_cell(p_text(values["p_value"])),
                 _bar(values["cramers_v"]),
             ]
         )
@@ -212,9 +217,9 @@ def _agreement(
         "factor", "NMI", "AMI", "homogeneity", "completeness", "χ²", "p", "Cramér's V",
     ]  # fmt: skip
     return (
-        _lead("Agreement of the discovered labels with the known factors, on the train split.")
-        + _table(head, rows, marks)
-        + _lead(
+        html_lead("Agreement of the discovered labels with the known factors, on the train split.")
+        + html_table(head, rows, marks)
+        + html_lead(
             "The null hypothesis of the chi-square test is independence: p near 0 says that labels "
             "and factor depend on each other, however weakly. How strongly, say NMI and Cramér's V."
         )
@@ -245,17 +250,17 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
                 else "chosen" if index in chosen
                 else ""
             )  # fmt: skip
-            cells = [_cell(f"subspace {index}", role)]
+            cells = [html_cell(f"subspace {index}", role)]
             cells += [_score(key, value) for key, value in score.items() if key != "subspace"]
             rows.append(cells)
         rule = task.get("rule")
         parts += [
-            _lead(
+            html_lead(
                 (f"Chosen by the rule “{rule}”. " if rule else "Given in the configuration. ")
                 + f"Scores are of pairs of the same {report['principal']}: share of the pairs in "
                 "which a subspace moves most, and ratio of its moves in the others to those."
             ),
-            _table(
+            html_table(
                 ["", *(key.replace("_", " ") for key in scores[0] if key != "subspace")],
                 rows,
                 [score["subspace"] in chosen for score in scores],
@@ -287,7 +292,7 @@ def _probes(report: Mapping[str, Any]) -> str:
         return ""
     n_train, n_test = probes["n_train"], probes["n_test"]
     return (
-        _lead(
+        html_lead(
             "Test accuracy [%] of linear classifiers (logistic regression) on the frozen codes. A "
             "row is what they are given: all slices together, or one of them; below them the gap "
             "between the best slice and the second best. A column is the factor that they tell. "
@@ -296,7 +301,7 @@ def _probes(report: Mapping[str, Any]) -> str:
             "together (R3) is seen beside a run without regularisers: “detaux probes --against”."
         )
         + f'<div class="scroll">{to_html(collate({report["run"]: [probes]}), "accuracies")}</div>\n'
-        + _list([_asked(name, numbers) for name, numbers in report["requirements"].items()])
+        + html_list([_asked(name, numbers) for name, numbers in report["requirements"].items()])
     )
 
 
@@ -329,37 +334,15 @@ def _run(report: Mapping[str, Any], config: str) -> str:
     longest = max(seconds.values(), default=0.0) or 1.0
     total = sum(seconds.values())
     rows = [
-        [_cell(name), _bar(value / longest, f"{value:,.1f} s")] for name, value in seconds.items()
+        [html_cell(name), _bar(value / longest, f"{value:,.1f} s")]
+        for name, value in seconds.items()
     ]
-    rows.append([_cell("total"), _cell(f"{total:,.1f} s")])
-    table = _table(["stage", "time"], rows)
+    rows.append([html_cell("total"), html_cell(f"{total:,.1f} s")])
+    table = html_table(["stage", "time"], rows)
     if not config:
         return table
     summary = "<summary>Resolved configuration</summary>"
     return f"{table}<details>{summary}<pre>{escape(config)}</pre></details>"
-
-
-def _text(text: str) -> str:
-    """Escape text, and keep numbers and their percent sign on one line."""
-    return escape(text).replace(" %", "&nbsp;%")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], marks: Sequence[bool] = ()) -> str:
-    """Lay out cells that are HTML already; marked rows stand out."""
-    body = "\n".join(
-        f"<tr{' class=mark' if index < len(marks) and marks[index] else ''}>{''.join(row)}</tr>"
-        for index, row in enumerate(rows)
-    )
-    titles = "".join(f"<th>{_text(title)}</th>" for title in head)
-    return (
-        f'<div class="scroll"><table><thead><tr>{titles}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>\n"
-    )
-
-
-def _cell(text: str, detail: str = "") -> str:
-    small = f"<small>{_text(detail)}</small>" if detail else ""
-    return f"<td>{_text(text)}{small}</td>"
 
 
 def _bar(share: float, text: str | None = None) -> str:
@@ -367,31 +350,25 @@ def _bar(share: float, text: str | None = None) -> str:
     inside = min(max(share, 0.0), 1.0)
     rounded = round(share, 3) + 0.0  # no negative zero
     shown = f"{rounded:.3f}".replace("-", "\N{MINUS SIGN}") if text is None else text
-    return f'<td class="bar" style="--share:{inside:.3f}">{_text(shown)}</td>'
+    return f'<td class="bar" style="--share:{inside:.3f}">{html_text(shown)}</td>'
 
 
 def _optional(value: float | None, write: Any) -> str:
-    return _cell("" if value is None else write(value))
+    return html_cell("" if value is None else write(value))
 
 
 def _score(key: str, value: Any) -> str:
     if isinstance(value, bool):
-        return _cell("yes" if value else "no")
+        return html_cell("yes" if value else "no")
     if not isinstance(value, float):
-        return _cell("" if value is None else str(value))
-    return _bar(value) if key == "share" else _cell(f"{value:.3g}")
+        return html_cell("" if value is None else str(value))
+    return _bar(value) if key == "share" else html_cell(f"{value:.3g}")
 
 
 def _chart(charts: Mapping[str, str], name: str, caption: str, title: str = "") -> str:
     if name not in charts:
         return ""
-    heading = f"<h3>{_text(title)}</h3>" if title else ""
-    return f"{heading}<figure>{charts[name]}<figcaption>{_text(caption)}</figcaption></figure>\n"
-
-
-def _lead(text: str) -> str:
-    return f'<p class="lead">{_text(text)}</p>\n'
-
-
-def _list(items: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>" if items else ""
+    heading = f"<h3>{html_text(title)}</h3>" if title else ""
+    return (
+        f"{heading}<figure>{charts[name]}<figcaption>{html_text(caption)}</figcaption></figure>\n"
+    )
