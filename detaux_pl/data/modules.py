@@ -346,7 +346,15 @@ class PairDataModule(FactorDataModule):
         return self.pairing.draw(self.dataset, rows, rng)
 
 
-class ViewDataModule(FactorDataModule):
+class ImageDataModule(FactorDataModule):
+    """Single images in random order, for models that need no label and no partner, such as VAEs."""
+
+    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Put the rows in random order."""
+        return rng.permutation(rows)
+
+
+class ViewDataModule(ImageDataModule):
     """Two views of each training image, for contrastive models; evaluation sees single images.
 
     Args:
@@ -384,10 +392,6 @@ class ViewDataModule(FactorDataModule):
         self.augmentation = SimCLRAugmentation() if views is None else views
         self.tasks = tasks
 
-    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Put the rows in random order."""
-        return rng.permutation(rows)
-
     def images(self, rows: NDArray[np.int64], epoch: int | None = None) -> Tensor:
         """Return the float images of some rows as the models see them, noise included.
 
@@ -407,7 +411,7 @@ class ViewDataModule(FactorDataModule):
         return super().on_after_batch_transfer(batch, dataloader_idx)
 
 
-class LabelledDataModule(FactorDataModule):
+class LabelledDataModule(ImageDataModule):
     """Images with the labels of the principal and of the auxiliary tasks.
 
     Args:
@@ -499,10 +503,6 @@ class LabelledDataModule(FactorDataModule):
                 rows = self.dataset.rows(split)
                 targets[rows, 1:] = rng.permutation(targets[rows, 1:])
         return targets
-
-    def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Put the rows in random order."""
-        return rng.permutation(rows)
 
     @property
     def _factors(self) -> list[str] | None:
