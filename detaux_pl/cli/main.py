@@ -20,24 +20,26 @@ HELP = """\
 usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
 
 From images labelled for one task to a better classifier: learn a representation split into
-subspaces, probe them, discover an auxiliary task in one of them, train on both tasks, report.
+subspaces, judge them, discover an auxiliary task in one of them, train on both tasks, report.
 
 The whole chain:
-  fit                                     disentangle, probe, cluster, train all arms, report
+  fit                                     disentangle, evaluate, cluster, train all arms, report
 
 The data, before anything is trained:
   data {check,show}                       what must be mended; pictures of images and pairs
 
 A stage by itself (on several machines, or with other settings):
   disentangle {fit,validate,test,predict} learn the subspaces; predict writes the codes
-  evaluate                                codes -> accuracy of linear probes of every factor
+  evaluate                                codes -> linear probes and disentanglement metrics
   cluster                                 codes -> auxiliary labels
   multitask {fit,validate,test}           train one arm with one seed
   report                                  tables and pictures of a run folder
 
 Several runs:
+  sweep                                   a grid or random search over any settings, its table
   compare RUN_DIR ...                     one table and page of their arms: accuracy, tests, cost
   probes RUN_DIR ...                      one table of their probes, over seeds
+  metrics RUN_DIR ...                     one table of their disentanglement metrics, over seeds
 
 Examples:
   detaux data check --config configs/quickstart.yaml
@@ -48,6 +50,7 @@ Examples:
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
+  detaux sweep --config configs/sweeps/beta.yaml
 
   detaux COMMAND --help                   what a command takes
   detaux --version
@@ -59,6 +62,7 @@ command again to go on).
 
 COMMANDS = (
     "fit", "data", "disentangle", "evaluate", "cluster", "multitask", "report", "compare", "probes",
+    "metrics", "sweep",
 )  # fmt: skip
 
 
@@ -135,6 +139,14 @@ def _dispatch(command: str, args: list[str]) -> int:
         from detaux_pl.cli import probes
 
         return probes.run(args)
+    if command == "metrics":
+        from detaux_pl.cli import metrics
+
+        return metrics.run(args)
+    if command == "sweep":
+        from detaux_pl.cli import sweep
+
+        return sweep.run(args)
     from detaux_pl.cli import trainable
 
     return trainable.run(command, args)
