@@ -49,6 +49,25 @@ def exponential_ramp(epoch: int, max_epochs: int, full_at: float, steepness: flo
     return math.exp(min(0.0, steepness * (epoch - full_at * max_epochs) / _checked(max_epochs)))
 
 
+def linear_capacity(step: int, maximum: float, steps: int) -> float:
+    """Return `maximum * min(1, step / steps)`: a capacity that grows with the training.
+
+    Args:
+        step: Training step, counted from 0.
+        maximum: Capacity in the end [nats].
+        steps: Number of steps after which it is reached.
+
+    Raises:
+        ValueError: If `steps` is not positive.
+
+    References:
+        Burgess et al. 2018, "Understanding disentangling in beta-VAE", arXiv 1804.03599.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: the capacity needs at least 1 step to grow.")
+    return maximum * min(1.0, step / steps)
+
+
 def product_manifold_betas(epoch: int, max_epochs: int) -> Betas:
     """Return the factors of the constraints in an epoch.
 

@@ -1,0 +1,84 @@
+"""beta-TCVAE: a heavier total correlation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.disentangle.vae import VAE, Posterior, refuse_negative
+from detaux_pl.losses.gaussian_kl import gaussian_kl
+from detaux_pl.losses.learning_rate import LearningRateSchedule
+from detaux_pl.losses.likelihood import Likelihood
+from detaux_pl.losses.total_correlation import Estimator, decompose_kl
+
+
+class BetaTCVAE(VAE):
+    """A VAE with `KL(q(z|x) || p(z)) + (beta - 1) TC`, TC the total correlation [nats].
+
+    The divergence is the closed form, sum over latents and mean over images. TC is estimated within
+    the batch of a rank, see `decompose_kl`; the number N of training images is that of the data
+    module. Without one of ours, and for batches that are larger, N is the size of the batch: the
+    estimate is then that of a data set of this batch alone. A batch of one image has a TC of 0.
+    Logs the three parts of the divergence.
+
+    Args:
+        image_shape: Channels, height and width, the latter two multiples of 16; the command line
+            takes it from the data.
+        latent_dim: Number of latents K.
+        width: Factor of the channels and units of encoder and decoder.
+        likelihood: `bernoulli`, or `gaussian` for the squared error.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        optimizer: `adam` or `adamw`.
+        lr_schedule: `constant`, or `cosine` to zero over the training.
+        beta: Weight of the total correlation. disentanglement_lib: 1 to 10.
+        estimator: `weighted` or `stratified`.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    References:
+        Chen et al. 2018, "Isolating Sources of Disentanglement in VAEs", arXiv 1802.04942, eq. 4
+        with alpha = gamma = 1.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 10,
+        width: int = 1,
+        likelihood: Likelihood = "bernoulli",
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        optimizer: Literal["adamw", "adam"] = "adam",
+        lr_schedule: LearningRateSchedule = "constant",
+        beta: float = 6.0,
+        estimator: Estimator = "weighted",
+    ) -> None:
+        super().__init__(
+            image_shape, latent_dim, width, likelihood, lr, weight_decay, optimizer, lr_schedule
+        )
+        refuse_negative(beta=beta)
+        self.save_hyperparameters()
+        self.beta = beta
+        self.estimator: Estimator = estimator
+        self._n_samples = 0
+
+    def setup(self, stage: str) -> None:
+        """Learn how many images the training has."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, FactorDataModule):
+            self._n_samples = len(data.dataset.rows("train"))
+
+    def regularize(self, posterior: Posterior, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the divergence, and the total correlation at what beta has beyond 1."""
+        kl = gaussian_kl(*posterior).sum(1).mean()
+        n_samples, estimator = max(self._n_samples, len(latents)), self.estimator
+        if len(latents) == 1:
+            # There are no others to compare it with.
+            n_samples, estimator = 1, "weighted"
+        parts = decompose_kl(latents, *posterior, n_samples, estimator)
+        added = (self.beta - 1) * parts.total_correlation
+        return kl + added, {"kl": kl, **parts._asdict()}

@@ -1,0 +1,172 @@
+"""What all variational autoencoders share."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from detaux_pl.data.modules import Batch
+from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
+from detaux_pl.losses.gaussian_kl import gaussian_kl
+from detaux_pl.losses.learning_rate import LearningRateSchedule
+from detaux_pl.losses.likelihood import Likelihood, reconstruction_loss
+from detaux_pl.models.vae import VAEDecoder, VAEEncoder
+
+ACTIVE_KL = 0.01
+"""Mean divergence from the prior above which a latent tells something [nats]."""
+
+
+class Posterior(NamedTuple):
+    """Gaussian posteriors of a batch.
+
+    Args:
+        mean: Means, shape (B, K).
+        log_variance: Logarithms of the variances, shape (B, K).
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+
+class VAE(AutoencodingDisentangler):
+    """A variational autoencoder: K latents of one dimension each, and no principal one.
+
+    `z = m(x) + exp(v(x) / 2) eps`, `x~ = sigmoid(g(z))`; the loss is that of the reconstruction,
+    see `reconstruction_loss`, and what `regularize` adds, which is all that the methods differ in.
+    In validation and test z is drawn as in training, as the evidence lower bound has it; the codes
+    are the posterior means m, with no noise.
+
+    Trains on single images, or on pairs, of which it uses every view. Logs `<stage>/loss`,
+    `<stage>/reconstruction`, `<stage>/kl` and the unweighted terms of the method; in validation
+    `val/active_units`, the number of latents with a mean divergence above 0.01 nats.
+
+    Args:
+        image_shape: Channels, height and width, the latter two multiples of 16; the command line
+            takes it from the data.
+        latent_dim: Number of latents K.
+        width: Factor of the channels and units of encoder and decoder.
+        likelihood: `bernoulli`, or `gaussian` for the squared error.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        optimizer: `adam` or `adamw`.
+        lr_schedule: `constant`, or `cosine` to zero over the training.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    References:
+        Kingma & Welling 2014, arXiv 1312.6114. Nets and defaults are those of disentanglement_lib,
+        which trains for 300,000 steps of 64 images.
+    """
+
+    principal_subspace: int | None = None
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int = 10,
+        width: int = 1,
+        likelihood: Likelihood = "bernoulli",
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        optimizer: Literal["adamw", "adam"] = "adam",
+        lr_schedule: LearningRateSchedule = "constant",
+    ) -> None:
+        super().__init__(lr, weight_decay, optimizer, lr_schedule)
+        self.latent_dim = latent_dim
+        self.likelihood = likelihood
+        self.encoder = VAEEncoder(image_shape, latent_dim, width)
+        self.decoder = VAEDecoder(image_shape, latent_dim, width)
+        self._kl: Tensor | None = None
+
+    @abstractmethod
+    def regularize(self, posterior: Posterior, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what is added to the reconstruction loss, and its unweighted terms by name.
+
+        Args:
+            posterior: Posteriors of the batch.
+            latents: A sample of each, shape (B, K).
+        """
+
+    @property
+    def n_subspaces(self) -> int:
+        """Number of subspaces: one for each latent."""
+        return self.latent_dim
+
+    def posterior(self, images: Tensor) -> Posterior:
+        """Return the posteriors of images in [0, 1], shape (B, C, H, W), in float32 at least."""
+        mean, log_variance = self.encoder(images)
+        # Half precision would round the noise that is added to the means.
+        dtype = torch.promote_types(mean.dtype, torch.float32)
+        return Posterior(mean.to(dtype), log_variance.to(dtype))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the posterior means, shape (B, K, 1), of images, shape (B, C, H, W)."""
+        return self.posterior(images).mean[..., None]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return images in [0, 1], shape (B, C, H, W), of latents, shape (B, K, 1)."""
+        images: Tensor = self.decoder(codes[..., 0])
+        return images.sigmoid()
+
+    def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
+        """Return the loss of all images of a batch."""
+        return self._step("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """Log the losses of all images of a batch."""
+        self._step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int = 0) -> None:
+        """Log the losses of all images of a batch."""
+        self._step("test", batch)
+
+    def _step(self, stage: str, batch: Batch) -> Tensor:
+        images = batch.images.flatten(0, -4)
+        posterior = self.posterior(images)
+        latents = _sample(posterior)
+        reconstruction = reconstruction_loss(self.decoder(latents), images, self.likelihood)
+        added, terms = self.regularize(posterior, latents)
+        total = reconstruction + added
+        terms = {"reconstruction": reconstruction, **terms}
+        self.log_losses(stage, total, terms, batch_size=len(images))
+        if stage == "val":
+            self._add_kl(posterior)
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self._kl = None
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the number of latents that tell something, over all ranks."""
+        assert self._kl is not None  # validation has at least one batch
+        sums = self.trainer.strategy.reduce(self._kl, reduce_op="sum")
+        active = (sums[:-1] / sums[-1] > ACTIVE_KL).sum()
+        self.log("val/active_units", active.float(), sync_dist=True)
+
+    def _add_kl(self, posterior: Posterior) -> None:
+        """Add up the divergence of every latent, and the number of images."""
+        kl = gaussian_kl(*posterior).detach()
+        sums = torch.cat([kl.sum(0), kl.new_full((1,), len(kl))])
+        self._kl = sums if self._kl is None else self._kl + sums
+
+
+def refuse_negative(**values: float) -> None:
+    """Refuse a weight or a capacity below zero.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}: give a finite number that is not negative.")
+
+
+def _sample(posterior: Posterior) -> Tensor:
+    deviation = (0.5 * posterior.log_variance).exp()
+    return posterior.mean + deviation * torch.randn_like(deviation)

@@ -1,0 +1,88 @@
+"""Interventional robustness score."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.metrics.inputs import Floats, Ints, Per, as_dims, check
+from detaux_pl.metrics.mutual_information import discretise
+
+_MOST_VALUES = 20
+"""Factors of more values are cut into as many bins."""
+
+
+def irs(
+    codes: NDArray[np.floating],
+    factors: NDArray[np.integer],
+    *,
+    seed: int = 0,
+    n_train: int = 10_000,
+    quantile: float = 0.99,
+    per: Per = "dim",
+) -> dict[str, float]:
+    """Return how little a code moves while its own factor is fixed and all others change.
+
+    For code i and factor j, the quantile of `|z_i - mean|` over the samples of each value of the
+    factor, the mean over values, relative to the largest deviation of the code; the score of a
+    code is 1 minus the least of these, that of all the mean weighted by the largest deviations.
+    Random codes do not score 0: a quantile below 1 leaves their extremes out. Compare only equal
+    numbers of samples.
+
+    Args:
+        codes: Codes, shape (N, C) or (N, K, D).
+        factors: Factors, integers, shape (N, F); of more than 20 values, 20 bins.
+        seed: Seed of the samples.
+        n_train: Number of samples. disentanglement_lib: 10,000.
+        quantile: Quantile of the deviations, in (0, 1]. disentanglement_lib: 0.99; paper: 1.
+        per: Whether a code is a `dim` or a `subspace`, whose deviation is the Euclidean distance.
+
+    Returns:
+        `irs`; 0 where all codes are constant.
+
+    Raises:
+        ValueError: If the quantile is not in (0, 1].
+        UserError: If a code is not finite, or a factor is continuous or has one value only.
+
+    References:
+        Suter et al. 2019, arXiv 1811.00007, section 4; disentanglement_lib.
+    """
+    if not 0 < quantile <= 1:
+        raise ValueError(f"quantile is {quantile}: give one in (0, 1].")
+    values, given = check(codes, factors)
+    if len(values) > n_train:
+        rows = np.random.default_rng(seed).choice(len(values), n_train, replace=False)
+        values, given = values[rows], given[rows]
+    if per == "dim":
+        values = as_dims(values)[..., None]
+    largest = _deviation(values).max(axis=0)
+    alive = largest > 1e-6 * np.abs(values).max(axis=(0, 2))
+    if not alive.any():
+        return {"irs": 0.0}
+    values, largest = values[:, alive], largest[alive]
+    least = np.full(len(largest), np.inf)
+    for factor in given.T:
+        bins = _bins(factor)
+        moves = [_move(values[bins == value], quantile) for value in np.unique(bins)]
+        least = np.minimum(least, np.mean(moves, axis=0))
+    return {"irs": float(((1 - least / largest) * largest).sum() / largest.sum())}
+
+
+def _bins(factor: Ints) -> Ints:
+    if len(np.unique(factor)) <= _MOST_VALUES:
+        return factor
+    return discretise(factor[:, None].astype(float), _MOST_VALUES)[:, 0]
+
+
+def _move(values: Floats, quantile: float) -> Floats:
+    move: Floats = np.quantile(_deviation(values), quantile, axis=0)
+    return move
+
+
+def _deviation(values: Floats) -> Floats:
+    """Distance of each sample to the mean in every code, shape (n, C)."""
+    centred = values - values.mean(axis=0)
+    distance: Floats = np.abs(centred[..., 0])
+    if centred.shape[2] > 1:
+        distance = np.linalg.norm(centred, axis=-1)
+    return distance

@@ -1,0 +1,45 @@
+"""Mutual information gap."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.metrics.inputs import as_dims, check
+from detaux_pl.metrics.mutual_information import factor_entropies, mutual_information
+
+
+def mig(
+    codes: NDArray[np.floating], factors: NDArray[np.integer], *, seed: int = 0, n_bins: int = 20
+) -> dict[str, float]:
+    """Return how far the best code of a factor is ahead of the second best.
+
+    `mean_j (I(c_1; v_j) - I(c_2; v_j)) / H(v_j)`, of the two discretised codes that share most with
+    the factor; in [0, 1], 1 where each factor is in one code and in no other.
+
+    Args:
+        codes: Codes, shape (N, C) or (N, K, D); of the latter every dimension is a code.
+        factors: Factors, integers, shape (N, F).
+        seed: Not used: nothing is drawn.
+        n_bins: Number of bins of a code. disentanglement_lib: 20.
+
+    Returns:
+        `mig`.
+
+    Raises:
+        UserError: If there are fewer than two codes, one is not finite, or a factor is continuous
+            or has one value only.
+
+    References:
+        Chen et al. 2018, arXiv 1802.04942, section 4.1; disentanglement_lib.
+    """
+    values, given = check(codes, factors)
+    dims = as_dims(values)
+    if dims.shape[1] < 2:
+        raise UserError(
+            "MIG compares the best code with the second best, and there is one code: give at "
+            "least 2, or leave mig out."
+        )
+    shared = np.sort(mutual_information(dims, given, n_bins=n_bins), axis=0)
+    return {"mig": float(((shared[-1] - shared[-2]) / factor_entropies(given)).mean())}

@@ -1,0 +1,97 @@
+"""How independent the codes are of each other: scores that need no factors."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.metrics.inputs import Floats, Per, active_codes, as_dims, check_codes
+from detaux_pl.metrics.mutual_information import discretise, shared_information
+
+_LEAST_EIGENVALUE = 1e-6
+"""What an eigenvalue of a correlation matrix counts at least: that of exact copies is 0."""
+
+
+def unsupervised(
+    codes: NDArray[np.floating],
+    factors: NDArray[np.integer] | None = None,
+    *,
+    seed: int = 0,
+    per: Per = "dim",
+    n_bins: int = 20,
+) -> dict[str, float]:
+    """Return three measures of the dependence between codes; 0 for independent ones.
+
+    Codes that hardly vary are left out, see `active_codes`. With S the covariance of the others
+    and D its diagonal:
+
+    - `gaussian_total_correlation`: `(log det D - log det S) / 2` [nats], by the eigenvalues of the
+      correlation matrix, each at least 1e-6: a copy of a code adds 6.9 nats, not infinity.
+    - `gaussian_wasserstein`: squared Wasserstein distance of N(0, S) and N(0, D),
+      `2 tr S - 2 tr (D^1/2 S D^1/2)^1/2`, in squared units of the codes; and
+      `gaussian_wasserstein_normalized`, divided by tr S.
+    - `mean_mutual_information`: of all pairs of discretised codes [nats].
+
+    Per subspace there is the first alone, with the blocks of the subspaces for D.
+
+    Args:
+        codes: Codes, shape (N, C) or (N, K, D).
+        factors: Not used.
+        seed: Not used: nothing is drawn.
+        per: Whether a code is a `dim` or a `subspace`.
+        n_bins: Number of bins of a code. disentanglement_lib: 20.
+
+    Returns:
+        The scores by name.
+
+    Raises:
+        UserError: If a code is not finite.
+
+    References:
+        Locatello et al. 2019, arXiv 1811.12359, appendix; disentanglement_lib.
+    """
+    values = check_codes(codes)
+    dims = as_dims(values)
+    alive = np.flatnonzero(active_codes(dims))
+    subspaces = alive // values.shape[2] if per == "subspace" else np.arange(len(alive))
+    dims = dims[:, alive]
+    centred = dims - dims.mean(axis=0)
+    covariance = centred.T @ centred / len(dims)
+    scores = {"gaussian_total_correlation": _total_correlation(covariance, subspaces)}
+    if per == "subspace":
+        return scores
+    wasserstein = _wasserstein(covariance)
+    bins = list(discretise(dims, n_bins).T) if alive.size else []
+    pairs = [shared_information(*pair) for pair in combinations(bins, 2)]
+    return {
+        **scores,
+        "gaussian_wasserstein": wasserstein,
+        "gaussian_wasserstein_normalized": wasserstein / max(float(np.trace(covariance)), 1e-300),
+        "mean_mutual_information": float(np.mean(pairs)) if pairs else 0.0,
+    }
+
+
+def _total_correlation(covariance: Floats, groups: NDArray[np.int64]) -> float:
+    """Total correlation [nats] of a Gaussian between groups of dimensions."""
+    scale = np.sqrt(covariance.diagonal())
+    correlation = covariance / np.outer(scale, scale)
+    inside = sum(
+        _log_det(correlation[np.ix_(groups == group, groups == group)])
+        for group in np.unique(groups)
+    )
+    return max(0.0, 0.5 * float(inside - _log_det(correlation)))
+
+
+def _log_det(correlation: Floats) -> float:
+    eigenvalues = np.linalg.eigvalsh(correlation)
+    return float(np.log(np.maximum(eigenvalues, _LEAST_EIGENVALUE)).sum())
+
+
+def _wasserstein(covariance: Floats) -> float:
+    scale = np.sqrt(covariance.diagonal())
+    # The square root of a product of two symmetric matrices, by one that is symmetric.
+    eigenvalues = np.linalg.eigvalsh(scale[:, None] * covariance * scale)
+    root = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+    return max(0.0, float(2 * np.trace(covariance) - 2 * root))
