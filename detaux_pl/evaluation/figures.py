@@ -269,33 +269,88 @@ def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[st
     height = 0.9 + 0.3 * min(len(rows), 24)
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(tables), width_ratios=widths, squeeze=False, sharey=True)[0]
-    colour = LinearSegmentedColormap.from_list(
-        "share", [to_rgba(ACCENT, 0.03), to_rgba(ACCENT, 0.8)]
-    )
     for axes, (title, counts) in zip(panels, tables.items(), strict=True):
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.pcolormesh(
-            share, cmap=colour, vmin=0, vmax=1, edgecolor=_PAGE, linewidth=1.5,
-            rasterized=share.size > 900,
-        )  # fmt: skip
-        if share.shape[1] <= 12 and len(rows) <= 24:
-            for (y, x), value in np.ndenumerate(share):
-                if value >= 0.005:
-                    axes.text(
-                        x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center",
-                        fontsize=8, color=_INK,
-                    )  # fmt: skip
+        _share_cells(axes, share, 1.0, written=share.shape[1] <= 12 and len(rows) <= 24)
         step = -(-share.shape[1] // 16)
         values = np.arange(0, share.shape[1], step)
         axes.set_xticks(values + 0.5, [str(value) for value in values])
         axes.set_xlabel(title)
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
     step = -(-len(rows) // 24)
     panels[0].set_yticks(np.arange(0, len(rows), step) + 0.5, rows[::step], color=_INK)
     panels[0].set_ylim(len(rows), 0)
+    return figure
+
+
+@_styled
+def codes_chart(
+    panels: Mapping[str, NDArray[np.float64]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    breaks: Sequence[int] = (),
+) -> Figure:
+    """Draw what codes tell of factors, a panel for each way to measure it.
+
+    The darkest colour is the largest share of a panel, or a quarter where all are smaller.
+
+    Args:
+        panels: Shares in [0, 1] by title, shape (codes, factors) each.
+        rows: Name of each code.
+        columns: Name of each factor.
+        breaks: Rows before which a line is drawn.
+    """
+    label = 0.4 + 0.075 * max(map(len, rows))  # inches, as what follows
+    breadth = min(max(0.62 * len(columns), 2.9), (_WIDTH - label) / len(panels))
+    cell, longest = breadth / len(columns), 0.085 * max(map(len, columns))
+    angle = 0 if longest <= cell else 40 if cell >= 0.3 else 90
+    head = 0.55 + max(0.2, longest * math.sin(math.radians(angle)))
+    size = (label + breadth * len(panels), head + (0.3 if len(rows) <= 24 else 0.23) * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    step = math.ceil(0.16 / cell)
+    places = np.arange(0, len(columns), step)
+    turned: Any = {"rotation": angle, "rotation_mode": "anchor", "ha": "left"} if angle else {}
+    turned |= {"va": "center"} if angle == 90 else {}
+    for axes, (title, share) in zip(drawn, panels.items(), strict=True):
+        # Shares of one factor may be small where many codes divide it among them.
+        _share_cells(axes, share, most=max(float(share.max()), 0.25), written=cell >= 0.28)
+        for row in breaks:
+            axes.axhline(row, color=MUTED, lw=0.8)
+        axes.set_xticks(places + 0.5, columns[::step], **turned)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.set_title(title)
+    drawn[0].set_yticks(np.arange(len(rows)) + 0.5, rows, color=_INK)
+    drawn[0].set_ylim(len(rows), 0)
+    return figure
+
+
+@_styled
+def kl_chart(kl: Sequence[float], active: Sequence[bool], names: Sequence[str]) -> Figure:
+    """Draw what each latent says of an image, those that say the same of all of them muted.
+
+    Args:
+        kl: KL divergence of each latent, in the order to draw [nats].
+        active: Whether each is active.
+        names: Name of each.
+    """
+    figure = Figure(figsize=(min(_WIDTH, 3.2 + 0.3 * len(kl)), 2.5), layout="constrained")
+    axes = figure.add_subplot()
+    for on, hue, label in ((True, ACCENT, "active"), (False, MUTED, "inactive")):
+        places = [place for place, each in enumerate(active) if each == on]
+        if places:
+            axes.bar(
+                places, [kl[place] for place in places], 0.75, color=hue, label=label,
+                alpha=1.0 if on else 0.55,
+            )  # fmt: skip
+    named = len(kl) <= 40
+    axes.set_xticks(range(len(kl)) if named else [], names if named else [])
+    axes.set_xlim(-0.6, len(kl) - 0.4)
+    axes.grid(axis="x", visible=False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("latent")
+    axes.set_ylabel("KL divergence [nats]")
+    figure.legend(loc="outside right upper", fontsize=9)
     return figure
 
 
@@ -548,6 +603,27 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     for colour, variable in _THEMED.items():
         svg = svg.replace(colour, variable)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1).strip()
+
+
+def _share_cells(axes: Axes, share: NDArray[np.float64], most: float, written: bool) -> None:
+    """Fill a panel with cells, darkest at the share `most`, and write the shares in per cent."""
+    colour = LinearSegmentedColormap.from_list(
+        "share", [to_rgba(ACCENT, 0.03), to_rgba(ACCENT, 0.8)]
+    )
+    axes.pcolormesh(
+        share, cmap=colour, vmin=0, vmax=most, edgecolor=_PAGE, linewidth=1.5,
+        rasterized=share.size > 900,
+    )  # fmt: skip
+    if written:
+        for (y, x), value in np.ndenumerate(share):
+            if value >= 0.005:
+                axes.text(
+                    x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", fontsize=8,
+                    color=_INK,
+                )  # fmt: skip
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def _spread(points: NDArray[np.float64]) -> float:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
 from detaux_pl.evaluation.markup import html_cell, html_lead, html_list, html_table, html_text
-from detaux_pl.evaluation.probe_table import collate, to_html
 from detaux_pl.evaluation.wording import (
     accuracy_text,
+    collapse_text,
     p_text,
     percent,
     plural,
     points,
+    score_text,
     verdict,
 )
 
 SHEET_ROWS = 24
 """Classes that the sheet of images shows at most."""
+CODE_ROWS = 40
+"""Codes or subspaces that a table or a chart shows at most."""
+KL_BARS = 100
+"""Latents that the chart of their KL divergence shows at most."""
 _BADGES = {"gain": "Gain", "loss": "Loss", "none": "No gain shown", "open": "Open"}
 _SECTIONS = {
     "arms": "Does it help?",
@@ -28,6 +34,7 @@ _SECTIONS = {
     "agreement": "What the clusters mean",
     "discoveries": "Other discoveries",
     "subspaces": "The subspaces",
+    "disentanglement": "Disentanglement",
     "probes": "Linear probes",
     "training": "Training",
     "run": "The run",
@@ -56,6 +63,7 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         **further,
         "discoveries": _discoveries(report),
         "subspaces": _subspaces(report, charts),
+        "disentanglement": _disentanglement(report, charts),
         "probes": _probes(report),
         "training": _training(charts),
         "run": _run(report, config),
@@ -242,8 +250,9 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     parts = []
     if scores := task.get("scores"):
         chosen = {each.get("subspace") for each in (task, *report["further_tasks"])}
+        shown = _best_subspaces(task, chosen)
         rows = []
-        for score in scores:
+        for score in shown:
             index = score["subspace"]
             role = (
                 "principal" if index == task.get("principal_subspace")
@@ -259,11 +268,12 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
                 (f"Chosen by the rule “{rule}”. " if rule else "Given in the configuration. ")
                 + f"Scores are of pairs of the same {report['principal']}: share of the pairs in "
                 "which a subspace moves most, and ratio of its moves in the others to those."
+                + _cut(len(shown), len(scores), "subspaces, the best")
             ),
             html_table(
                 ["", *(key.replace("_", " ") for key in scores[0] if key != "subspace")],
                 rows,
-                [score["subspace"] in chosen for score in scores],
+                [score["subspace"] in chosen for score in shown],
             ),
         ]
     parts.append(
@@ -271,7 +281,18 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
             charts,
             "traversals",
             "From one image to another, one subspace at a time: the subspace goes from the left "
-            "image's code to the right one's while the others stay.",
+            "image's code to the right one's while the others stay. At most 12 rows, of the "
+            "subspaces that vary most.",
+            "Traversals",
+        )
+    )
+    parts.append(
+        _chart(
+            charts,
+            "latents",
+            "One latent at a time goes from 2 standard deviations (SD) below its mean over the "
+            "test images to 2 above it while the others stay as in the image. At most 12 rows, of "
+            "the latents that vary most.",
             "Traversals",
         )
     )
@@ -286,11 +307,103 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
+def _best_subspaces(task: Mapping[str, Any], chosen: set[Any]) -> list[Mapping[str, Any]]:
+    """Return the scores of all subspaces in order, or of the best ones where there are many."""
+    scores: list[Mapping[str, Any]] = task["scores"]
+    if len(scores) <= CODE_ROWS:
+        return scores
+    key = {"min_l_dist": "loss", "abs_dot": "dot"}.get(task.get("rule", ""), "ratio")
+
+    def place(score: Mapping[str, Any]) -> tuple[bool, bool, bool, float]:
+        index, value = score["subspace"], score.get(key)
+        return (
+            index not in chosen,
+            index != task.get("principal_subspace"),
+            not score.get("candidate"),
+            math.inf if value is None else value,
+        )
+
+    return sorted(scores, key=place)[:CODE_ROWS]
+
+
+def _cut(shown: int, total: int, which: str) -> str:
+    """Say how many of which are shown; nothing where all are."""
+    return "" if shown == total else f" Shown are {shown} of {total:,} {which}."
+
+
+def _disentanglement(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+    metrics, posterior = report["metrics"], report["posterior"]
+    parts = []
+    if warning := collapse_text(report):
+        parts.append(f'<p class="warning">{html_text(warning)}</p>\n')
+    if metrics is not None:
+        parts.append(_scores(metrics, charts))
+    if posterior is not None:
+        parts.append(
+            _chart(
+                charts,
+                "kl",
+                "KL divergence of the posterior of each latent from the prior N(0, 1), mean over "
+                f"test images: 0 says nothing of the image. {posterior['active_units']} of "
+                f"{plural(posterior['n_latents'], 'latent')} active: the mean of the posterior has "
+                "a variance above 0.01 over them (Burda et al. 2016)."
+                + _cut(
+                    min(KL_BARS, posterior["n_latents"]),
+                    posterior["n_latents"],
+                    "latents, the largest",
+                ),
+                "What each latent says",
+            )
+        )
+    return "".join(parts)
+
+
+def _scores(metrics: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+    n_subspaces, dims = metrics["shape"]
+    by_dim, by_subspace = metrics["scores"]["dim"], metrics["scores"]["subspace"]
+    head = ["score", "better", "per dimension", *(["per subspace"] if dims > 1 else [])]
+    rows = []
+    for key in dict.fromkeys([*by_dim, *by_subspace]):
+        told = score_text(key)
+        row = [html_cell(told.name, told.meaning), html_cell(told.better)]
+        for values in (by_dim, by_subspace)[: 1 + (dims > 1)]:
+            value = values.get(key)
+            bar = value is not None and told.share
+            row.append(_bar(value) if bar else _optional(value, lambda number: f"{number:.3g}"))
+        rows.append(row)
+    kind = (
+        plural(n_subspaces, "latent") if dims == 1
+        else f"{plural(n_subspaces, 'subspace')} of {dims} dimensions"
+    )  # fmt: skip
+    left_out = [f"{score_text(key).name}: {why}" for key, why in metrics["left_out"].items()]
+    n_codes = n_subspaces * dims
+    return (
+        html_lead(
+            f"How far single codes stand for single factors: {kind} against "
+            f"{', '.join(metrics['factors'])}, on {metrics['n_samples']:,} held-out images "
+            f"({metrics['split']} split)."
+        )
+        + (html_table(head, rows) if rows else "")
+        + (html_lead("Left out:") + html_list(left_out) if left_out else "")
+        + _chart(
+            charts,
+            "metrics",
+            "What each code by itself tells of each factor, as a share of the factor's entropy; "
+            "and how much of what boosted trees tell of it rests on the code. Grouped by the "
+            "factor that a code counts most for. The darkest colour of a panel is its largest "
+            "number, or 25 where all are smaller."
+            + _cut(min(CODE_ROWS, n_codes), n_codes, "codes, those that count most"),
+            "Codes and factors",
+        )
+    )
+
+
 def _probes(report: Mapping[str, Any]) -> str:
     probes = report["probes"]
     if probes is None:
         return ""
     n_train, n_test = probes["n_train"], probes["n_test"]
+    most = max(len(entry["slices"]) for entry in probes["inputs"].values())
     return (
         html_lead(
             "Test accuracy [%] of linear classifiers (logistic regression) on the frozen codes. A "
@@ -299,10 +412,47 @@ def _probes(report: Mapping[str, Any]) -> str:
             "Chance is the rate of the most frequent value in the test set. "
             f"{n_train:,} train and {n_test:,} test images. What the slices cost all of them "
             "together (R3) is seen beside a run without regularisers: “detaux probes --against”."
+            + _cut(min(CODE_ROWS, most), most, "slices, the best at some factor")
         )
-        + f'<div class="scroll">{to_html(collate({report["run"]: [probes]}), "accuracies")}</div>\n'
+        + _probe_table(probes, report["requirements"])
         + html_list([_asked(name, numbers) for name, numbers in report["requirements"].items()])
     )
+
+
+def _probe_table(probes: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    tasks = probes["tasks"]
+
+    def cells(label: str, detail: str, accuracies: Mapping[str, float | None]) -> list[str]:
+        values = [accuracies[task] for task in tasks]
+        return [
+            html_cell(label, detail),
+            *(_optional(value, lambda share: f"{100 * share:.1f}") for value in values),
+        ]
+
+    rows = []
+    for name, entry in probes["inputs"].items():
+        rows.append(cells(name, "all slices together", entry["full"]))
+        rows += [
+            cells(f"{name} · slice {k}", "", entry["slices"][k]) for k in _best_slices(entry, tasks)
+        ]
+        gaps = asked[name]["gaps"]
+        if all(gap is not None for gap in gaps.values()):
+            rows.append(cells(f"{name} · gap", "best slice less the second best", gaps))
+    rows.append(cells("chance", "", probes["chance"]))
+    return html_table(["input", *tasks], rows)
+
+
+def _best_slices(entry: Mapping[str, Any], tasks: Sequence[str]) -> list[int]:
+    """Return the slices in order; where there are many, those that place best at some factor."""
+    slices = entry["slices"]
+    if len(slices) <= CODE_ROWS:
+        return list(range(len(slices)))
+    places = [len(slices)] * len(slices)
+    for task in tasks:
+        ranked = sorted(range(len(slices)), key=lambda k: -slices[k][task])
+        for place, k in enumerate(ranked):
+            places[k] = min(places[k], place)
+    return sorted(range(len(slices)), key=lambda k: places[k])[:CODE_ROWS]
 
 
 def _asked(name: str, numbers: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
+from scipy.stats import entropy
 
 from detaux_pl.artifacts.codes import SPLITS, Codes
 from detaux_pl.artifacts.errors import ArtifactError
@@ -19,12 +21,13 @@ from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation import figures
 from detaux_pl.evaluation.figures import ACCENT, MUTED, PALETTE, Curve, SheetRow, class_colours
-from detaux_pl.evaluation.page import SHEET_ROWS, render_page, task_suffix
+from detaux_pl.evaluation.page import CODE_ROWS, KL_BARS, SHEET_ROWS, render_page, task_suffix
 from detaux_pl.evaluation.requirements import requirements
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.evaluation.wording import (
     SHUFFLED,
     accuracy_text,
+    code_name,
     p_text,
     percent,
     plural,
@@ -36,6 +39,7 @@ from detaux_pl.metrics.agreement import agreement, contingency
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
     from detaux_pl.disentangle.base import Disentangler
 
 Images = Callable[[NDArray[np.int64]], "Tensor"]
@@ -43,6 +47,14 @@ Images = Callable[[NDArray[np.int64]], "Tensor"]
 
 _SHEET_COLUMNS = 10
 _SCATTER_POINTS = 1000
+_TRAVERSED = 12
+"""Rows of a sheet of traversals, at most."""
+_ENCODED = 1000
+"""Test images that say how much codes vary, at most."""
+_BATCH = 250
+"""How many of them are encoded at once."""
+_ACTIVE = 0.01
+"""Variance of its posterior mean above which a latent is active; Burda et al. 2016, 1509.00519."""
 
 
 def write_report(
@@ -57,7 +69,8 @@ def write_report(
     """Write `report/report.html`, `report/report.json` and `report/figures/*.png`.
 
     What a run lacks is left out, or listed where it was asked for: arms without a finished
-    seed, factors beyond the principal one, linear probes, curves, a disentangler that decodes.
+    seed, factors beyond the principal one, linear probes, scores of disentanglement, curves, a
+    disentangler that decodes, the posterior of a VAE.
 
     Args:
         run_dir: Folder of the run.
@@ -87,6 +100,7 @@ def write_report(
     baseline = None if baseline == arms[0] else baseline
     codes = Codes.load(run_dir / "disentangle" / "codes")
     tasks = _read_tasks(run_dir, codes)
+    metrics = _read_metrics(run_dir)
     report: dict[str, Any] = {
         "run": run_dir.resolve().name,
         "verdict": "",
@@ -100,6 +114,8 @@ def write_report(
             for name in discoveries
         },
         **_read_probes(run_dir),
+        "metrics": metrics and {k: v for k, v in metrics.items() if k != "matrices"},
+        "posterior": _describe_posterior(codes, images, disentangler),
         "arms": _compare_arms(
             run_dir, arms, baseline, seeds, _kinds(arms, discoveries, codes.info.names)
         ),
@@ -109,7 +125,10 @@ def write_report(
     report["verdict"] = verdict(report).headline
     folder = run_dir / "report"
     charts = {}
-    for name, alt, figure in _draw(run_dir, report, codes, tasks, images, disentangler):
+    pictures = _draw(run_dir, report, codes, tasks, images, disentangler)
+    if metrics is not None:
+        pictures = chain(pictures, _draw_matrices(metrics, codes))
+    for name, alt, figure in pictures:
         with replacing(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(figures.to_png(figure))
         charts[name] = figures.to_svg(figure, name, alt)
@@ -210,6 +229,52 @@ def _read_probes(run_dir: Path) -> dict[str, Any]:
         name: requirements(entry, probes["chance"]) for name, entry in probes["inputs"].items()
     }
     return {"probes": probes, "requirements": asked}
+
+
+def _read_metrics(run_dir: Path) -> dict[str, Any] | None:
+    """Scores of disentanglement; None where none was asked for."""
+    stage = StageFolder(run_dir, "evaluate")
+    path = stage.path / "metrics.json"
+    if not stage.complete or not path.is_file():
+        return None
+    metrics: dict[str, Any] = read_json(path)
+    return metrics if metrics["scores"]["dim"] or metrics["left_out"] else None
+
+
+def _sample_test(codes: Codes) -> NDArray[np.int64]:
+    """Draw rows of the test split, as many as say how much codes vary."""
+    rows = codes.rows("test")
+    return np.sort(np.random.default_rng(0).permutation(rows)[:_ENCODED])
+
+
+def _describe_posterior(
+    codes: Codes, images: Images, disentangler: Disentangler | None
+) -> dict[str, Any] | None:
+    """What each latent of a VAE says of test images; None for another disentangler."""
+    rows = _sample_test(codes)
+    if disentangler is None or not rows.size:
+        return None
+    # The planner prints `arms_table` and must not pay for importing torch.
+    import torch
+
+    from detaux_pl.disentangle.vae import VAE
+    from detaux_pl.losses.gaussian_kl import gaussian_kl
+
+    if not isinstance(disentangler, VAE):
+        return None
+    means, divergences = [], []
+    with torch.no_grad():
+        for part in np.array_split(rows, -(-len(rows) // _BATCH)):
+            posterior = disentangler.posterior(images(part).to(disentangler.device))
+            means.append(posterior.mean.double().cpu())
+            divergences.append(gaussian_kl(posterior.mean, posterior.log_variance).double().cpu())
+    active = torch.cat(means).var(dim=0, correction=0) > _ACTIVE
+    return {
+        "kl": torch.cat(divergences).mean(dim=0).tolist(),
+        "active": active.nonzero().flatten().tolist(),
+        "active_units": int(active.sum()),
+        "n_latents": len(active),
+    }
 
 
 def _kinds(
@@ -337,6 +402,8 @@ def _draw(
             yield f"{name}{task_suffix(number)}", alt, figure
     if disentangler is not None:
         yield from _draw_decoded(described, codes, images, disentangler)
+    if report["posterior"] is not None:
+        yield "kl", "KL divergence of every latent", _draw_posterior(report["posterior"])
     curves = _read_curves(run_dir / "disentangle" / "metrics.csv")
     losses = {name: curves[name] for name in curves if name.startswith("train/")}
     if losses:
@@ -452,25 +519,24 @@ def _draw_decoded(
     """Draw what a disentangler that decodes makes of test images; nothing for another one."""
     # The planner prints `arms_table` and must not pay for importing torch.
     from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
-    from detaux_pl.disentangle.traversal import traversals
 
     rows = codes.rows("test")
     if not isinstance(disentangler, AutoencodingDisentangler) or rows.size < 2:
         return
-    # The partner that differs from the first image in most factors shows most.
-    partner = rows[np.argmax((codes.factors[rows] != codes.factors[rows[0]]).sum(axis=1))]
-    pair = images(np.array([rows[0], partner])).to(disentangler.device)
-    painted = traversals(disentangler, pair).cpu().numpy()
     titles = {codes.info.principal_subspace: "principal"}
     titles |= {task.get("subspace"): "chosen" for task in tasks}
-    yield (
-        "traversals",
-        "Traversals from one image to another, one subspace a row",
-        figures.image_sheet(
-            [SheetRow(f"subspace {k}", titles.get(k, ""), row) for k, row in enumerate(painted)],
-            ("image 1", "decoded", "⅓", "⅔", "1", "decoded", "image 2"),
-        ),
-    )
+    if codes.values.shape[2] == 1:
+        yield (
+            "latents",
+            "Traversals of one latent a row",
+            _draw_latents(codes, images, disentangler, titles),
+        )
+    else:
+        yield (
+            "traversals",
+            "Traversals from one image to another, one subspace a row",
+            _draw_pair(codes, images, disentangler, titles),
+        )
     given = images(rows[: _SHEET_COLUMNS + 2])
     decoded = disentangler.decode(disentangler.encode(given.to(disentangler.device))).detach()
     yield (
@@ -481,6 +547,96 @@ def _draw_decoded(
                 SheetRow("image", "", given.numpy()),
                 SheetRow("decoded", "", decoded.cpu().numpy()),
             ]
+        ),
+    )
+
+
+def _draw_pair(
+    codes: Codes,
+    images: Images,
+    disentangler: AutoencodingDisentangler,
+    titles: Mapping[int | None, str],
+) -> Figure:
+    from detaux_pl.disentangle.traversal import traversals
+
+    rows = codes.rows("test")
+    # The partner that differs from the first image in most factors shows most.
+    partner = rows[np.argmax((codes.factors[rows] != codes.factors[rows[0]]).sum(axis=1))]
+    pair = images(np.array([rows[0], partner])).to(disentangler.device)
+    deviations = codes.values[_sample_test(codes)].std(axis=0, dtype=np.float64)
+    most = np.argsort(-np.square(deviations).sum(axis=1), kind="stable")[:_TRAVERSED]
+    shown = np.sort(most).tolist()
+    painted = traversals(disentangler, pair, shown).cpu().numpy()
+    return figures.image_sheet(
+        [
+            SheetRow(f"subspace {k}", titles.get(k, ""), row)
+            for k, row in zip(shown, painted, strict=True)
+        ],
+        ("image 1", "decoded", "⅓", "⅔", "1", "decoded", "image 2"),
+    )
+
+
+def _draw_latents(
+    codes: Codes,
+    images: Images,
+    disentangler: AutoencodingDisentangler,
+    titles: Mapping[int | None, str],
+) -> Figure:
+    import torch
+
+    from detaux_pl.disentangle.traversal import STEPS, latent_traversals
+
+    values = codes.values[_sample_test(codes)]
+    deviations = values.std(axis=0, dtype=np.float64)[:, 0]
+    shown = np.argsort(-deviations, kind="stable")[:_TRAVERSED].tolist()
+    image = images(codes.rows("test")[:1])[0].to(disentangler.device)
+    painted = latent_traversals(disentangler, image, torch.from_numpy(values), shown).cpu().numpy()
+    rows = []
+    for k, row in zip(shown, painted, strict=True):
+        role = f" · {titles[k]}" if k in titles else ""
+        rows.append(SheetRow(code_name(k, 1), f"SD {deviations[k]:.2f}{role}", row))
+    ends = [f"{step:+g}" if step else "0" for step in STEPS]
+    ends = [text.replace("-", "\N{MINUS SIGN}") if "." not in text else "" for text in ends]
+    return figures.image_sheet(rows, ("image", "decoded", *ends))
+
+
+def _draw_posterior(posterior: Mapping[str, Any]) -> Figure:
+    kl = np.array(posterior["kl"])
+    shown = np.argsort(-kl, kind="stable")[:KL_BARS]
+    active = np.isin(shown, posterior["active"])
+    return figures.kl_chart(kl[shown].tolist(), active.tolist(), [str(k) for k in shown])
+
+
+def _draw_matrices(metrics: Mapping[str, Any], codes: Codes) -> Iterator[tuple[str, str, Figure]]:
+    """Draw what codes tell of factors, those that tell most, grouped by the factor they lead to."""
+    known = {name: np.array(matrix, dtype=float) for name, matrix in metrics["matrices"].items()}
+    if not known:
+        return
+    panels = {}
+    if "mutual_information" in known:
+        test = codes.rows("test")
+        factors = [codes.factor(name)[test] for name in metrics["factors"]]
+        whole = np.array([entropy(np.bincount(factor)) for factor in factors])
+        panels["mutual information [% of entropy]"] = known["mutual_information"] / whole
+    if "importances" in known:
+        whole = known["importances"].sum(axis=0)
+        panels["importance for boosted trees [%]"] = known["importances"] / np.maximum(whole, 1e-12)
+    panels = {title: np.clip(share, 0.0, 1.0) for title, share in panels.items()}
+    # Importances tell where mutual information is shared by many codes.
+    guide = list(panels.values())[-1]
+    leading = np.where(guide.any(axis=1), guide.argmax(axis=1), guide.shape[1])
+    most = np.argsort(-guide.sum(axis=1), kind="stable")[:CODE_ROWS]
+    order = most[np.lexsort((-guide[most].max(axis=1), leading[most]))]
+    names = [code_name(int(k), metrics["shape"][1]) for k in order]
+    breaks = np.flatnonzero(np.diff(leading[order])) + 1
+    yield (
+        "metrics",
+        "What each code tells of each factor",
+        figures.codes_chart(
+            {title: share[order] for title, share in panels.items()},
+            names,
+            metrics["factors"],
+            breaks.tolist(),
         ),
     )
 

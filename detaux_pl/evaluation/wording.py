@@ -13,6 +13,87 @@ SHUFFLED = "shuffled"
 
 
 @dataclass(frozen=True)
+class ScoreText:
+    """What a score of disentanglement is called, and how to read it.
+
+    Args:
+        name: Its name, with its unit.
+        meaning: What it measures.
+        better: Which end of which range is the better one.
+        share: Whether it goes from 0 to 1.
+    """
+
+    name: str
+    meaning: str
+    better: str
+    share: bool = True
+
+
+_HIGHER = "higher, 0 to 1"
+_SCORES = {
+    "mig": ScoreText(
+        "MIG",
+        "how much more the best code tells of a factor than the second best",
+        _HIGHER,
+    ),
+    "sap": ScoreText(
+        "SAP",
+        "the same gap in accuracy of linear classifiers; below 1 even for perfect codes",
+        _HIGHER,
+    ),
+    "dci": ScoreText("DCI", "", ""),
+    "dci_disentanglement": ScoreText(
+        "DCI disentanglement", "whether a code matters for one factor only", _HIGHER
+    ),
+    "dci_completeness": ScoreText(
+        "DCI completeness", "whether a factor rests on one code only", _HIGHER
+    ),
+    "dci_informativeness": ScoreText(
+        "DCI informativeness", "accuracy of the boosted trees that tell the factors", _HIGHER
+    ),
+    "factor_vae": ScoreText(
+        "FactorVAE score", "whether the code that varies least tells which factor is kept", _HIGHER
+    ),
+    "beta_vae": ScoreText(
+        "BetaVAE score",
+        "whether a linear classifier tells from the moves of codes which factor is kept",
+        _HIGHER,
+    ),
+    "irs": ScoreText(
+        "IRS", "how little a code moves while its factor is kept; above 0 for random codes", _HIGHER
+    ),
+    "modularity": ScoreText(
+        "modularity", "whether a code tells of one factor only; high for random codes", _HIGHER
+    ),
+    "explicitness": ScoreText(
+        "explicitness", "area under the ROC curve of linear classifiers; 0.5 is chance", _HIGHER
+    ),
+    "unsupervised": ScoreText("the scores without factors", "", ""),
+    "gaussian_total_correlation": ScoreText(
+        "Gaussian total correlation [nats]",
+        "dependence of the codes on each other, were they Gaussian",
+        "lower, from 0",
+        share=False,
+    ),
+    "gaussian_wasserstein": ScoreText(
+        "Gaussian Wasserstein distance",
+        "from the codes to independent ones, were they Gaussian; in their unit, squared",
+        "lower, from 0",
+        share=False,
+    ),
+    "gaussian_wasserstein_normalized": ScoreText(
+        "Gaussian Wasserstein distance, normalised",
+        "the same as a share of the variance of the codes",
+        "lower, from 0",
+        share=False,
+    ),
+    "mean_mutual_information": ScoreText(
+        "mean mutual information [nats]", "between two codes", "lower, from 0", share=False
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a run has shown.
 
@@ -34,8 +115,54 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         report: The content of `report.json`.
     """
     tone, headline = _headline(report)
-    details = [_control(report, tone), _ceiling(report), _meaning(report), _missing(report)]
+    details = [
+        _control(report, tone), _ceiling(report), _meaning(report), collapse_text(report),
+        _missing(report),
+    ]  # fmt: skip
     return Verdict(tone, headline, tuple(text for text in details if text))
+
+
+def collapse_text(report: Mapping[str, Any]) -> str:
+    """Say how many latents of a VAE are dead, and what to try; nothing where none is.
+
+    Args:
+        report: The content of `report.json`.
+    """
+    posterior = report.get("posterior")
+    if posterior is None or posterior["active_units"] == posterior["n_latents"]:
+        return ""
+    n, total = posterior["active_units"], posterior["n_latents"]
+    remedy = "a smaller weight of the KL divergence (beta), another learning rate or more steps"
+    if n <= 1:
+        return (
+            f"Posterior collapse: {n or 'none'} of {plural(total, 'latent')} is active, so the "
+            f"codes say {'little' if n else 'nothing'} of an image. Try {remedy}."
+        )
+    return (
+        f"{n} of {total} latents are active; the codes of the inactive hardly change from image to "
+        f"image and tell nothing. Where reconstructions lack what matters, try {remedy}."
+    )
+
+
+def score_text(key: str) -> ScoreText:
+    """Say how to read a score; one that is not known goes by its own name.
+
+    Args:
+        key: Name of a score, or of a metric, in `metrics.json`.
+    """
+    return _SCORES.get(key, ScoreText(key.replace("_", " "), "", "", share=False))
+
+
+def code_name(index: int, dims: int) -> str:
+    """Name a code among those of all subspaces: `latent 3`, `subspace 1 · dim 4`.
+
+    Args:
+        index: Its index among the K D dimensions.
+        dims: Dimensions D of a subspace.
+    """
+    if dims == 1:
+        return f"latent {index}"
+    return f"subspace {index // dims} · dim {index % dims}"
 
 
 def accuracy_text(arm: Mapping[str, Any]) -> str:

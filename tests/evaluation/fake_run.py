@@ -84,6 +84,48 @@ def stage(folder: Path, name: str, seconds: float, write) -> None:
     made.finish([], seconds)
 
 
+def write_evaluation(folder: Path, probes, metrics=None) -> None:
+    def write(path: Path) -> None:
+        write_json(path / "probes.json", probes)
+        if metrics is not None:
+            write_json(path / "metrics.json", metrics)
+
+    stage(folder, "evaluate", 1.25, write)
+
+
+def probes_of(slices: int):
+    """Probes of digit and location: chance, but slice 1 for digits and the last for places."""
+    tasks = ("digit", "location")
+    parts = [dict.fromkeys(tasks, 0.1 + 1e-5 * k) for k in range(slices)]
+    parts[1]["digit"], parts[-1]["location"] = 0.8, 0.7
+    full, chance = dict.fromkeys(tasks, 0.9), dict.fromkeys(tasks, 0.1)
+    return {
+        "tasks": list(tasks), "chance": chance, "n_train": 1234, "n_test": 56,
+        "inputs": {"z": {"full": full, "slices": parts}},
+    }  # fmt: skip
+
+
+def metrics_of(k: int, d: int, information, importances):
+    """Scores of digit and location, with some left out."""
+    return {
+        "shape": [k, d],
+        "split": "test",
+        "n_samples": 1060,
+        "factors": ["digit", "location"],
+        "scores": {
+            "dim": {"mig": 0.125, "factor_vae": 0.875, "gaussian_total_correlation": 3.14159},
+            "subspace": {"factor_vae": 0.75} if d > 1 else {},
+        },
+        "matrices": {
+            name: np.asarray(matrix).tolist()
+            for name, matrix in (("mutual_information", information), ("importances", importances))
+            if matrix is not None
+        },
+        "left_out": {"irs": "it is <slow>"},
+        "seconds": {"mig": 0.5},
+    }
+
+
 def write_test(path: Path, accuracy: float, seed: int) -> None:
     write_json(
         path / "test.json",

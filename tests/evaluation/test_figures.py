@@ -108,6 +108,42 @@ def test_contingency_shows_shares_of_the_rows():
     assert len(figures.to_svg(big, "c", "")) < 100_000
 
 
+def test_codes_are_shown_with_their_shares():
+    share = np.array([[0.75, 0.004], [0.1, 0.02]])
+    chart = figures.codes_chart({"one": share, "two": share / 10}, ["x", "y"], ["$a$", "b"], [1])
+    svg = figures.to_svg(chart, "c", "")
+    assert re.findall(r">(\d+)<", svg) == ["75", "10", "2", "8", "1"]
+    assert svg.count(">$a$<") == 2
+    one, two = chart.axes
+    assert [axes.collections[0].get_clim() for axes in (one, two)] == [(0, 0.75), (0, 0.25)]
+    assert [line.get_ydata()[0] for line in one.lines] == [1]
+    assert [tick.get_text() for tick in one.get_yticklabels()] == ["x", "y"]
+
+
+def test_codes_of_many_factors_fit_the_page():
+    names = [f"attribute_{k}" for k in range(80)]
+    share = np.full((40, 80), 0.5)
+    chart = figures.codes_chart(
+        {"one": share, "two": share}, [f"latent {k}" for k in range(40)], names
+    )
+    assert chart.get_size_inches()[0] <= figures._WIDTH
+    assert not chart.axes[0].texts
+    shown = [tick.get_text() for tick in chart.axes[0].get_xticklabels()]
+    assert shown == names[::4]
+    assert len(figures.to_svg(chart, "c", "")) < 200_000
+
+
+def test_dead_latents_are_muted():
+    chart = figures.kl_chart([2.0, 0.5, 0.1], [True, False, True], ["7", "0", "3"])
+    bars = {round(bar.get_x() + bar.get_width() / 2): bar for bar in chart.axes[0].patches}
+    assert [bars[k].get_height() for k in range(3)] == [2.0, 0.5, 0.1]
+    hues = [mpl.colors.to_hex(bars[k].get_facecolor()) for k in range(3)]
+    assert hues == [figures.ACCENT, figures.MUTED, figures.ACCENT]
+    assert [tick.get_text() for tick in chart.axes[0].get_xticklabels()] == ["7", "0", "3"]
+    wide = figures.kl_chart([1.0] * 100, [True] * 100, [str(k) for k in range(100)])
+    assert not wide.axes[0].get_xticklabels()
+
+
 def test_scatter_names_only_what_lies_together():
     rng = np.random.default_rng(0)
     apart = np.repeat([0, 1], 100)

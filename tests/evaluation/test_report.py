@@ -24,10 +24,23 @@ from detaux_pl.cluster.subspace import score_subspaces
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.disentangle.raw_pixels import RawPixels
+from detaux_pl.disentangle.vae import VAE, Posterior
+from detaux_pl.evaluation.page import render_page
 from detaux_pl.evaluation.report import arms_table, write_report
+from detaux_pl.evaluation.requirements import requirements
 from detaux_pl.evaluation.run import load
 from detaux_pl.metrics.agreement import agreement
-from tests.evaluation.fake_run import ACCURACIES, ARMS, SEEDS, images_of, stage, write_run
+from tests.evaluation.fake_run import (
+    ACCURACIES,
+    ARMS,
+    SEEDS,
+    images_of,
+    metrics_of,
+    probes_of,
+    stage,
+    write_evaluation,
+    write_run,
+)
 
 OURS, ALONE, SHUFFLED, LOCATION = ARMS
 FIGURES = {
@@ -38,20 +51,39 @@ VOID = {"meta", "link", "br", "img", "hr", "input", "path", "use", "image"}
 
 
 class Painter(AutoencodingDisentangler):
-    """Two subspaces: the brightness of the upper and of the lower half."""
+    """Three subspaces: the brightness of the upper, the middle and the lower third."""
 
     principal_subspace = 0
-    n_subspaces = 2
+    n_subspaces = 3
+    sizes = (6, 5, 5)
 
     def __init__(self):
         super().__init__(1e-3, 0.0, "adamw", "constant")
 
     def encode(self, images):
-        return torch.stack([half.mean((1, 2, 3)) for half in images.chunk(2, dim=2)], 1)[..., None]
+        thirds = images.split(self.sizes, dim=2)
+        return torch.stack([third.mean((1, 2, 3)) for third in thirds], 1)[..., None]
 
     def decode(self, codes):
-        halves = codes[:, :, 0].repeat_interleave(8, dim=1)
-        return halves[:, None, :, None].expand(-1, 3, -1, 16)
+        thirds = codes[:, :, 0].repeat_interleave(torch.tensor(self.sizes), dim=1)
+        return thirds[:, None, :, None].expand(-1, 3, -1, 16)
+
+
+class Dying(Painter, VAE):
+    """Latents whose means vary, hardly vary, and do not."""
+
+    principal_subspace = None
+    scale = (10.0, 1.0, 0.0)
+
+    def __init__(self):
+        AutoencodingDisentangler.__init__(self, 1e-3, 0.0, "adamw", "constant")
+
+    def posterior(self, images):
+        mean = (self.encode(images)[..., 0] - 0.5) * torch.tensor(self.scale)
+        return Posterior(mean, torch.tensor([-2.0, -0.1, 0.0]).expand_as(mean))
+
+    def regularize(self, posterior, latents):
+        raise NotImplementedError
 
 
 class Coder(Disentangler):
@@ -124,6 +156,33 @@ def run(tmp_path, bare):
 
 def read(folder):
     return (folder / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def cut(text, name):
+    return text.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+
+
+def section_of(text, name):
+    """One section of a page, and its words."""
+    section = Page(cut(text, name))
+    return section, " ".join(section.text).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def rows_of(text, name):
+    """The cells of the tables of a section, row by row, without their small print."""
+    text = re.sub(r"<small>.*?</small>", "", cut(text, name))
+    rows = (re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", text))
+    return [row for row in rows if row]
+
+
+def keep_latents(run, columns):
+    """Make the codes of a run latents: the first dimension of some of its subspaces."""
+    whole = Codes.load(run / "disentangle" / "codes")
+    values = np.array(whole.values[:, columns, :1])
+    shutil.rmtree(run / "disentangle" / "codes")
+    codes = replace(whole, values=values, info=replace(whole.info, principal_subspace=None))
+    codes.save(run / "disentangle" / "codes")
+    return codes
 
 
 def test_json_is_what_is_returned(made):
@@ -343,11 +402,18 @@ def test_probes_are_told(run, data, slices, says):
     words = " ".join(page.text).replace("\N{NO-BREAK SPACE}", " ")
     assert says in words
     assert "1,234 train and 56 test images" in words
-    section = Page(read(run).partition('<section id="probes">')[2].partition("</section>")[0])
-    accuracies = [f"{100 * x:.1f}" for row in ([0.9, 0.8, 0.7], *slices) for x in row]
-    cells = [text for text in section.text if re.fullmatch(r"\d+\.\d", text)]
-    assert cells[: len(accuracies)] == accuracies
-    assert cells[-3:] == ["10.0"] * 3
+    first, *rows = rows_of(read(run), "probes")
+    assert first == ["z&lt;1&gt;", "90.0", "80.0", "70.0"]
+    gaps = [
+        f"{100 * abs(best - second):.1f}"
+        for *_, second, best in map(sorted, zip(*slices, strict=True))
+    ]
+    assert rows == [
+        *([f"z&lt;1&gt; · slice {k}", *(f"{100 * x:.1f}" for x in row)]
+          for k, row in enumerate(slices)),
+        ["z&lt;1&gt; · gap", *gaps],
+        ["chance", "10.0", "10.0", "10.0"],
+    ]  # fmt: skip
 
 
 def test_several_tasks_are_shown_each(run, data):
@@ -426,6 +492,158 @@ def test_codes_without_a_principal_subspace(run, data, disentangler):
     section = Page(read(run).partition('<section id="subspaces">')[2].partition("</section>")[0])
     assert "chosen" in section.text
     assert "principal" not in section.text
+
+
+@pytest.mark.parametrize("dims", [1, 2])
+def test_scores_are_told_and_drawn(run, data, dims):
+    # Of latents, the last one; of subspaces, the last dimension of the last one is never used.
+    importances = np.array([[0.1, 0.0], [0.2, 0.9], [0.7, 0.1], [0.0, 0.0]])
+    information = np.array([[0.1, 0.0], [0.2, 1.0], [1.2, 0.1], [0.0, 0.0]])
+    shape = (4, 1) if dims == 1 else (2, 2)
+    metrics = metrics_of(*shape, information, importances)
+    write_evaluation(run, probes_of(4), metrics)
+    report = write_report(run, ARMS, ALONE, SEEDS, data.images)
+    assert report["metrics"] == {k: v for k, v in metrics.items() if k != "matrices"}
+    assert report["posterior"] is None
+    page = Page(read(run))
+    assert page.open == []
+    assert "#disentanglement" in page.links
+    assert rows_of(read(run), "disentanglement") == [
+        ["MIG", "higher, 0 to 1", "0.125", *[""] * (dims - 1)],
+        ["FactorVAE score", "higher, 0 to 1", "0.875", *["0.750"] * (dims - 1)],
+        ["Gaussian total correlation [nats]", "lower, from 0", "3.14", *[""] * (dims - 1)],
+    ]
+    section, words = section_of(read(run), "disentanglement")
+    kind = "4 latents" if dims == 1 else "2 subspaces of 2 dimensions"
+    assert f"{kind} against digit, location, on 1,060 held-out images (test split)." in words
+    assert "IRS: it is <slow>" in section.text
+    names = [text for text in section.text if re.fullmatch(r"latent \d|subspace \d · dim \d", text)]
+    expected = ["latent 2", "latent 0", "latent 1", "latent 3"]
+    if dims == 2:
+        expected = [f"subspace {k} · dim {d}" for k, d in ((1, 0), (0, 0), (0, 1), (1, 1))]
+    assert names == expected
+    codes = Codes.load(run / "disentangle" / "codes")
+    rows, numbers = codes.rows("test"), []
+    for name, column in zip(("digit", "location"), information.T, strict=True):
+        p = np.bincount(codes.factor(name)[rows]) / len(rows)
+        entropy = -(p[p > 0] * np.log(p[p > 0])).sum()
+        numbers += [f"{100 * value / entropy:.0f}" for value in column if value > 0]
+    numbers += ["10", "20", "70", "90", "10"]
+    assert sorted(text for text in section.text if re.fullmatch(r"\d+", text)) == sorted(numbers)
+    assert (run / "report" / "figures" / "metrics.png").is_file()
+
+
+def test_few_of_many_codes_are_drawn(run, data):
+    """The 40 with most importance, though others have more mutual information."""
+    importances = np.zeros((60, 2))
+    importances[10:50, 1] = 1 / 40
+    write_evaluation(run, probes_of(3), metrics_of(60, 1, 1 - importances, importances))
+    write_report(run, ARMS, ALONE, SEEDS, data.images)
+    section, words = section_of(read(run), "disentanglement")
+    names = [text for text in section.text if text.startswith("latent ")]
+    assert names == [f"latent {k}" for k in range(10, 50)]
+    assert "Shown are 40 of 60 codes, those that count most." in words
+
+
+@pytest.mark.parametrize("matrix", ["mutual_information", "importances"])
+def test_what_was_not_computed_is_not_drawn(run, data, matrix):
+    metrics = metrics_of(3, 2, np.eye(6)[:, :2], np.eye(6)[:, :2])
+    metrics["matrices"] = {k: v for k, v in metrics["matrices"].items() if k == matrix}
+    write_evaluation(run, probes_of(3), metrics)
+    write_report(run, ARMS, ALONE, SEEDS, data.images)
+    section, words = section_of(read(run), "disentanglement")
+    assert section.tags.count("svg") == 1
+    assert ("[% of entropy]" in words) == (matrix == "mutual_information")
+    assert ("boosted trees [%]" in words) == (matrix == "importances")
+
+
+def test_without_scores_there_is_no_section(run, data):
+    metrics = metrics_of(3, 2, None, None)
+    metrics |= {"left_out": {}, "scores": {"dim": {}, "subspace": {}}}
+    for content in (None, metrics):
+        shutil.rmtree(run / "evaluate", ignore_errors=True)
+        write_evaluation(run, probes_of(3), content)
+        report = write_report(run, ARMS, ALONE, SEEDS, data.images)
+        assert report["metrics"] is None
+        assert 'id="disentanglement"' not in read(run)
+        assert "#disentanglement" not in read(run)
+
+
+def test_dead_latents_are_told(run, data):
+    codes = keep_latents(run, [0, 1, 2])
+    report = write_report(run, ARMS, ALONE, SEEDS, data.images, Dying().eval())
+    rows = codes.rows("test")
+    images = data.images(rows).double().numpy()
+    kl, variances = np.zeros(3), []
+    edges = np.cumsum([0, *Painter.sizes])
+    for k, log_variance in enumerate((-2.0, -0.1, 0.0)):
+        means = [
+            Dying.scale[k] * (image[:, edges[k] : edges[k + 1]].mean() - 0.5) for image in images
+        ]
+        for mean in means:
+            kl[k] += (mean**2 + np.exp(log_variance) - log_variance - 1) / 2 / len(rows)
+        variances.append(np.var(means))
+    np.testing.assert_allclose(report["posterior"].pop("kl"), kl, rtol=1e-5, atol=1e-7)
+    assert variances[0] > 0.01 > variances[1] > variances[2] == 0
+    assert report["posterior"] == {"active": [0], "active_units": 1, "n_latents": 3}
+    warning = "Posterior collapse: 1 of 3 latents is active, so the codes say little of an image."
+    assert warning in read(run).partition("</header>")[0]
+    section, words = section_of(read(run), "disentanglement")
+    assert warning in words
+    assert [text for text in section.text if re.fullmatch("active|inactive|[012]", text)][:3] == [
+        *"012"
+    ]
+    assert Page(read(run)).open == []
+
+
+def test_latents_are_traversed_by_their_variance(run, data):
+    keep_latents(run, [1, 0, 2])
+    codes = Codes.load(run / "disentangle" / "codes")
+    write_report(run, ARMS, ALONE, SEEDS, data.images, Painter().eval())
+    section, words = section_of(read(run), "subspaces")
+    names = [text for text in section.text if text.startswith("latent ")]
+    deviations = codes.values[codes.rows("test"), :, 0].std(axis=0)
+    assert names == [f"latent {k}" for k in np.argsort(-deviations)]
+    assert f"SD {deviations[0]:.2f}" in words
+    assert "\N{MINUS SIGN}2" in section.text
+    assert not (run / "report" / "figures" / "traversals.png").exists()
+    assert section.tags.count("svg") == 2
+
+
+def test_many_subspaces_are_cut_to_the_best(made):
+    k, report = 3000, made[1]
+    scores = [
+        {"subspace": i, "share": 1 / k, "ratio": (i * 7 % k) / k if i % 5 else None,
+         "candidate": i % 2 == 0}
+        for i in range(k)
+    ]  # fmt: skip
+    probes = probes_of(k)
+    task = report["auxiliary"] | {"scores": scores, "subspace": 4, "principal_subspace": 7}
+    text = render_page(
+        report
+        | {
+            "auxiliary": task,
+            "probes": probes,
+            "requirements": {"z": requirements(probes["inputs"]["z"], probes["chance"])},
+            "posterior": {"kl": [0.0] * k, "active": [1], "active_units": 1, "n_latents": k},
+        },
+        {"kl": "<svg></svg>"},
+        "",
+    )
+    candidates = [i for i in range(0, k, 2) if i % 5 and i not in (4, 7)]
+    best = sorted(candidates, key=lambda i: i * 7 % k)[:38]
+    assert [row[0] for row in rows_of(text, "subspaces")] == [
+        f"subspace {i}" for i in (4, 7, *best)
+    ]
+    rows = [row[0] for row in rows_of(text, "probes")]
+    assert len(rows) == 1 + 40 + 2
+    assert rows[1:4] == [f"z · slice {i}" for i in (1, 2999, 2998)]  # the best at each, the next
+    for name, which in (
+        ("subspaces", "40 of 3,000 subspaces, the best."),
+        ("probes", "40 of 3,000 slices, the best at some factor."),
+        ("disentanglement", "100 of 3,000 latents, the largest."),
+    ):
+        assert f"Shown are {which}" in section_of(text, name)[1]
 
 
 def test_arms_that_do_not_fit_are_refused(bare, data):

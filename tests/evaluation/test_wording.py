@@ -126,6 +126,34 @@ def test_meaning_of_the_clusters(principal, best, words):
     assert verdict(content).details[0].endswith(f"(NMI {principal:.3f}).")
 
 
+@pytest.mark.parametrize(
+    ("active", "words"),
+    [
+        (0, "Posterior collapse: none of 10 latents is active, so the codes say nothing of an"),
+        (1, "Posterior collapse: 1 of 10 latents is active, so the codes say little of an image."),
+        (6, "6 of 10 latents are active; the codes of the inactive hardly change"),
+    ],
+)
+def test_dead_latents_are_told(active, words):
+    content = report(arm([0.3], "main", missing_seeds=[1]))
+    content["posterior"] = {"active_units": active, "n_latents": 10}
+    *_, told, missing = verdict(content).details
+    assert told.startswith(words)
+    assert "a smaller weight of the KL divergence (beta), another learning rate or more" in told
+    assert missing.startswith("Did not finish")
+
+
+@pytest.mark.parametrize("posterior", [None, {"active_units": 1, "n_latents": 1}])
+def test_no_word_where_no_latent_is_dead(posterior):
+    assert wording.collapse_text({"posterior": posterior}) == ""
+
+
+def test_codes_and_scores_are_named():
+    assert [wording.code_name(7, dims) for dims in (1, 5)] == ["latent 7", "subspace 1 · dim 2"]
+    assert wording.score_text("beta_vae").name == "BetaVAE score"
+    assert wording.score_text("a_new_one") == wording.ScoreText("a new one", "", "", share=False)
+
+
 def test_numbers_in_words():
     assert wording.percent(0.28812) == "28.8 %"
     assert wording.points(0.075) == "+7.5"
