@@ -116,7 +116,8 @@ class ResidualAutoencoder(Autoencoder):
         Raises:
             RuntimeError: If no split has been fitted.
         """
-        if not self.analysis.any():
+        # On the meta device, which has shapes alone, there is nothing to look at.
+        if not self.analysis.is_meta and not self.analysis.any():
             raise RuntimeError(
                 "ResidualAutoencoder has no split yet: train it or load a checkpoint."
             )

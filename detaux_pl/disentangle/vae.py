@@ -11,13 +11,13 @@ from torch import Tensor
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
-from detaux_pl.losses.gaussian_kl import gaussian_kl
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.losses.likelihood import Likelihood, reconstruction_loss
+from detaux_pl.models.latent_split import widest_float
 from detaux_pl.models.vae import VAEDecoder, VAEEncoder
 
-ACTIVE_KL = 0.01
-"""Mean divergence from the prior above which a latent tells something [nats]."""
+ACTIVE = 0.01
+"""Variance of its posterior mean above which a latent is active; Burda et al. 2016, 1509.00519."""
 
 
 class Posterior(NamedTuple):
@@ -42,7 +42,7 @@ class VAE(AutoencodingDisentangler):
 
     Trains on single images, or on pairs, of which it uses every view. Logs `<stage>/loss`,
     `<stage>/reconstruction`, `<stage>/kl` and the unweighted terms of the method; in validation
-    `val/active_units`, the number of latents with a mean divergence above 0.01 nats.
+    `val/active_units`, the number of latents whose mean varies over the images by more than 0.01.
 
     Args:
         image_shape: Channels, height and width, the latter two multiples of 16; the command line
@@ -81,7 +81,7 @@ class VAE(AutoencodingDisentangler):
         self.likelihood = likelihood
         self.encoder = VAEEncoder(image_shape, latent_dim, width)
         self.decoder = VAEDecoder(image_shape, latent_dim, width)
-        self._kl: Tensor | None = None
+        self._moments: Tensor | None = None
 
     @abstractmethod
     def regularize(self, posterior: Posterior, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,25 +135,26 @@ class VAE(AutoencodingDisentangler):
         terms = {"reconstruction": reconstruction, **terms}
         self.log_losses(stage, total, terms, batch_size=len(images))
         if stage == "val":
-            self._add_kl(posterior)
+            self._add_moments(posterior.mean.detach())
         return total
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
-        self._kl = None
+        self._moments = None
 
     def on_validation_epoch_end(self) -> None:
-        """Log the number of latents that tell something, over all ranks."""
-        assert self._kl is not None  # validation has at least one batch
-        sums = self.trainer.strategy.reduce(self._kl, reduce_op="sum")
-        active = (sums[:-1] / sums[-1] > ACTIVE_KL).sum()
+        """Log the number of active latents, over all ranks."""
+        assert self._moments is not None  # validation has at least one batch
+        moments = self.trainer.strategy.reduce(self._moments, reduce_op="sum")
+        mean, square = moments[:2] / moments[2]
+        active = (square - mean.square() > ACTIVE).sum()
         self.log("val/active_units", active.float(), sync_dist=True)
 
-    def _add_kl(self, posterior: Posterior) -> None:
-        """Add up the divergence of every latent, and the number of images."""
-        kl = gaussian_kl(*posterior).detach()
-        sums = torch.cat([kl.sum(0), kl.new_full((1,), len(kl))])
-        self._kl = sums if self._kl is None else self._kl + sums
+    def _add_moments(self, mean: Tensor) -> None:
+        """Add up the posterior means, their squares and their number, shape (3, K)."""
+        mean = mean.to(widest_float(mean.device))
+        moments = torch.stack([mean, mean.square(), torch.ones_like(mean)]).sum(1)
+        self._moments = moments if self._moments is None else self._moments + moments
 
 
 def refuse_negative(**values: float) -> None:

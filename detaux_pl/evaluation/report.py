@@ -53,8 +53,6 @@ _ENCODED = 1000
 """Test images that say how much codes vary, at most."""
 _BATCH = 250
 """How many of them are encoded at once."""
-_ACTIVE = 0.01
-"""Variance of its posterior mean above which a latent is active; Burda et al. 2016, 1509.00519."""
 
 
 def write_report(
@@ -257,7 +255,7 @@ def _describe_posterior(
     # The planner prints `arms_table` and must not pay for importing torch.
     import torch
 
-    from detaux_pl.disentangle.vae import VAE
+    from detaux_pl.disentangle.vae import ACTIVE, VAE
     from detaux_pl.losses.gaussian_kl import gaussian_kl
 
     if not isinstance(disentangler, VAE):
@@ -268,7 +266,7 @@ def _describe_posterior(
             posterior = disentangler.posterior(images(part).to(disentangler.device))
             means.append(posterior.mean.double().cpu())
             divergences.append(gaussian_kl(posterior.mean, posterior.log_variance).double().cpu())
-    active = torch.cat(means).var(dim=0, correction=0) > _ACTIVE
+    active = torch.cat(means).var(dim=0, correction=0) > ACTIVE
     return {
         "kl": torch.cat(divergences).mean(dim=0).tolist(),
         "active": active.nonzero().flatten().tolist(),

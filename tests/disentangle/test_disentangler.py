@@ -46,6 +46,7 @@ def build(kind, scenes, **kwargs):
         "image_shape": scenes.image_shape,
         "n_classes": scenes.n_classes,
         "encoder": "small_convnet",
+        "likelihood": "gaussian",  # the other one has the entropy of the images for its floor
         "optimizer": "adamw",
         "lr": 1e-3,
     }
