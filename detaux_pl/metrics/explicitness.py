@@ -53,17 +53,14 @@ def explicitness(
     constant = deviation <= 1e-6 * np.abs(dims[train]).max(axis=0)
     dims = np.where(constant, 0.0, (dims - mean) / np.where(constant, 1.0, deviation))
 
-    def area(factor: NDArray[np.int64]) -> float:
-        from sklearn.exceptions import ConvergenceWarning  # a second to import
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.metrics import roc_auc_score
+    from sklearn.exceptions import ConvergenceWarning  # a second to import
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
 
+    def area(factor: NDArray[np.int64]) -> float:
         if factor[train].min() == factor[train].max():
             return 0.5
-        model = LogisticRegression()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(dims[train], factor[train])
+        model = LogisticRegression().fit(dims[train], factor[train])
         scores = model.predict_proba(dims[test])
         areas = [
             roc_auc_score(factor[test] == value, score)
@@ -72,4 +69,8 @@ def explicitness(
         ]
         return float(np.mean(areas)) if areas else 0.5
 
-    return {"explicitness": float(np.mean(in_threads(area, list(given.T), n_jobs, progress)))}
+    with warnings.catch_warnings():  # around the threads, for all share one list of filters
+        # disentanglement_lib stops after 100 steps as well: a fit counts as it is by then.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        areas = in_threads(area, list(given.T), n_jobs, progress)
+    return {"explicitness": float(np.mean(areas))}

@@ -99,6 +99,19 @@ def draw_split(n: int, n_train: int, n_test: int, rng: np.random.Generator) -> t
     return order[:n_train], order[n_train : n_train + n_test]
 
 
+def draw_rows(n: int, n_rows: int, seed: int) -> Ints:
+    """Draw rows without replacement, ascending; all where there are no more.
+
+    Raises:
+        ValueError: If `n_rows` is not positive.
+    """
+    if n_rows < 1:
+        raise ValueError(f"the number of samples to draw is {n_rows}: give at least 1.")
+    if n <= n_rows:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, n_rows, replace=False))
+
+
 def active_codes(codes: Floats, threshold: float = 0.05) -> NDArray[np.bool_]:
     """Say which codes are alive: those that vary by more than a share of the most varying one.
 

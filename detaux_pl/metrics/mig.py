@@ -6,12 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.metrics.inputs import as_dims, check
-from detaux_pl.metrics.mutual_information import factor_entropies, mutual_information
+from detaux_pl.metrics.inputs import as_dims, check, draw_rows
+from detaux_pl.metrics.mutual_information import entropies, mutual_information
 
 
 def mig(
-    codes: NDArray[np.floating], factors: NDArray[np.integer], *, seed: int = 0, n_bins: int = 20
+    codes: NDArray[np.floating],
+    factors: NDArray[np.integer],
+    *,
+    seed: int = 0,
+    n_train: int = 10_000,
+    n_bins: int = 20,
 ) -> dict[str, float]:
     """Return how far the best code of a factor is ahead of the second best.
 
@@ -21,7 +26,8 @@ def mig(
     Args:
         codes: Codes, shape (N, C) or (N, K, D); of the latter every dimension is a code.
         factors: Factors, integers, shape (N, F).
-        seed: Not used: nothing is drawn.
+        seed: Seed of the samples.
+        n_train: Number of samples to use at most. disentanglement_lib: 10,000.
         n_bins: Number of bins of a code. disentanglement_lib: 20.
 
     Returns:
@@ -41,5 +47,6 @@ def mig(
             "MIG compares the best code with the second best, and there is one code: give at "
             "least 2, or leave mig out."
         )
-    shared = np.sort(mutual_information(dims, given, n_bins=n_bins), axis=0)
-    return {"mig": float(((shared[-1] - shared[-2]) / factor_entropies(given)).mean())}
+    rows = draw_rows(len(dims), n_train, seed)
+    shared = np.sort(mutual_information(dims[rows], given[rows], n_bins=n_bins), axis=0)
+    return {"mig": float(((shared[-1] - shared[-2]) / entropies(given[rows])).mean())}

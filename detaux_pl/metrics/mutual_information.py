@@ -44,24 +44,21 @@ def mutual_information(
     """
     values, given = check(codes, factors)
     bins = discretise(as_dims(values), n_bins)
-    return np.array([[shared_information(code, factor) for factor in given.T] for code in bins.T])
+    joint = np.array([[joint_entropy(code, factor) for factor in given.T] for code in bins.T])
+    shared: Floats = np.maximum(0.0, entropies(bins)[:, None] + entropies(given) - joint)
+    return shared
 
 
-def shared_information(first: Ints, second: Ints) -> float:
-    """Return the mutual information [nats] of two labellings from 0, shape (N,)."""
-    shape = first.max() + 1, second.max() + 1
-    joint = np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape)
-    total = entropy(joint.sum(1)) + entropy(joint.sum(0)) - entropy(joint)
-    return max(0.0, total)
+def entropies(labels: Ints) -> Floats:
+    """Return the entropy [nats] of every column of labels from 0, shape (N, F)."""
+    return np.array([_entropy(np.bincount(column)) for column in labels.T])
 
 
-def entropy(counts: NDArray[np.integer]) -> float:
-    """Return the entropy [nats] of a table of counts."""
-    n = counts.sum()
-    share = counts[counts > 0] / n
-    return float(-(share * np.log(share)).sum())
+def joint_entropy(first: Ints, second: Ints) -> float:
+    """Return the entropy [nats] of pairs of labels from 0, both of shape (N,)."""
+    return _entropy(np.bincount(first * (second.max() + 1) + second))
 
 
-def factor_entropies(factors: Ints) -> Floats:
-    """Return the entropy [nats] of every factor, shape (F,)."""
-    return np.array([entropy(np.bincount(factor)) for factor in factors.T])
+def _entropy(counts: Ints) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

@@ -29,7 +29,9 @@ def sap(
 
     Mean over factors of the difference of the two highest test accuracies of linear support vector
     machines on a single code. A perfect code does not reach 1: on one dimension, one-against-rest
-    machines cannot single out a value in the middle. It depends on the scale of the codes.
+    machines cannot single out a value in the middle. It depends on the scale of the codes. A
+    constant code predicts the most frequent value, as codes do that tell nothing: codes that are
+    all constant have SAP 0.
 
     Args:
         codes: Codes, shape (N, C) or (N, K, D).
@@ -67,27 +69,27 @@ def sap(
         code, factor = values[:, pair[0]], given[:, pair[1]]
         return _accuracy(code[train], factor[train], code[test], factor[test], seed)
 
+    from sklearn.exceptions import ConvergenceWarning  # a second to import
+
     pairs = list(product(range(n_codes), range(n_factors)))
-    found = np.array(in_threads(accuracy, pairs, n_jobs, progress))
+    with warnings.catch_warnings():  # around the threads, for all share one list of filters
+        # disentanglement_lib stops after 1000 steps as well: a machine counts as it is by then.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = np.array(in_threads(accuracy, pairs, n_jobs, progress))
     ranked = np.sort(found.reshape(n_codes, n_factors), axis=0)
     return {"sap": float((ranked[-1] - ranked[-2]).mean())}
 
 
 def _accuracy(train_x: Floats, train_y: Ints, test_x: Floats, test_y: Ints, seed: int) -> float:
     """Test accuracy of machines on codes of shape (n, D)."""
-    classes, labels = np.unique(train_y, return_inverse=True)
-    if len(classes) == 1:
-        return float((test_y == classes[0]).mean())
+    classes, labels, counts = np.unique(train_y, return_inverse=True, return_counts=True)
+    if len(classes) == 1 or (train_x.std(axis=0) <= 1e-6 * np.abs(train_x).max(axis=0)).all():
+        return float((test_y == classes[counts.argmax()]).mean())
     if train_x.shape[1] == 1:
         weights, intercepts = fit_line(train_x[:, 0], labels, len(classes))
         found = classes[(test_x * weights + intercepts).argmax(axis=1)]
         return float((found == test_y).mean())
-    from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.svm import LinearSVC
 
     machine = LinearSVC(C=0.01, class_weight="balanced", random_state=seed, dual=False)
-    with warnings.catch_warnings():
-        # Where codes are large, the last digits of a plane change no accuracy.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        machine.fit(train_x, train_y)
-    return float(machine.score(test_x, test_y))
+    return float(machine.fit(train_x, train_y).score(test_x, test_y))

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import permutations
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.metrics.inputs import Floats, active_codes, as_dims, check_codes, in_threads
+from detaux_pl.metrics.inputs import (
+    Floats,
+    active_codes,
+    as_dims,
+    check_codes,
+    draw_rows,
+    in_threads,
+)
 
 
 def udr(
@@ -27,13 +34,13 @@ def udr(
     With R(a, b) the similarity of code a of one model and code b of another, in [0, 1], over the
     active codes of both, `UDR_ij = [sum_b r_b^2 / sum_a R(a, b) + sum_a r_a^2 / sum_b R(a, b)] /
     (d_i + d_j)`, r_b and r_a the largest values of column and row, d the numbers of active codes.
-    The score of a model is the median over the others. 1 where all have the same codes up to
-    order, sign and scale.
+    The score of a model is the median over the others. Where all have the same independent codes
+    up to order, sign and scale, it is 1, or 0.9 by lasso, whose penalty takes 0.1 off the weights.
 
     Args:
         models: Codes of each of M models, of the same samples, shapes (N, C) or (N, K, D).
         method: R by the absolute rank correlation (`spearman`), or by the absolute weights of
-            `lasso` regressions (alpha 0.1) of each model's codes on the other's, their mean.
+            `lasso` regressions (alpha 0.1) that predict a model's codes from another's.
         seed: Seed of the samples.
         n_samples: Number of samples to compare.
         n_jobs: Number of threads.
@@ -42,14 +49,16 @@ def udr(
         Score of each model, shape (M,).
 
     Raises:
-        ValueError: If the models are of different samples.
+        ValueError: If the models are of different samples, or there is no such method.
         UserError: If there are fewer than two models, or a code is not finite.
 
     References:
         Duan et al. 2020, "Unsupervised Model Selection for Variational Disentangled Representation
-        Learning", arXiv 1905.12614, eq. 3 and 4. Differs in: a code counts as active by its
+        Learning", arXiv 1905.12614, section 4. Differs in: a code counts as active by its
         variance, see `active_codes`, where the paper has its divergence from the prior.
     """
+    if method not in ("spearman", "lasso"):
+        raise ValueError(f"method is {method!r}: give spearman or lasso.")
     if len(models) < 2:
         raise UserError(f"there are {len(models)} models: UDR compares at least 2 trainings.")
     dims = [as_dims(check_codes(codes)) for codes in models]
@@ -59,27 +68,31 @@ def udr(
             f"the models code {', '.join(str(len(codes)) for codes in dims)} samples: give codes "
             "of the same samples in the same order."
         )
-    rows = np.arange(n)
-    if n > n_samples:
-        rows = np.sort(np.random.default_rng(seed).choice(n, n_samples, replace=False))
-    prepared = [_prepare(codes[rows][:, active_codes(codes)], method) for codes in dims]
+    rows = draw_rows(n, n_samples, seed)
+    prepared = [_prepare(codes[rows], method) for codes in dims]
 
     def score(pair: tuple[int, int]) -> float:
-        first, second = (prepared[index] for index in pair)
+        own, other = (prepared[index] for index in pair)
+        if not own.size or not other.size:
+            return 0.0
         if method == "lasso":
-            return _agreement(0.5 * (_lasso(first, second) + _lasso(second, first).T))
-        return _agreement(np.abs(first.T @ second) / len(first))
+            return _agreement(_lasso(other, own))
+        return _agreement(np.abs(other.T @ own) / len(rows))
 
-    pairs = list(combinations(range(len(models)), 2))
-    table = np.full((len(models), len(models)), np.nan)
-    for (i, j), value in zip(pairs, in_threads(score, pairs, n_jobs), strict=True):
-        table[i, j] = table[j, i] = value
-    scores: Floats = np.nanmedian(table, axis=1)
+    from sklearn.exceptions import ConvergenceWarning  # a second to import
+
+    pairs = list(permutations(range(len(models)), 2))
+    with warnings.catch_warnings():  # around the threads, for all share one list of filters
+        # Of codes that are copies any share of the weight fits as well.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        table = np.reshape(in_threads(score, pairs, n_jobs), (len(models), len(models) - 1))
+    scores: Floats = np.median(table, axis=1)
     return scores
 
 
 def _prepare(codes: Floats, method: str) -> Floats:
-    """Standardise codes, or their ranks."""
+    """Standardise the active codes, or their ranks."""
+    codes = codes[:, active_codes(codes)]
     if method == "spearman":
         from scipy.stats import rankdata  # a second to import
 
@@ -88,22 +101,17 @@ def _prepare(codes: Floats, method: str) -> Floats:
     return standard
 
 
-def _lasso(first: Floats, second: Floats) -> Floats:
+def _lasso(codes: Floats, targets: Floats) -> Floats:
     """Absolute weights with which codes of one model tell those of another, shape (C, C')."""
-    from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import Lasso
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        weights = Lasso(alpha=0.1).fit(first, second).coef_
+    weights = Lasso(alpha=0.1).fit(codes, targets).coef_
     absolute: Floats = np.abs(np.atleast_2d(weights)).T
     return absolute
 
 
 def _agreement(similarity: Floats) -> float:
     """How near a table of similarities, shape (C, C'), is to one that pairs codes off."""
-    if not similarity.size:
-        return 0.0
     total = 0.0
     for axis in (0, 1):
         best, sums = similarity.max(axis=axis), similarity.sum(axis=axis)
