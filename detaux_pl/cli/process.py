@@ -13,6 +13,10 @@ from collections.abc import Callable, Sequence
 Commands = Sequence[Sequence[str]]
 """Commands that one process runs one after the other."""
 
+OF_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+"""What an agent of W&B tells of its run, which the W&B runs of the stages must not take for
+theirs."""
+
 Runner = Callable[[Sequence[Commands], int | None, Callable[[], object]], int]
 """Runs several processes at once: gets the commands of each, the descriptor of the lock and what
 to call now and then; returns the worst exit code."""
@@ -56,7 +60,8 @@ def run_processes(
 
 def _start(commands: Commands, n_processes: int, lock: int | None) -> subprocess.Popen[bytes]:
     words = list(commands[0]) if len(commands) == 1 else ["_batch", json.dumps(commands)]
-    environment = {**os.environ, "DETAUX_STAGE": "alone" if n_processes == 1 else "one of several"}
+    environment = {name: value for name, value in os.environ.items() if name not in OF_AGENT}
+    environment["DETAUX_STAGE"] = "alone" if n_processes == 1 else "one of several"
     if n_processes > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_processes))
     return subprocess.Popen(

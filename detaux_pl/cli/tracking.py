@@ -1,4 +1,4 @@
-"""One W&B run per stage, grouped by the run it belongs to."""
+"""One W&B run per stage, grouped by the run it belongs to; and the runs of W&B's agents."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.evaluation.results import read_results
 
 
 def wandb_logger(
@@ -26,9 +27,7 @@ def wandb_logger(
         config: The stage's resolved configuration, shown with the run.
     """
     run_dir = folder.run_dir
-    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
-        place = Path(os.environ.setdefault(name, str(run_dir / "wandb")))
-        place.mkdir(parents=True, exist_ok=True)
+    _keep_inside(run_dir)
     mode = os.environ.get("WANDB_MODE", tracking["wandb"])
     if mode == "online" and not has_key() and not sys.stdin.isatty():
         print("no W&B key and no terminal to ask for one: tracking offline", file=sys.stderr)
@@ -50,9 +49,29 @@ def wandb_logger(
     return logger
 
 
+def log_results(run_dir: Path) -> None:
+    """Log what a run has found as the summary of the W&B run of the agent that started it.
+
+    Args:
+        run_dir: Folder of the run.
+    """
+    import wandb
+
+    _keep_inside(run_dir)
+    # The environment names the sweep and the run.
+    with wandb.init(dir=run_dir / "wandb") as run:
+        run.summary.update(read_results(run_dir))
+
+
 def has_key() -> bool:
     """Whether W&B can log in without asking."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     return netrc.is_file() and "wandb" in netrc.read_text(encoding="utf-8", errors="ignore")
+
+
+def _keep_inside(run_dir: Path) -> None:
+    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        place = Path(os.environ.setdefault(name, str(run_dir / "wandb")))
+        place.mkdir(parents=True, exist_ok=True)
