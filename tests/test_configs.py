@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
-from detaux_pl.cli import chain
+from detaux_pl.cli import chain, sweep
 from detaux_pl.cli.cluster import cluster_parser
 from detaux_pl.cli.parser import concrete_subclasses
 from detaux_pl.cli.trainable import stage_parser
@@ -19,7 +20,8 @@ from tests.cli.conftest import in_process
 
 ROOT = Path(__file__).parents[1]
 CHAINS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/paper").glob("*.yaml")])
-STAGES = sorted(set((ROOT / "configs").glob("*/*.yaml")) - set(CHAINS))
+SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
+STAGES = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*CHAINS, *SWEEPS})
 MINIATURES = sorted((ROOT / "tests" / "conf").glob("*.yaml"))
 
 
@@ -45,7 +47,26 @@ def test_a_stage_parses_alone(path: Path):
     parser.parse_args(args)
 
 
-@pytest.mark.parametrize("path", CHAINS + STAGES, ids=_name)
+@pytest.mark.parametrize("path", SWEEPS, ids=_name)
+def test_the_trials_of_a_sweep_parse(path: Path, tmp_path: Path):
+    plan = _plan(["--config", str(path)])
+    longest = max(plan.parameters, key=lambda each: (each.variants is not None, len(each.choices)))
+    numbers = range(len(longest.choices))
+    for k in numbers if longest.variants is not None else (numbers[0], numbers[-1]):
+        values = {
+            each.name: each.choices[min(k, len(each.choices) - 1)] for each in plan.parameters
+        }
+        given = tmp_path / "given.yaml"
+        given.write_text(yaml.safe_dump(plan.settings(values)))
+        parsed = chain.parse(["--config", str(given), "--until", str(plan.until)])
+        assert list(chain.stage_keys(parsed)) == ["disentangle", "disentangle/codes", "evaluate"]
+
+
+def _plan(args: list[str]) -> sweep.Plan:
+    return sweep.read_plan(sweep.sweep_parser().parse_args(args), args)
+
+
+@pytest.mark.parametrize("path", CHAINS + STAGES + SWEEPS, ids=_name)
 def test_a_config_opens_with_a_command_that_parses(path: Path, monkeypatch: pytest.MonkeyPatch):
     lines = path.read_text(encoding="utf-8").splitlines()
     head = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
@@ -54,7 +75,8 @@ def test_a_config_opens_with_a_command_that_parses(path: Path, monkeypatch: pyte
     assert _name(path) in commands[0]
     monkeypatch.chdir(ROOT)
     command, *args = shlex.split(commands[0].removeprefix("#   detaux "))
-    assert {"fit": chain.parse, "cluster": cluster_parser().parse_args}[command](args)
+    parsers = {"fit": chain.parse, "cluster": cluster_parser().parse_args, "sweep": _plan}
+    assert parsers[command](args)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from detaux_pl.cli.main import main
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.evaluation.run import load
 from tests.cli.conftest import in_process
-from tests.data import written, written_arrays, written_mnist_stl10, written_shapes3d
+from tests.data import (
+    written,
+    written_arrays,
+    written_factorials,
+    written_mnist_stl10,
+    written_shapes3d,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 Write = Callable[[Path, pytest.MonkeyPatch], list[str]]
@@ -71,6 +77,12 @@ def _shapes(**files: str) -> list[str]:
     return [*words, *(word for name, path in files.items() for word in (f"--dataset.{name}", path))]
 
 
+def _challenge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    written_factorials.mini_mpi3d(monkeypatch)
+    path, _ = written_factorials.write_mpi3d(folder)
+    return [*_shapes(path=str(path)), "--multitask.model.backbone", "small_convnet"]
+
+
 def _shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     drawn = SyntheticShapes3D(**_COUNTS, cache_dir=folder / "geometry")
     drawn.setup()
@@ -104,6 +116,7 @@ def _quickstart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 _WRITE: dict[str, Write] = {
     "cars": _cars,
+    "challenge": _challenge,
     "cifar10": _cifar10,
     "contrastive_quickstart": _quickstart,
     "faces": _faces,
@@ -112,6 +125,7 @@ _WRITE: dict[str, Write] = {
     "quickstart": _quickstart,
     "shapes3d": _shapes3d,
     "showdown": _quickstart,
+    "small_shapes3d": lambda folder, monkeypatch: _shapes(),
     "svhn": _svhn,
     "synthetic_shapes3d": _synthetic_shapes3d,
     "table": _table,

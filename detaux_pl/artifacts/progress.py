@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs; nothing where the errors do not go to a terminal.
 
     Args:
@@ -20,7 +20,7 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[in
         done: How many of them are done already.
 
     Yields:
-        A function to call with the number of steps just done.
+        A function to call with the number of steps just done, or the share of one.
     """
     with Progress(
         TextColumn("  {task.description}"),

@@ -28,7 +28,8 @@ from detaux_pl.cli.evaluate import evaluate_parser
 from detaux_pl.cli.given import (
     LINKS,
     read_given,
-    refuse_impossible_probes,
+    refuse_impossible_evaluation,
+    refuse_impossible_metrics,
     refuse_linked,
     refuse_overruled,
     with_config,
@@ -282,6 +283,43 @@ def parse(args: Sequence[str]) -> Chain:
     return Chain(config, arms, resolve_discoveries(config), source)
 
 
+def build_all(chain: Chain) -> Chain:
+    """Build every model and data module once, which refuses what a later stage could not use.
+
+    Returns:
+        The chain with the fingerprint of the user's own data files.
+
+    Raises:
+        UserError: If the settings do not fit the data or each other.
+    """
+    _named(chain, "until")
+    return replace(chain, files=_build(chain))
+
+
+def stage_keys(chain: Chain) -> dict[str, str]:
+    """Key of every stage that holds results, in the order of running, up to the last to run.
+
+    Args:
+        chain: A chain that knows the fingerprint of the data files.
+    """
+    keys: dict[str, str] = {}
+    for stage in STAGES:
+        for job in stage.jobs(chain):
+            if not job.derived:
+                upstream = {name: keys[name] for name in job.upstream}
+                keys[job.name] = stage_key(job.name, job.settings, upstream)
+        if stage.name == chain.config["until"]:
+            break
+    return keys
+
+
+def on_cpu(stage: dict[str, Any]) -> bool:
+    """Whether the trainer of a stage's configuration runs on the CPU."""
+    accelerator = stage["trainer"]["accelerator"]
+    on_auto = accelerator == "auto" and not torch.accelerator.is_available()
+    return on_auto or accelerator == "cpu"
+
+
 def fit(args: list[str], runner: Runner | None = None) -> int:
     """Run `detaux fit`: every stage that is not done yet.
 
@@ -317,6 +355,10 @@ def fit(args: list[str], runner: Runner | None = None) -> int:
         stopped(code)
     if code == 0 and chain.config["until"] in (None, STAGES[-1].name):
         _show(chain, console)
+    if code == 0 and "WANDB_SWEEP_ID" in os.environ:
+        from detaux_pl.cli.tracking import log_results
+
+        log_results(chain.run_dir)
     return code
 
 
@@ -446,18 +488,52 @@ def _build(chain: Chain) -> str | None:
                     f"{data.dataset.principal!r}: at least 2 are needed."
                 )
             with torch.device("meta"):
-                build(
+                model = build(
                     kind,
                     config["model"],
                     image_shape=data.image_shape,
                     n_classes=data.n_classes,
                     task_sizes=_task_sizes(chain, config, data) if kind is MultitaskModel else None,
                 )
-            refuse_impossible_probes(chain.config["evaluate"], data.dataset.factor_names)
+            wanted, factors = chain.config["evaluate"], data.dataset.factor_names
+            refuse_impossible_evaluation(wanted, factors)
+            if config is chain.config["disentangle"] and wanted["metrics"] != []:
+                shape = _code_shape(model, config["model"], data)
+                if shape is not None:
+                    refuse_impossible_metrics(wanted, factors, *shape)
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
     return files
+
+
+def _code_shape(
+    model: Disentangler, config: dict[str, Any], data: FactorDataModule
+) -> tuple[int, int] | None:
+    """Subspaces and dimensions of the codes, told without training.
+
+    Args:
+        model: The disentangler on the meta device.
+        config: What it was built from.
+        data: Its images.
+
+    Returns:
+        The shape; None for a model that must be trained before it encodes.
+    """
+    size = (1, *data.image_shape)
+    with torch.no_grad():
+        try:
+            codes = model.eval().encode_all(torch.zeros(size, device="meta"))
+        except RuntimeError:
+            # A model that looks at its own numbers needs some.
+            filled = {"image_shape": data.image_shape, "n_classes": data.n_classes}
+            model = build(Disentangler, config, **filled)
+            try:
+                codes = model.eval().encode_all(torch.zeros(size))
+            except RuntimeError:
+                return None
+    _, n_subspaces, dims = next(iter(codes.values())).shape
+    return n_subspaces, dims
 
 
 def _task_sizes(chain: Chain, config: dict[str, Any], data: Any) -> tuple[int, ...]:
@@ -509,11 +585,7 @@ def _n_jobs(chain: Chain, job: Job) -> int:
         return 1
     if chain.config["jobs"] is not None:
         return max(1, int(chain.config["jobs"]))
-    accelerator = job.config["trainer"]["accelerator"]
-    on_cpu = accelerator == "cpu" or (
-        accelerator == "auto" and not torch.accelerator.is_available()
-    )
-    return (os.cpu_count() or 1) if on_cpu else 1
+    return (os.cpu_count() or 1) if on_cpu(job.config) else 1
 
 
 class _Counter:

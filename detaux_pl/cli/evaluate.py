@@ -1,4 +1,4 @@
-"""The stage that measures, by linear probes, what the codes hold of every factor."""
+"""The stage that measures what the codes hold of every factor: linear probes and metrics."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib  # type: ignore[import-untyped]
+import numpy as np
 import yaml
 from rich.console import Console
 
 from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_json, write_json, write_text
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.given import refuse_impossible_probes
+from detaux_pl.cli.given import refuse_impossible_evaluation, refuse_impossible_metrics
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.stage import evaluate_settings, run_stage, wants_redo
-from detaux_pl.evaluation.probe_table import collate, to_rich
+from detaux_pl.evaluation import metric_table, probe_table
+from detaux_pl.evaluation.disentanglement import choose_metrics, judge_codes
 from detaux_pl.evaluation.probes import n_probes, probe_codes
 
 UPSTREAM = ("disentangle/codes",)
@@ -29,11 +33,19 @@ def evaluate_parser() -> ShortParser:
     parser.add_argument("--run_dir", type=str, default="runs/evaluate", help="Folder of the run.")
     parser.add_argument("--redo", type=str, default=None, help="`evaluate`, to begin anew.")
     parser.add_argument(
-        "--tasks", type=list[str] | None, default=None, help="Factors to probe; null for all."
+        "--tasks", type=list[str] | None, default=None, help="Factors to measure; null for all."
     )
     parser.add_argument(
         "--max_samples", type=int | None, default=20000,
-        help="Samples of each split that a probe uses at most; null for all.",
+        help="Samples of each split that are used at most; null for all.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metrics", type=list[str] | None, default=None,
+        help="Disentanglement metrics; null for all that data and codes allow, [] for none.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max_codes", type=int | None, default=256,
+        help="Codes up to which metrics are computed: subspaces times dimensions; null for any.",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="Seed of the choice of samples.")
     return parser
@@ -45,23 +57,86 @@ def run(args: list[str]) -> int:
     config: dict[str, Any] = yaml.safe_load(parser.dump(parser.parse_args(args), skip_unset=False))
     settings = evaluate_settings(config)
     folder = StageFolder(Path(config["run_dir"]), "evaluate")
-    codes = Codes.load(folder.run_dir / UPSTREAM[0])
-    # A stage that has begun with such tasks would take no others without --redo.
-    refuse_impossible_probes(settings, codes.info.names)
+    codes = _load(folder.run_dir / UPSTREAM[0])
+    # A stage that has begun with such settings would take no others without --redo.
+    refuse_impossible_evaluation(config, codes.info.names)
+    refuse_impossible_metrics(config, codes.info.names, *codes.values.shape[1:])
+    probed = {name: settings[name] for name in ("tasks", "max_samples", "seed")}
+    judged = {
+        "factors": settings["tasks"],
+        **{name: settings[name] for name in ("metrics", "max_samples", "seed")},
+    }
+    choice = choose_metrics(codes, **judged)
 
     def work() -> list[Path]:
         kept = {**config, "redo": None}
         write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         others = [Codes.load(folder.run_dir / UPSTREAM[0], name) for name in codes.others]
         arrays = [codes, *others]
-        with progress_bar("evaluate · probes", n_probes(arrays, settings["tasks"])) as advance:
-            probes = probe_codes(arrays, **settings, progress=partial(advance, 1))
-        write_json(folder.path / "probes.json", probes)
-        return [folder.path / name for name in ("config.yaml", "probes.json")]
+        partly = _Kept(folder.path / "partial.json")
+        n_steps = n_probes(arrays, probed["tasks"])
+        with progress_bar("evaluate", n_steps + len(choice.metrics)) as advance:
+            if "probes" in partly:
+                advance(n_steps)
+            else:
+                partly["probes"] = probe_codes(arrays, **probed, progress=partial(advance, 1))
+            metrics = judge_codes(
+                codes, **judged, n_jobs=joblib.cpu_count(), progress=advance, kept=partly
+            )
+        write_json(folder.path / "probes.json", partly["probes"])
+        write_json(folder.path / "metrics.json", metrics)
+        partly.path.unlink()
+        return [folder.path / name for name in ("config.yaml", "probes.json", "metrics.json")]
 
     run_stage(folder, settings, UPSTREAM, work, wants_redo(config["redo"], folder.name))
     if "DETAUX_STAGE" not in os.environ:  # the planner shows the report
-        probes = read_json(folder.path / "probes.json")
-        study = collate({folder.run_dir.resolve().name: [probes]})
-        Console().print(to_rich(study, "accuracies"))
+        _show(folder)
     return 0
+
+
+class _Kept(dict[str, Any]):
+    """Results so far, each at once on disk: a stage that was stopped goes on after them.
+
+    That they are of the same codes and settings, the manifest of the stage vouches for.
+
+    Args:
+        path: The file, which may be there already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(read_json(path) if path.is_file() else {})
+        self.path = path
+
+    def __setitem__(self, name: str, result: Any) -> None:
+        super().__setitem__(name, result)
+        write_json(self.path, self)
+
+
+def _load(folder: Path) -> Codes:
+    """Load the codes.
+
+    Raises:
+        UserError: If a factor is continuous.
+    """
+    codes = Codes.load(folder)
+    if not np.issubdtype(codes.factors.dtype, np.integer):
+        raise UserError(
+            f"{folder} holds factors of type {codes.factors.dtype}: give integers, and cut a "
+            "continuous factor into classes first."
+        )
+    return codes
+
+
+def _show(folder: StageFolder) -> None:
+    name = folder.run_dir.resolve().name
+    probes, metrics = (read_json(folder.path / f"{file}.json") for file in ("probes", "metrics"))
+    console = Console()
+    study = probe_table.collate({name: [probes]})
+    console.print(probe_table.lay_out(study, "accuracies").to_rich())
+    scores = metric_table.collate({name: [metrics]})
+    if scores[name]:
+        console.print(metric_table.lay_out(scores, "scores").to_rich())
+    for metric, reason in metrics["left_out"].items():
+        console.print(
+            f"{metric} is left out: {reason}", markup=False, highlight=False, soft_wrap=True
+        )

@@ -61,8 +61,8 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what changes the probes."""
-    return {name: config[name] for name in ("tasks", "max_samples", "seed")}
+    """Pick what changes the probes and metrics."""
+    return {name: config[name] for name in ("tasks", "max_samples", "seed", "metrics")}
 
 
 def run_stage(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.evaluation.grid import Grid, Spread, percent_cell, spread
 from detaux_pl.evaluation.requirements import requirements
 
 Layout = Literal["accuracies", "summary"]
@@ -20,32 +17,8 @@ Layout = Literal["accuracies", "summary"]
 gap between the best two of them, then chance; a column per group and task. `summary`: a row per
 group; a column per number and input."""
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
-        "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "|": "$|$", "<": "$<$", ">": "$>$", "\N{MINUS SIGN}": "$-$",
-        **{chr(0x2080 + digit): f"$_{digit}$" for digit in range(10)},
-    }
-)  # fmt: skip
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*`<["})
 _SUBSCRIPTS = {ord(str(digit)): 0x2080 + digit for digit in range(10)}
 _REQUIREMENTS = ("R1", "R2", "R3")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A number over the seeds of a group.
-
-    Args:
-        mean: Its mean.
-        variance: Its population variance: the mean squared distance to the mean.
-        n: Number of seeds.
-    """
-
-    mean: float
-    variance: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -85,25 +58,6 @@ class Study:
     inputs: dict[str, dict[str, InputSummary]]
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """A table as text: heads of two levels, and labelled rows in blocks."""
-
-    corner: str
-    heads: list[tuple[str, str]]
-    blocks: list[list[tuple[str, list[str]]]]
-
-    @property
-    def spans(self) -> list[tuple[str, int]]:
-        """Upper heads with the number of columns below each."""
-        return [(top, len(list(group))) for top, group in groupby(top for top, _ in self.heads)]
-
-    @property
-    def lower(self) -> list[str]:
-        """The heads right above the rows, the corner among them."""
-        return [self.corner, *(head for _, head in self.heads)]
-
-
 def collate(groups: Mapping[str, Sequence[Mapping[str, Any]]], against: str | None = None) -> Study:
     """Take means and variances over the seeds of every group.
 
@@ -135,7 +89,7 @@ def collate(groups: Mapping[str, Sequence[Mapping[str, Any]]], against: str | No
                 )
     chance, inputs = {}, {}
     for name, runs in groups.items():
-        chance[name] = {task: _spread([run["chance"][task] for run in runs]) for task in tasks}
+        chance[name] = {task: spread([run["chance"][task] for run in runs]) for task in tasks}
         inputs[name] = {
             key: _summarise(runs, key, tasks, groups[against] if against is not None else ())
             for key in runs[0]["inputs"]
@@ -143,73 +97,17 @@ def collate(groups: Mapping[str, Sequence[Mapping[str, Any]]], against: str | No
     return Study(tuple(tasks), chance, inputs)
 
 
-def to_markdown(study: Study, layout: Layout) -> str:
-    """Write a table of a study in Markdown."""
-    grid = _lay_out(study, layout)
-    lines = [
-        [grid.corner, *(f"{top} {head}".strip() for top, head in grid.heads)],
-        *([label, *cells] for block in grid.blocks for label, cells in block),
-    ]
-    written = [[text.translate(_MARKDOWN) for text in line] for line in lines]
-    written.insert(1, ["---", *("---:" for _ in grid.heads)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in written)
+def lay_out(study: Study, layout: Layout) -> Grid:
+    """Lay out a table of a study.
 
-
-def to_latex(study: Study, layout: Layout) -> str:
-    """Write a table of a study in LaTeX, for the package booktabs."""
-    grid = _lay_out(study, layout)
-
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(text.translate(_LATEX) for text in cells) + " \\\\\n"
-
-    tops, rules, column = [], [], 2
-    for top, width in grid.spans:
-        tops.append(f"\\multicolumn{{{width}}}{{c}}{{{top.translate(_LATEX)}}}")
-        if top:
-            rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
-        column += width
-    bodies = ["".join(line([label, *cells]) for label, cells in block) for block in grid.blocks]
-    return (
-        f"\\begin{{tabular}}{{l{'r' * len(grid.heads)}}}\n\\toprule\n"
-        f" & {' & '.join(tops)} \\\\\n{' '.join(rules)}\n{line(grid.lower)}\\midrule\n"
-        + "\\midrule\n".join(bodies)
-        + "\\bottomrule\n\\end{tabular}\n"
-    )
-
-
-def to_html(study: Study, layout: Layout) -> str:
-    """Write a table of a study as a fragment of HTML, for the style of the report's page."""
-    grid = _lay_out(study, layout)
-    tops = "".join(
-        f'<th colspan="{width}" style="text-align:center">{escape(top)}</th>'
-        for top, width in grid.spans
-    )
-    heads = "".join(f"<th>{escape(head)}</th>" for head in grid.lower)
-    rows = "\n".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in (label, *cells))}</tr>"
-        for block in grid.blocks
-        for label, cells in block
-    )
-    return (
-        f"<table><thead><tr><th></th>{tops}</tr>\n<tr>{heads}</tr></thead>\n"
-        f"<tbody>\n{rows}\n</tbody></table>\n"
-    )
-
-
-def to_rich(study: Study, layout: Layout) -> Table:
-    """Lay out a table of a study for the terminal."""
-    grid = _lay_out(study, layout)
-    table = Table()
-    table.add_column(Text(f"\n{grid.corner}"))
-    shown = ""
-    for top, head in grid.heads:
-        table.add_column(Text(f"{'' if top == shown else top}\n{head}"), justify="right")
-        shown = top
-    for block in grid.blocks:
-        for label, cells in block:
-            table.add_row(*map(Text, (label, *cells)))
-        table.add_section()
-    return table
+    Raises:
+        ValueError: If there is no such layout.
+    """
+    if layout == "accuracies":
+        return _accuracies(study)
+    if layout == "summary":
+        return _summary(study)
+    raise ValueError(f"layout is {layout!r}: it is accuracies or summary.")
 
 
 def _slices(run: Mapping[str, Any]) -> dict[str, int]:
@@ -233,18 +131,18 @@ def _summarise(
         for entry, run in zip(entries, runs, strict=True)
     ]
     return InputSummary(
-        full={task: _spread([entry["full"][task] for entry in entries]) for task in tasks},
+        full={task: spread([entry["full"][task] for entry in entries]) for task in tasks},
         slices=[
-            {task: _spread([part[task] for part in parts]) for task in tasks}
+            {task: spread([part[task] for part in parts]) for task in tasks}
             for parts in zip(*(entry["slices"] for entry in entries), strict=True)
         ],
         gaps={
-            task: _spread([each["gaps"][task] for each in asked])
+            task: spread([each["gaps"][task] for each in asked])
             for task in tasks
             if asked[0]["gaps"][task] is not None
         },
         requirements={
-            name: _spread([each[name] for each in asked])
+            name: spread([each[name] for each in asked])
             for name in _REQUIREMENTS
             if asked[0][name] is not None
         },
@@ -255,19 +153,7 @@ def _summarise(
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(float(np.mean(values)), float(np.var(values)), len(values))
-
-
-def _lay_out(study: Study, layout: Layout) -> _Grid:
-    if layout == "accuracies":
-        return _accuracies(study)
-    if layout == "summary":
-        return _summary(study)
-    raise ValueError(f"layout is {layout!r}: it is accuracies or summary.")
-
-
-def _accuracies(study: Study) -> _Grid:
+def _accuracies(study: Study) -> Grid:
     heads = [(name, task) for name in study.inputs for task in study.tasks]
     blocks = []
     for key in _keys(study):
@@ -282,12 +168,12 @@ def _accuracies(study: Study) -> _Grid:
         columns = [_column(study.inputs[name].get(key), task, n_slices) for name, task in heads]
         blocks.append(
             [
-                (label, [_cell(column[row]) for column in columns])
+                (label, [percent_cell(column[row]) for column in columns])
                 for row, label in enumerate(labels)
             ]
         )
-    chance = [_cell(study.chance[name][task]) for name, task in heads]
-    return _Grid("input", heads, [*blocks, [("chance", chance)]])
+    chance = [percent_cell(study.chance[name][task]) for name, task in heads]
+    return Grid("input", heads, [*blocks, [("chance", chance)]])
 
 
 def _column(each: InputSummary | None, task: str, n_slices: int) -> list[Spread | None]:
@@ -303,7 +189,7 @@ def _keys(study: Study) -> list[str]:
     return list(dict.fromkeys(key for inputs in study.inputs.values() for key in inputs))
 
 
-def _summary(study: Study) -> _Grid:
+def _summary(study: Study) -> Grid:
     rows = {name: _numbers(inputs) for name, inputs in study.inputs.items()}
     numbers = [*study.tasks, *(f"gap {task}" for task in study.tasks), *_REQUIREMENTS, "diagonal"]
     heads = [
@@ -313,7 +199,7 @@ def _summary(study: Study) -> _Grid:
         if any((key, number) in row for row in rows.values())
     ]
     lines = [(name, [row.get(head, "") for head in heads]) for name, row in rows.items()]
-    return _Grid("group", heads, [lines])
+    return Grid("group", heads, [lines])
 
 
 def _numbers(inputs: Mapping[str, InputSummary]) -> dict[tuple[str, str], str]:
@@ -321,17 +207,8 @@ def _numbers(inputs: Mapping[str, InputSummary]) -> dict[tuple[str, str], str]:
     shown = {}
     for key, each in inputs.items():
         named = each.full | {f"gap {task}": gap for task, gap in each.gaps.items()}
-        for name, spread in (named | each.requirements).items():
-            shown[key, name] = _cell(spread)
+        for name, number in (named | each.requirements).items():
+            shown[key, name] = percent_cell(number)
         if each.diagonal is not None:
             shown[key, "diagonal"] = f"{each.diagonal} of {each.n}"
     return shown
-
-
-def _cell(spread: Spread | None) -> str:
-    """Write a share in per cent, and its variance over seeds in points squared."""
-    if spread is None:
-        return ""
-    mean = round(100 * spread.mean, 1) + 0.0  # no negative zero
-    text = f"{mean:.1f}".replace("-", "\N{MINUS SIGN}")
-    return text if spread.n == 1 else f"{text} ({1e4 * spread.variance:.1f})"

@@ -14,6 +14,9 @@ from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[imp
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 
+MOST_SLICES = 64
+"""Number of slices up to which each is probed: thousands would take an hour."""
+
 _TOLERANCE = 1e-4
 """Largest gradient of the mean loss at which a fit ends; scikit-learn's default."""
 
@@ -60,7 +63,8 @@ def probe_codes(
     """Probe codes and their slices for every task, on the test split.
 
     Args:
-        codes: Arrays of the same samples, each probed as a whole and slice by slice.
+        codes: Arrays of the same samples, each probed as a whole and, where it has 64 slices or
+            fewer, slice by slice.
         tasks: Factors to classify; None for all that have two values or more in the train split.
         max_samples: Number of samples of each split to use at most, drawn at random; None for
             all.
@@ -71,7 +75,7 @@ def probe_codes(
         `tasks`; `chance` of each task, the share of its most frequent class in the test samples;
         `n_train` and `n_test`, the samples used; `inputs`, by name of the codes: accuracies in
         [0, 1] by task, of the whole (`full`, all slices side by side) and of each of the
-        `slices`.
+        `slices`, which are none where there are more than 64.
 
     Raises:
         ValueError: If the arrays are not of the same samples or share a name, or `max_samples` is
@@ -94,12 +98,12 @@ def probe_codes(
     if max_samples is not None and max_samples < 1:
         raise ValueError(f"max_samples is {max_samples}: give at least 1, or None for all.")
     rng = np.random.default_rng(seed)
-    train, test = (_draw(codes[0], split, max_samples, rng) for split in ("train", "test"))
+    train, test = (draw_rows(codes[0], split, max_samples, rng) for split in ("train", "test"))
     tasks = _tasks(codes[0], tasks)
     targets = {task: codes[0].factor(task) for task in tasks}
     entries = {}
     for each in codes:
-        entry: dict[str, Any] = {"full": {}, "slices": [{} for _ in range(each.values.shape[1])]}
+        entry: dict[str, Any] = {"full": {}, "slices": [{} for _ in range(_n_slices(each))]}
         for task, part, accuracy in _probe(each, train, test, targets):
             (entry["full"] if part is None else entry["slices"][part])[task] = accuracy
             if progress is not None:
@@ -123,8 +127,24 @@ def n_probes(codes: Sequence[Codes], tasks: Sequence[str] | None = None) -> int:
     Raises:
         UserError: If a task is unknown, or none has two values.
     """
-    inputs: int = sum(1 + each.values.shape[1] for each in codes)
+    inputs = sum(1 + _n_slices(each) for each in codes)
     return inputs * len(_tasks(codes[0], tasks))
+
+
+def draw_rows(
+    codes: Codes, split: str, max_samples: int | None, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw rows of a split, ascending: at most so many, all of them for None.
+
+    Raises:
+        UserError: If the split is empty.
+    """
+    rows = codes.rows(split)
+    if not rows.size:
+        raise UserError(f"the codes hold no {split} sample: a probe needs train and test samples.")
+    if max_samples is None or max_samples >= rows.size:
+        return rows
+    return np.sort(rng.choice(rows, max_samples, replace=False))
 
 
 def fit_logistic_regression(
@@ -192,13 +212,13 @@ def _probe(
     targets: dict[str, NDArray[np.int64]],
 ) -> Iterator[tuple[str, int | None, float]]:
     """Give task, slice (None for the whole) and accuracy of every probe of one array."""
-    n_slices, dims = codes.values.shape[1:]
+    dims = codes.values.shape[2]
     train_x, test_x = _standardise(
         codes.values[train].reshape(len(train), -1),
         codes.values[test].reshape(len(test), -1),
         f"codes {codes.name}",
     )
-    jobs = [(task, part) for task in targets for part in (None, *range(n_slices))]
+    jobs = [(task, part) for task in targets for part in (None, *range(_n_slices(codes)))]
 
     def run(job: tuple[str, int | None]) -> float:
         task, part = job
@@ -211,6 +231,12 @@ def _probe(
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
         for (task, part), accuracy in zip(jobs, pool.map(run, jobs), strict=True):
             yield task, part, accuracy
+
+
+def _n_slices(codes: Codes) -> int:
+    """Number of slices that are probed: all or none."""
+    n: int = codes.values.shape[1]
+    return n if n <= MOST_SLICES else 0
 
 
 def _accuracy(
@@ -269,15 +295,3 @@ def _tasks(codes: Codes, tasks: Sequence[str] | None) -> list[str]:
                 f"task {task!r} is no factor: give tasks among {', '.join(names)}, or none for all."
             )
     return list(tasks)
-
-
-def _draw(
-    codes: Codes, split: str, max_samples: int | None, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw rows of a split, ascending."""
-    rows = codes.rows(split)
-    if not rows.size:
-        raise UserError(f"the codes hold no {split} sample: a probe needs train and test samples.")
-    if max_samples is None or max_samples >= rows.size:
-        return rows
-    return np.sort(rng.choice(rows, max_samples, replace=False))

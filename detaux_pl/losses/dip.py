@@ -44,5 +44,6 @@ def dip_penalty(
         variances = covariance.diagonal()
         if variant == "ii":
             variances = variances + log_variance.exp().mean(0)
-        between = covariance.square().sum() - covariance.diagonal().square().sum()
-        return off_diagonal * between + diagonal * (variances - 1).square().sum()
+        # Small beside the diagonal, which must not be summed up with it and taken away again.
+        between = covariance - covariance.diagonal().diag()
+        return off_diagonal * between.square().sum() + diagonal * (variances - 1).square().sum()

@@ -16,7 +16,6 @@ from detaux_pl.metrics.inputs import (
     Per,
     as_dims,
     check,
-    check_codes,
     draw_split,
     in_threads,
 )
@@ -79,9 +78,10 @@ def dci(
         Eastwood & Williams 2018, "A Framework for the Quantitative Evaluation of Disentangled
         Representations"; disentanglement_lib.
     """
-    values = check_codes(codes)
+    values, given = check(codes, factors)
+    _refuse_few(values.shape[1] * (1 if per == "subspace" else values.shape[2]), given.shape[1])
     found = fit_importances(
-        values, factors, seed=seed, n_train=n_train, n_test=n_test, n_jobs=n_jobs, progress=progress
+        values, given, seed=seed, n_train=n_train, n_test=n_test, n_jobs=n_jobs, progress=progress
     )
     return dci_scores(found, per, values.shape[2])
 
@@ -140,16 +140,20 @@ def dci_scores(importances: Importances, per: Per = "dim", dims: int = 1) -> dic
     matrix = importances.matrix
     if per == "subspace":
         matrix = matrix.reshape(-1, dims, matrix.shape[1]).sum(axis=1)
-    if min(matrix.shape) < 2:
-        raise UserError(
-            f"DCI compares codes and factors, and there are {matrix.shape[0]} code(s) and "
-            f"{matrix.shape[1]} factor(s): give at least 2 of each, or leave dci out."
-        )
+    _refuse_few(*matrix.shape)
     return {
         "dci_disentanglement": _concentration(matrix),
         "dci_completeness": _concentration(matrix.T),
         "dci_informativeness": float(importances.test_accuracy.mean()),
     }
+
+
+def _refuse_few(n_codes: int, n_factors: int) -> None:
+    if min(n_codes, n_factors) < 2:
+        raise UserError(
+            f"DCI compares codes and factors, and there are {n_codes} code(s) and {n_factors} "
+            "factor(s): give at least 2 of each, or leave dci out."
+        )
 
 
 def _concentration(matrix: Floats) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.metrics.inputs import as_dims, check, draw_split, in_threads
+from detaux_pl.metrics.inputs import as_dims, check, draw_split, in_threads, quiet_fits
 
 
 def explicitness(
@@ -53,8 +52,7 @@ def explicitness(
     constant = deviation <= 1e-6 * np.abs(dims[train]).max(axis=0)
     dims = np.where(constant, 0.0, (dims - mean) / np.where(constant, 1.0, deviation))
 
-    from sklearn.exceptions import ConvergenceWarning  # a second to import
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # a second to import
     from sklearn.metrics import roc_auc_score
 
     def area(factor: NDArray[np.int64]) -> float:
@@ -69,8 +67,6 @@ def explicitness(
         ]
         return float(np.mean(areas)) if areas else 0.5
 
-    with warnings.catch_warnings():  # around the threads, for all share one list of filters
-        # disentanglement_lib stops after 100 steps as well: a fit counts as it is by then.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quiet_fits():
         areas = in_threads(area, list(given.T), n_jobs, progress)
     return {"explicitness": float(np.mean(areas))}

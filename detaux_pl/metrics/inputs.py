@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -128,6 +130,21 @@ def active_codes(codes: Floats, threshold: float = 0.05) -> NDArray[np.bool_]:
     noise = 1e-6 * np.abs(codes).max(axis=0)
     alive: NDArray[np.bool_] = deviations > np.maximum(threshold * deviations.max(), noise)
     return alive
+
+
+@contextmanager
+def quiet_fits() -> Iterator[None]:
+    """Keep to themselves what scikit-learn says of fits and nobody can act on.
+
+    That a fit ended after its number of steps, as it does in disentanglement_lib, and that a few
+    samples have many classes. Goes around threads: all share one list of filters.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # a second to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        yield
 
 
 def in_threads(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.metrics.inputs import Floats, Ints, Per, as_dims, check
+from detaux_pl.metrics.inputs import Floats, Ints, Per, as_dims, check, draw_rows
 from detaux_pl.metrics.mutual_information import discretise
 
 _MOST_VALUES = 20
@@ -41,7 +41,7 @@ def irs(
         `irs`; 0 where all codes are constant.
 
     Raises:
-        ValueError: If the quantile is not in (0, 1].
+        ValueError: If the quantile is not in (0, 1], or `n_train` not positive.
         UserError: If a code is not finite, or a factor is continuous or has one value only.
 
     References:
@@ -50,22 +50,30 @@ def irs(
     if not 0 < quantile <= 1:
         raise ValueError(f"quantile is {quantile}: give one in (0, 1].")
     values, given = check(codes, factors)
-    if len(values) > n_train:
-        rows = np.random.default_rng(seed).choice(len(values), n_train, replace=False)
-        values, given = values[rows], given[rows]
+    rows = draw_rows(len(values), n_train, seed)
+    values, given = values[rows], given[rows]
     if per == "dim":
         values = as_dims(values)[..., None]
-    largest = _deviation(values).max(axis=0)
-    alive = largest > 1e-6 * np.abs(values).max(axis=(0, 2))
+    # Samples last, so that those of a value lie side by side.
+    columns = np.ascontiguousarray(values.transpose(1, 2, 0))
+    largest = _deviation(columns).max(axis=1)
+    alive = largest > 1e-6 * np.abs(columns).max(axis=(1, 2))
     if not alive.any():
         return {"irs": 0.0}
-    values, largest = values[:, alive], largest[alive]
+    columns, largest = columns[alive], largest[alive]
     least = np.full(len(largest), np.inf)
     for factor in given.T:
         bins = _bins(factor)
-        moves = [_move(values[bins == value], quantile) for value in np.unique(bins)]
+        counts = np.bincount(bins)
+        ends = np.cumsum(counts)
+        grouped = columns.take(np.argsort(bins, kind="stable"), axis=2)
+        moves = [
+            _quantile(_deviation(grouped[..., end - count : end]), quantile)
+            for count, end in zip(counts, ends, strict=True)
+            if count
+        ]
         least = np.minimum(least, np.mean(moves, axis=0))
-    return {"irs": float(((1 - least / largest) * largest).sum() / largest.sum())}
+    return {"irs": float((largest - least).sum() / largest.sum())}
 
 
 def _bins(factor: Ints) -> Ints:
@@ -74,15 +82,20 @@ def _bins(factor: Ints) -> Ints:
     return discretise(factor[:, None].astype(float), _MOST_VALUES)[:, 0]
 
 
-def _move(values: Floats, quantile: float) -> Floats:
-    move: Floats = np.quantile(_deviation(values), quantile, axis=0)
-    return move
-
-
-def _deviation(values: Floats) -> Floats:
-    """Distance of each sample to the mean in every code, shape (n, C)."""
-    centred = values - values.mean(axis=0)
-    distance: Floats = np.abs(centred[..., 0])
-    if centred.shape[2] > 1:
-        distance = np.linalg.norm(centred, axis=-1)
+def _deviation(columns: Floats) -> Floats:
+    """Distance of each sample to the mean, shape (C, n), of codes of shape (C, D, n)."""
+    centred = columns - columns.mean(axis=2, keepdims=True)
+    distance: Floats = np.abs(centred[:, 0])
+    if centred.shape[1] > 1:
+        distance = np.linalg.norm(centred, axis=1)
     return distance
+
+
+def _quantile(values: Floats, quantile: float) -> Floats:
+    """Quantile of each row, as `np.quantile`, which takes several times as long."""
+    ranked = np.sort(values, axis=1)
+    place = quantile * (ranked.shape[1] - 1)
+    below = int(place)
+    low, high = ranked[:, below], ranked[:, min(below + 1, ranked.shape[1] - 1)]
+    between: Floats = low + (place - below) * (high - low)
+    return between

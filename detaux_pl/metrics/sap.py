@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from itertools import product
 
@@ -10,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.metrics.inputs import Floats, Ints, Per, as_dims, check, draw_split, in_threads
+from detaux_pl.metrics.inputs import (
+    Floats,
+    Ints,
+    Per,
+    as_dims,
+    check,
+    draw_split,
+    in_threads,
+    quiet_fits,
+)
 from detaux_pl.metrics.support_vectors import fit_line
 
 
@@ -69,12 +77,8 @@ def sap(
         code, factor = values[:, pair[0]], given[:, pair[1]]
         return _accuracy(code[train], factor[train], code[test], factor[test], seed)
 
-    from sklearn.exceptions import ConvergenceWarning  # a second to import
-
     pairs = list(product(range(n_codes), range(n_factors)))
-    with warnings.catch_warnings():  # around the threads, for all share one list of filters
-        # disentanglement_lib stops after 1000 steps as well: a machine counts as it is by then.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quiet_fits():
         found = np.array(in_threads(accuracy, pairs, n_jobs, progress))
     ranked = np.sort(found.reshape(n_codes, n_factors), axis=0)
     return {"sap": float((ranked[-1] - ranked[-2]).mean())}

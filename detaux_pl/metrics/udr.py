@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import permutations
 from typing import Literal
@@ -18,6 +17,7 @@ from detaux_pl.metrics.inputs import (
     check_codes,
     draw_rows,
     in_threads,
+    quiet_fits,
 )
 
 
@@ -79,12 +79,8 @@ def udr(
             return _agreement(_lasso(other, own))
         return _agreement(np.abs(other.T @ own) / len(rows))
 
-    from sklearn.exceptions import ConvergenceWarning  # a second to import
-
     pairs = list(permutations(range(len(models)), 2))
-    with warnings.catch_warnings():  # around the threads, for all share one list of filters
-        # Of codes that are copies any share of the weight fits as well.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quiet_fits():
         table = np.reshape(in_threads(score, pairs, n_jobs), (len(models), len(models) - 1))
     scores: Floats = np.median(table, axis=1)
     return scores

@@ -7,17 +7,21 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
 import detaux_pl
-from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli import chain, evaluate
 from detaux_pl.cli.main import main
+from detaux_pl.evaluation import disentanglement
+from detaux_pl.evaluation.disentanglement import METRICS, SCORES
 from detaux_pl.evaluation.requirements import requirements
 from tests.cli.conftest import CONF, fit
 
@@ -80,12 +84,31 @@ def test_the_stage_probes_every_factor_on_all_slices(finished_run: Path):
     # The principal subspace is trained to tell the digit.
     assert slices[codes.info.principal_subspace]["digit"] > probes["chance"]["digit"]
     manifest = read_json(finished_run / "evaluate" / "stage.json")
-    assert manifest["settings"] == {"tasks": None, "max_samples": 20000, "seed": 0}
+    assert manifest["settings"] == {
+        "tasks": None, "max_samples": 20000, "seed": 0, "metrics": None
+    }  # fmt: skip
     assert list(manifest["inputs"]) == ["disentangle/codes"]
-    assert set(manifest["outputs"]) == {"config.yaml", "probes.json"}
+    assert set(manifest["outputs"]) == {"config.yaml", "probes.json", "metrics.json"}
+    assert not (finished_run / "evaluate" / "partial.json").exists()
     assert list(read_json(finished_run / "cluster" / "stage.json")["inputs"]) == [
         "disentangle/codes"
     ]
+
+
+def test_the_stage_computes_every_metric_on_the_test_split(finished_run: Path):
+    metrics = read_json(finished_run / "evaluate" / "metrics.json")
+    codes = Codes.load(finished_run / "disentangle" / "codes")
+    k, d = codes.values.shape[1:]
+    assert (metrics["shape"], metrics["split"], metrics["n_samples"]) == ([k, d], "test", 64)
+    assert metrics["factors"] == list(codes.info.names)
+    assert metrics["left_out"] == {}
+    assert list(metrics["seconds"]) == list(METRICS)
+    assert list(metrics["scores"]["dim"]) == [name for own in SCORES.values() for name in own]
+    for name in ("sap", "dci_disentanglement", "factor_vae", "beta_vae", "irs"):
+        assert 0 <= metrics["scores"]["dim"][name] <= 1
+        assert 0 <= metrics["scores"]["subspace"][name] <= 1
+    for matrix in metrics["matrices"].values():
+        assert np.shape(matrix) == (k * d, 3)
 
 
 def test_changed_tasks_are_refused_with_both_ways_out(run_copy: Path):
@@ -124,15 +147,50 @@ def test_redo_of_the_clusters_leaves_the_probes(run_copy: Path):
         (["--evaluate.tasks=[]"], "name each factor once"),
         (["--evaluate.tasks=[digit, digit]"], "name each factor once"),
         (["--evaluate.max_samples=0"], "max_samples of evaluate is 0"),
+        (["--evaluate.metrics=[mig, facter_vae]"],
+         "metrics of evaluate name 'facter_vae', which there is not: did you mean 'factor_vae'?"),
+        (["--evaluate.metrics=[mig, mig]"], "metrics of evaluate are ['mig', 'mig']: name each"),
+        (["--evaluate.metrics=[dci]", "--evaluate.tasks=[digit]"],
+         "the metric 'dci' of evaluate needs at least 2 factors"),
+        (["--evaluate.max_codes=0", "--evaluate.metrics=[]"], "max_codes of evaluate is 0"),
+        (["--evaluate.max_codes=23"], "the disentangler gives 24 codes (4 x 6), but metrics, which "
+         "take long then, are computed of 23 at most: raise evaluate.max_codes (--max_codes of "
+         "`detaux evaluate`), or do without by evaluate.metrics: []."),
+        (["--disentangle.model=RawPixels", "--evaluate.metrics=[irs]"], "gives 768 codes (1 x 76"),
     ],
 )  # fmt: skip
-def test_impossible_probes_are_refused_before_anything_runs(
+def test_what_cannot_be_measured_is_refused_before_anything_runs(
     tmp_path: Path, error_line: Refused, words: list[str], says: str
 ):
-    chain = str(CONF / "chain.yaml")
-    line = error_line(["fit", "--config", chain, "--run_dir", str(tmp_path / "run"), *words])
+    config = str(CONF / "chain.yaml")
+    line = error_line(["fit", "--config", config, "--run_dir", str(tmp_path / "run"), *words])
     assert says in line
     assert not (tmp_path / "run" / "disentangle").exists()
+
+
+def test_the_codes_of_a_model_that_looks_at_itself_are_counted_too(
+    tmp_path: Path, error_line: Refused, monkeypatch: pytest.MonkeyPatch
+):
+    from detaux_pl.disentangle.residual import ResidualAutoencoder
+
+    def scaled(self, images):
+        return images.flatten(1)[:, None] * (1 + self.mean.sum().item())
+
+    monkeypatch.setattr(ResidualAutoencoder, "encode", scaled)
+    words = ["--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path / "run")]
+    assert "gives 768 codes (1 x 768)" in error_line(["fit", *words])
+    assert not (tmp_path / "run" / "disentangle").exists()
+
+
+def test_a_model_that_must_be_trained_to_encode_is_not_refused(monkeypatch: pytest.MonkeyPatch):
+    from detaux_pl.disentangle.residual import ResidualAutoencoder
+
+    def untrained(self, images):
+        raise RuntimeError("train it first")
+
+    monkeypatch.setattr(ResidualAutoencoder, "encode", untrained)
+    parsed = chain.parse(["--config", str(CONF / "chain.yaml"), "--evaluate.max_codes=1"])
+    assert chain.build_all(parsed).files is None
 
 
 def test_the_stage_by_itself(
@@ -157,6 +215,131 @@ def test_the_stage_by_itself(
     assert "run `detaux disentangle predict` first" in error_line(
         ["evaluate", "--run_dir", str(run_copy / "nowhere")]
     )
+
+
+def test_a_stage_that_was_stopped_goes_on_after_what_it_has(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = {
+        name: read_json(run_copy / "evaluate" / f"{name}.json") for name in ("probes", "metrics")
+    }
+    computed: list[str] = []
+    judge, probe = disentanglement._judge, evaluate.probe_codes
+
+    def judge_once(metric: str, *args: Any) -> Any:
+        computed.append(metric)
+        if computed.count("irs") == 1 and metric == "irs":
+            raise RuntimeError("killed")
+        return judge(metric, *args)
+
+    def probe_once(*args: Any, **options: Any) -> Any:
+        computed.append("probes")
+        return probe(*args, **options)
+
+    monkeypatch.setattr(disentanglement, "_judge", judge_once)
+    monkeypatch.setattr(evaluate, "probe_codes", probe_once)
+    words = ["evaluate", "--run_dir", str(run_copy)]
+    with pytest.raises(RuntimeError, match="killed"):
+        main([*words, "--redo=evaluate"])
+    done = METRICS[: METRICS.index("irs")]
+    assert list(read_json(run_copy / "evaluate" / "partial.json")) == ["probes", *done]
+    assert not StageFolder(run_copy, "evaluate").complete
+    assert main(words) == 0
+    assert computed == ["probes", *done, "irs", *METRICS[METRICS.index("irs") :]]
+    assert not (run_copy / "evaluate" / "partial.json").exists()
+    again = {
+        name: read_json(run_copy / "evaluate" / f"{name}.json") for name in ("probes", "metrics")
+    }
+    for each in (whole, again):
+        del each["metrics"]["seconds"]
+    assert again == whole
+
+
+def test_metrics_are_chosen_and_restricted_to_the_tasks(
+    run_copy: Path, error_line: Refused, capsys: pytest.CaptureFixture[str]
+):
+    words = ["evaluate", "--run_dir", str(run_copy), "--redo=evaluate"]
+    assert main([*words, "--metrics=[irs, mig]", "--tasks=[location]"]) == 0
+    metrics = read_json(run_copy / "evaluate" / "metrics.json")
+    assert list(metrics["scores"]["dim"]) == ["irs", "mig"]
+    assert metrics["factors"] == ["location"]
+    shown = capsys.readouterr().out
+    for name in ("irs", "mig"):
+        assert f"{100 * metrics['scores']['dim'][name]:.1f}" in shown
+    assert f"{100 * metrics['scores']['subspace']['irs']:.1f}" in shown
+    assert main([*words, "--metrics=[]", "--max_codes=1"]) == 0
+    none = read_json(run_copy / "evaluate" / "metrics.json")
+    assert none["scores"] == {"dim": {}, "subspace": {}}
+    assert "metrics was [], is ['mig']" in error_line([*words[:3], "--metrics=[mig]"])
+
+
+def _write_codes(run_dir: Path, values: Any, factors: Any) -> None:
+    """Finish `disentangle/codes` with codes of as many train as test samples."""
+    folder = StageFolder(run_dir, "disentangle/codes")
+    folder.begin({}, {}, {})
+    n = len(values)
+    info = FactorInfo(("digit", "hue"), (3, 4), "digit")
+    splits = (2 * (np.arange(n) % 2)).astype(np.int8)
+    Codes(values, np.arange(n), splits, factors, info).save(folder.path)
+    folder.finish(folder.path.rglob("*.npy"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "says"),
+    [
+        ("one code", ["--metrics=[mig]"], "the metric 'mig' of evaluate needs at least 2 codes, "
+         "and there is 1"),
+        ("continuous", [], "holds factors of type float64: give integers"),
+        ("nan", [], "hold NaN or infinite values: train the disentangler again."),
+        ("nan", ["--metrics=[mig]"], "hold NaN or infinite values"),
+        ("one value", ["--tasks=[hue]", "--metrics=[mig]"], "the task 'hue' of evaluate has one "
+         "value only in 30 test samples"),
+        ("", ["--max_codes=5"], "gives 6 codes (3 x 2), but metrics, which take long then, are "
+         "computed of 5 at most"),
+    ],
+)  # fmt: skip
+def test_codes_that_cannot_be_judged_are_refused(
+    tmp_path: Path, error_line: Refused, spoil: str, words: list[str], says: str
+):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 3, 2)).astype(np.float32)
+    factors = np.stack([np.arange(60) // 2 % 3, np.arange(60) // 2 % 4], axis=1)
+    if spoil == "one code":
+        values = values[:, :1, :1]
+    if spoil == "nan":
+        values[7, 1, 1] = np.nan
+    if spoil == "one value":
+        factors[:, 1] = np.arange(60) % 2
+    _write_codes(tmp_path, values, factors + 0.5 if spoil == "continuous" else factors)
+    assert says in error_line(["evaluate", "--run_dir", str(tmp_path), *words])
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    values = np.random.default_rng(0).normal(size=(60, 1, 1)).astype(np.float32)
+    digits = np.arange(60) // 2 % 3
+    _write_codes(tmp_path, values, np.stack([digits, np.zeros(60, int)], axis=1))
+    assert main(["evaluate", "--run_dir", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    metrics = read_json(tmp_path / "evaluate" / "metrics.json")
+    assert set(metrics["left_out"]) == {
+        "mig", "sap", "dci", "factor_vae", "beta_vae", "modularity"
+    }  # fmt: skip
+    for name, reason in metrics["left_out"].items():
+        assert f"{name} is left out: {reason}" in shown
+
+
+def test_of_many_slices_only_the_whole_is_probed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    values = np.random.default_rng(0).normal(size=(60, 65, 1)).astype(np.float32)
+    factors = np.stack([np.arange(60) // 2 % 3, np.arange(60) // 2 % 4], axis=1)
+    _write_codes(tmp_path, values, factors)
+    assert main(["evaluate", "--run_dir", str(tmp_path), "--metrics=[]"]) == 0
+    entry = read_json(tmp_path / "evaluate" / "probes.json")["inputs"]["code"]
+    assert entry["slices"] == []
+    assert f"{100 * entry['full']['hue']:.1f}" in capsys.readouterr().out
+    assert main(["probes", str(tmp_path), "--layout=summary"]) == 0
+    assert f"{100 * entry['full']['digit']:.1f}" in capsys.readouterr().out
 
 
 def test_every_array_beside_the_codes_is_written_and_probed(

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.evaluation.probe_table import collate, to_html, to_latex, to_markdown, to_rich
+from detaux_pl.evaluation.probe_table import collate, lay_out
 from tests.evaluation import published
 from tests.evaluation.published import entries
 
@@ -106,7 +106,7 @@ SUMMARY = """\
 
 @pytest.mark.parametrize(("layout", "expected"), [("accuracies", ACCURACIES), ("summary", SUMMARY)])
 def test_markdown(study, layout, expected):
-    assert to_markdown(study, layout) == expected
+    assert lay_out(study, layout).to_markdown() == expected
 
 
 def cells(markdown):
@@ -136,18 +136,18 @@ class Rows(HTMLParser):
 
 @pytest.mark.parametrize("layout", ["accuracies", "summary"])
 def test_all_formats_show_the_same(study, layout):
-    head, *rows = cells(to_markdown(study, layout))
-    tops, lower, *found = Rows(to_html(study, layout)).rows
+    head, *rows = cells(lay_out(study, layout).to_markdown())
+    tops, lower, *found = Rows(lay_out(study, layout).to_html()).rows
     assert found == rows
     assert lower == [head[0], *(text.split(" ", 1)[1] for text in head[1:])]
     assert tops == ["", *dict.fromkeys(text.split(" ", 1)[0] for text in head[1:])]
 
     text = io.StringIO()
-    Console(file=text, width=400).print(to_rich(study, layout))
+    Console(file=text, width=400).print(lay_out(study, layout).to_rich())
     lines = [line for line in text.getvalue().splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines] == rows
 
-    lines = [line for line in to_latex(study, layout).splitlines() if " & " in line]
+    lines = [line for line in lay_out(study, layout).to_latex().splitlines() if " & " in line]
     shown = [line.removesuffix(r" \\").split(" & ") for line in lines[2:]]
     assert [
         [re.sub(r"\$_(\d)\$", lambda m: chr(0x2080 + int(m[1])), cell) for cell in line]
@@ -157,7 +157,7 @@ def test_all_formats_show_the_same(study, layout):
 
 def test_latex_is_a_booktabs_table():
     study = collate({"a_1 & 5%": runs(published.SUPERVISED_DC_BC)})
-    assert to_latex(study, "accuracies") == (
+    assert lay_out(study, "accuracies").to_latex() == (
         "\\begin{tabular}{lrr}\n"
         "\\toprule\n"
         " & \\multicolumn{2}{c}{a\\_1 \\& 5\\%} \\\\\n"
@@ -177,12 +177,12 @@ def test_latex_is_a_booktabs_table():
 
 def test_names_cannot_break_a_table():
     study = collate({"<b>|[red]*`\\": runs(published.SUPERVISED_DC_BC)})
-    assert "<th" in to_html(study, "summary")
-    assert "&lt;b&gt;|[red]*`\\" in to_html(study, "summary")
-    assert r"| \<b>\|\[red]\*\`\\ | 97.3 |" in to_markdown(study, "summary")
-    assert r"$<$b$>$$|$[red]*`\textbackslash{} & 97.3" in to_latex(study, "summary")
+    assert "<th" in lay_out(study, "summary").to_html()
+    assert "&lt;b&gt;|[red]*`\\" in lay_out(study, "summary").to_html()
+    assert r"| \<b>\|\[red]\*\`\\ | 97.3 |" in lay_out(study, "summary").to_markdown()
+    assert r"$<$b$>$$|$[red]*`\textbackslash{} & 97.3" in lay_out(study, "summary").to_latex()
     text = io.StringIO()
-    Console(file=text, width=200).print(to_rich(study, "summary"))
+    Console(file=text, width=200).print(lay_out(study, "summary").to_rich())
     assert "│ <b>|[red]*`\\ │" in text.getvalue()
 
 
@@ -194,14 +194,14 @@ def test_slices_that_a_group_lacks_stay_blank():
     groups = {
         name: [{**probes, "inputs": {"z": each}}] for name, each in (("3", three), ("1", one))
     }
-    rows = {row[0]: row[1:] for row in cells(to_markdown(collate(groups), "accuracies"))}
+    rows = {row[0]: row[1:] for row in cells(lay_out(collate(groups), "accuracies").to_markdown())}
     assert rows["z₂"] == ["50.0", "25.0", "", ""]
     assert rows[f"best {MINUS} second best"] == ["47.3", "39.5", "", ""]
-    head, _, last = cells(to_markdown(collate(groups), "summary"))
+    head, _, last = cells(lay_out(collate(groups), "summary").to_markdown())
     assert dict(zip(head, last, strict=True))["z diagonal"] == ""
-    alone = to_markdown(collate({"1": groups["1"]}), "accuracies")
+    alone = lay_out(collate({"1": groups["1"]}), "accuracies").to_markdown()
     assert [row[0] for row in cells(alone)] == ["input", "z", "z₀", "chance"]
-    assert "R1" not in to_markdown(collate({"1": groups["1"]}), "summary")
+    assert "R1" not in lay_out(collate({"1": groups["1"]}), "summary").to_markdown()
 
 
 def test_refuses_runs_that_do_not_belong_together():
@@ -217,4 +217,4 @@ def test_refuses_runs_that_do_not_belong_together():
     with pytest.raises(UserError, match="a group without one"):
         collate({"a": one, "b": []})
     with pytest.raises(ValueError, match="layout is 'wide': it is accuracies or summary"):
-        to_html(collate({"a": one}), "wide")
+        lay_out(collate({"a": one}), "wide").to_html()

@@ -1,6 +1,11 @@
 import pytest
 
-from detaux_pl.losses.schedule import exponential_ramp, past_warm_up, product_manifold_betas
+from detaux_pl.losses.schedule import (
+    exponential_ramp,
+    linear_capacity,
+    past_warm_up,
+    product_manifold_betas,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +45,17 @@ def test_ramp_never_exceeds_one():
 def test_training_without_a_length_is_refused(schedule):
     with pytest.raises(ValueError, match=r"max_epochs is -1: .* set trainer\.max_epochs"):
         schedule(0, -1)
+
+
+@pytest.mark.parametrize(
+    ("step", "capacity"),
+    [(0, 0.0), (1, 0.00025), (25_000, 6.25), (99_999, 24.99975), (100_000, 25.0), (300_000, 25.0)],
+)
+def test_capacity_grows_linearly_and_then_stays(step, capacity):
+    assert linear_capacity(step, 25.0, 100_000) == pytest.approx(capacity, rel=1e-12)
+
+
+def test_capacity_needs_a_step_to_grow():
+    assert [linear_capacity(step, 3.0, 1) for step in (0, 1, 2)] == [0.0, 3.0, 3.0]
+    with pytest.raises(ValueError, match="steps is 0: the capacity needs at least 1 step"):
+        linear_capacity(0, 25.0, 0)
