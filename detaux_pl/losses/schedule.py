@@ -1,4 +1,4 @@
-"""Schedules: plain functions of the epoch."""
+"""Schedules: plain functions of the epoch or the step."""
 
 from __future__ import annotations
 
