@@ -78,12 +78,12 @@ def test_scores_of_known_importances(matrix, disentanglement, completeness):
 def test_importances_are_those_of_scikit_learn_on_the_same_samples():
     rng = np.random.default_rng(0)
     # Codes of a few levels, and factors that they do not determine: no two splits gain the same.
-    codes = rng.integers(0, [5, 7, 9], (400, 3))
-    noisy = np.stack([codes @ [1, 1, 0], codes @ [0, 1, 2]], axis=1) + rng.normal(size=(400, 2))
-    factors = noisy.argsort(axis=0).argsort(axis=0) * [2, 3] // 400
+    codes = rng.integers(0, [4, 5, 6], (600, 3))
+    noisy = np.stack([codes @ [1, 1, 0], codes @ [0, 1, 1]], axis=1) + rng.normal(size=(600, 2))
+    factors = noisy.argsort(axis=0).argsort(axis=0) * [2, 3] // 600
     codes = np.exp(0.3 * codes)
-    found = fit_importances(codes, factors, seed=3, n_train=250, n_test=100)
-    train, test = draw_split(400, 250, 100, np.random.default_rng(3))
+    found = fit_importances(codes, factors, seed=3, n_train=450, n_test=100)
+    train, test = draw_split(600, 450, 100, np.random.default_rng(3))
     for j, factor in enumerate(factors.T):
         known = GradientBoostingClassifier(random_state=0).fit(codes[train], factor[train])
         np.testing.assert_allclose(found.matrix[:, j], known.feature_importances_, atol=1e-9)
