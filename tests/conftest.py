@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 # LightningCLI 2.6.6 calls jsonargparse by names that 4.53 deprecates; ours are up to date.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 # Small nets on few cores: threads of several processes only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_LONGEST = ("test_shipped_chains.py", "test_configs.py", "test_multitask_ddp.py")
+"""Files of one test after the other that take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
