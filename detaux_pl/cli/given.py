@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,13 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
         The arguments, with the settings in place of the files, and the settings.
     """
     path = _option(args, "config")
-    if path is None or not Path(path).is_file():
+    if path is None or not _is_file(path):
         return args, {}
     config = read_yaml(Path(path))
     read = {"config"}
     for stage in STAGE_KEYS:
         option = _option(args, stage)
-        if option is not None and Path(option).is_file():
+        if option is not None and _is_file(option):
             config[stage] = read_yaml(Path(option))
             read.add(stage)
         elif isinstance(config.get(stage), str):
@@ -176,6 +177,13 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
             if isinstance(parts, dict) and isinstance(parts.get(stage), str):
                 parts[stage] = read_yaml(Path(path).parent / parts[stage])
     return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
+
+
+def _is_file(text: str) -> bool:
+    """Whether an option is the path of a file; settings written out may be too long for one."""
+    with suppress(OSError):
+        return Path(text).is_file()
+    return False
 
 
 def _option(args: list[str], name: str) -> str | None:

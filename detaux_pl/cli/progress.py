@@ -35,8 +35,18 @@ class StageProgress(ProgressBar):
         self._enabled = alone and sys.stderr.isatty()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a bar of one step per epoch."""
-        self._start("train", trainer.max_epochs or None, done=trainer.current_epoch)
+        """Begin a bar of one step per epoch, or per optimizer step where only these are limited."""
+        self._by_steps = trainer.max_epochs in (None, -1) and trainer.max_steps > 0
+        if self._by_steps:
+            self._start("train", trainer.max_steps, done=trainer.global_step)
+        else:
+            total = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+            self._start("train", total, done=trainer.current_epoch)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Advance, where the bar is of steps."""
+        if self._progress is not None and self._by_steps:
+            self._progress.update(self._task, completed=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Advance, and show the latest validation value."""
@@ -45,7 +55,9 @@ class StageProgress(ProgressBar):
         metrics = trainer.callback_metrics
         shown = "val/accuracy/principal" if "val/accuracy/principal" in metrics else "val/loss"
         note = f"{shown} {metrics[shown]:.3f}" if shown in metrics else ""
-        self._progress.update(self._task, completed=trainer.current_epoch + 1, note=note)
+        self._progress.update(self._task, note=note)
+        if not self._by_steps:
+            self._progress.update(self._task, completed=trainer.current_epoch + 1)
 
     def on_train_end(self, *args: Any) -> None:
         """Leave the terminal as it was."""

@@ -63,7 +63,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # the text of the charts is set in the page's own font
 }
-_WIDTH = 9.6
+WIDTH = 9.6
 """Width of the charts: that of the page [inches]."""
 _TILE = 48
 """Largest side of an image in a sheet [pixels]; larger ones are averaged down."""
@@ -75,15 +75,15 @@ _PIXELS = 250_000
 _P = ParamSpec("_P")
 
 
-def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     """Draw under the style of the report and leave matplotlib's settings as they were."""
 
     @wraps(draw)
-    def styled(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         with mpl.rc_context(_STYLE):
             return draw(*args, **kwargs)
 
-    return styled
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def class_colours(n: int, noise_class: int | None = None) -> list[str]:
     return [MUTED if label == noise_class else next(hues) for label in range(n)]
 
 
-@_styled
+@styled
 def arms_chart(accuracies: Mapping[str, Mapping[int, float]], colours: Mapping[str, str]) -> Figure:
     """Draw the accuracy of every arm: a dot per seed, the mean and its 95 % interval.
 
@@ -141,7 +141,7 @@ def arms_chart(accuracies: Mapping[str, Mapping[int, float]], colours: Mapping[s
         colours: Colour of each arm.
     """
     names = [name for name, runs in accuracies.items() if runs]
-    figure = Figure(figsize=(_WIDTH, 0.75 + 0.5 * len(names)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.5 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     for row, name in enumerate(names):
         runs, dots, mean = accuracies[name], row - 0.14, row + 0.14
@@ -167,7 +167,7 @@ def arms_chart(accuracies: Mapping[str, Mapping[int, float]], colours: Mapping[s
     return figure
 
 
-@_styled
+@styled
 def image_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = ()) -> Figure:
     """Lay out rows of images.
 
@@ -188,7 +188,7 @@ def image_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = ()) -> Figure
             mosaic[top : top + height, left : left + breadth, 3] = 1.0
             mosaic[top : top + height, left : left + breadth, :3] = _rgb(image, small)
     label, head = 1.7, 0.26 if columns else 0.04  # inches
-    tile = min((_WIDTH - label) / width, 0.8)
+    tile = min((WIDTH - label) / width, 0.8)
     aspect = (height + gap) / (breadth + gap)
     size = (label + width * tile, head + len(rows) * tile * aspect)
     figure = Figure(figsize=size)
@@ -214,7 +214,7 @@ def image_sheet(rows: Sequence[SheetRow], columns: Sequence[str] = ()) -> Figure
     return figure
 
 
-@_styled
+@styled
 def strip_sheet(rows: Sequence[SheetRow], columns: int = 1) -> Figure:
     """Lay out strips of images, each under its title, as large as fits.
 
@@ -227,7 +227,7 @@ def strip_sheet(rows: Sequence[SheetRow], columns: int = 1) -> Figure:
     gap = max(1, round(0.04 * breadth))
     detailed = any(row.detail for row in rows)
     edge, head = 0.12, 0.44 if detailed else 0.26  # inches, as what follows
-    cell = (_WIDTH - edge) / columns
+    cell = (WIDTH - edge) / columns
     wide = min(cell - edge, 1.0 * longest)
     tall = wide / longest * height / breadth
     lines = -(-len(rows) // columns)
@@ -257,7 +257,7 @@ def strip_sheet(rows: Sequence[SheetRow], columns: int = 1) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[str]) -> Figure:
     """Draw how the members of each cluster are shared out over the values of some factors.
 
@@ -267,7 +267,7 @@ def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[st
     """
     widths = [max(table.shape[1], 4) for table in tables.values()]
     height = 0.9 + 0.3 * min(len(rows), 24)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(tables), width_ratios=widths, squeeze=False, sharey=True)[0]
     for axes, (title, counts) in zip(panels, tables.items(), strict=True):
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -282,7 +282,7 @@ def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[st
     return figure
 
 
-@_styled
+@styled
 def codes_chart(
     panels: Mapping[str, NDArray[np.float64]],
     rows: Sequence[str],
@@ -300,7 +300,7 @@ def codes_chart(
         breaks: Rows before which a line is drawn.
     """
     label = 0.4 + 0.075 * max(map(len, rows))  # inches, as what follows
-    breadth = min(max(0.62 * len(columns), 2.9), (_WIDTH - label) / len(panels))
+    breadth = min(max(0.62 * len(columns), 2.9), (WIDTH - label) / len(panels))
     cell, longest = breadth / len(columns), 0.085 * max(map(len, columns))
     angle = 0 if longest <= cell else 40 if cell >= 0.3 else 90
     head = 0.55 + max(0.2, longest * math.sin(math.radians(angle)))
@@ -325,7 +325,7 @@ def codes_chart(
     return figure
 
 
-@_styled
+@styled
 def kl_chart(kl: Sequence[float], active: Sequence[bool], names: Sequence[str]) -> Figure:
     """Draw what each latent says of an image, those that say the same of all of them muted.
 
@@ -334,7 +334,7 @@ def kl_chart(kl: Sequence[float], active: Sequence[bool], names: Sequence[str]) 
         active: Whether each is active.
         names: Name of each.
     """
-    figure = Figure(figsize=(min(_WIDTH, 3.2 + 0.3 * len(kl)), 2.5), layout="constrained")
+    figure = Figure(figsize=(min(WIDTH, 3.2 + 0.3 * len(kl)), 2.5), layout="constrained")
     axes = figure.add_subplot()
     for on, hue, label in ((True, ACCENT, "active"), (False, MUTED, "inactive")):
         places = [place for place, each in enumerate(active) if each == on]
@@ -354,7 +354,7 @@ def kl_chart(kl: Sequence[float], active: Sequence[bool], names: Sequence[str]) 
     return figure
 
 
-@_styled
+@styled
 def scatter_chart(
     points: NDArray[np.float64],
     panels: Mapping[str, tuple[NDArray[np.int64], Sequence[str]]],
@@ -367,7 +367,7 @@ def scatter_chart(
         panels: Title, then class of each point, shape (n,), and the names of the classes.
         colours: Colours of the classes of each panel.
     """
-    figure = Figure(figsize=(_WIDTH, 0.3 + _WIDTH / max(len(panels), 3)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.3 + WIDTH / max(len(panels), 3)), layout="constrained")
     axes_row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, (labels, names)), hues in zip(axes_row, panels.items(), colours, strict=True):
         shown = labels >= 0
@@ -392,7 +392,7 @@ def scatter_chart(
     return figure
 
 
-@_styled
+@styled
 def curves_chart(
     curves: Mapping[str, Curve],
     colours: Mapping[str, str],
@@ -410,7 +410,7 @@ def curves_chart(
             leave gaps.
         dashed: Names of the lines to dash.
     """
-    figure = Figure(figsize=(_WIDTH, 3.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = figure.add_subplot()
     for name, curve in curves.items():
         axes.plot(
@@ -458,7 +458,7 @@ class Priced:
     ranked: bool
 
 
-@_styled
+@styled
 def cost_chart(methods: Sequence[Priced], titles: Sequence[str], ylabel: str) -> Figure:
     """Draw scores against costs, with the front of those that no cheaper method reaches.
 
@@ -470,7 +470,7 @@ def cost_chart(methods: Sequence[Priced], titles: Sequence[str], ylabel: str) ->
     """
     shown = [k for k in range(len(titles)) if any(each.costs[k] is not None for each in methods)]
     height = max(3.5, 0.5 + 0.21 * len(methods))
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, k in zip(panels, shown, strict=True):
         known = [(cost, each) for each in methods if (cost := each.costs[k]) is not None]
@@ -506,7 +506,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-@_styled
+@styled
 def gaps_chart(gaps: Mapping[str, Mapping[int, float]]) -> Figure:
     """Draw how far each method is above or below a reference, seed by seed.
 
@@ -516,7 +516,7 @@ def gaps_chart(gaps: Mapping[str, Mapping[int, float]]) -> Figure:
     """
     seeds = sorted({seed for own in gaps.values() for seed in own})
     values = np.array([[own.get(seed, np.nan) for seed in seeds] for own in gaps.values()])
-    width = min(_WIDTH, 2.6 + 0.62 * len(seeds))
+    width = min(WIDTH, 2.6 + 0.62 * len(seeds))
     figure = Figure(figsize=(width, 0.75 + 0.32 * len(gaps)), layout="constrained")
     axes = figure.add_subplot()
     ends = (_BELOW, 0.0, 0.85), (_BELOW, 0.5, 0.03), (ACCENT, 0.5, 0.03), (ACCENT, 1.0, 0.85)

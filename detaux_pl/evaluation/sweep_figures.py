@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from detaux_pl.evaluation.figures import _WIDTH, PALETTE, _styled
+from detaux_pl.evaluation.figures import PALETTE, WIDTH, styled
 
 _SPAN = 20.0
 """Ratio of the largest value of a parameter to the smallest beyond which its axis is
@@ -41,7 +41,7 @@ class Line:
     joined: bool = True
 
 
-@_styled
+@styled
 def sweep_chart(lines: Sequence[Line], panels: Mapping[str, str], xlabel: str) -> Figure:
     """Draw a panel for every result: the trials, their means over the seeds and a band around.
 
@@ -54,7 +54,7 @@ def sweep_chart(lines: Sequence[Line], panels: Mapping[str, str], xlabel: str) -
     across = min(_ACROSS, len(panels))
     named = [line.name for line in lines if line.name]
     legend = 0.25 * -(-len(named) // 3) + 0.1 if named else 0.0  # inches
-    size = (_WIDTH * across / _ACROSS, 2.15 * rows + legend)
+    size = (WIDTH * across / _ACROSS, 2.15 * rows + legend)
     figure = Figure(figsize=size, layout="constrained")
     drawn = figure.subplots(rows, across, squeeze=False).ravel()
     values = sorted({x for line in lines for own in line.points.values() for x in own})

@@ -126,7 +126,7 @@ def test_codes_of_many_factors_fit_the_page():
     chart = figures.codes_chart(
         {"one": share, "two": share}, [f"latent {k}" for k in range(40)], names
     )
-    assert chart.get_size_inches()[0] <= figures._WIDTH
+    assert chart.get_size_inches()[0] <= figures.WIDTH
     assert not chart.axes[0].texts
     shown = [tick.get_text() for tick in chart.axes[0].get_xticklabels()]
     assert shown == names[::4]
