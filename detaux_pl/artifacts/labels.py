@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,12 @@ class AuxiliaryLabels:
                 f"(first: {missing[0]}): cluster again on codes of this data set."
             )
         return self.labels[position]
+
+    def without_noise(self) -> AuxiliaryLabels:
+        """Return the clusters alone: samples that were noise are `IGNORED`, and no class."""
+        shift = 0 if self.meta.get("noise_class") is None else 1
+        labels = np.where(self.is_noise, IGNORED, self.labels - shift)
+        return replace(self, labels=labels, n_classes=self.n_classes - shift)
 
     def save(self, folder: Path) -> None:
         """Write the labels as the only task of a folder, see `save_tasks`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pydoc import locate
 from typing import Any
 
@@ -13,9 +14,77 @@ from detaux_pl.cli.trainable import arm_name, resolve, stage_parser
 from detaux_pl.multitask.base import MultitaskModel
 
 
-def resolve_arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Give the configs of each arm, one per seed; the main arm comes first."""
-    main = config["multitask"]
+@dataclass(frozen=True)
+class NetSettings:
+    """The small nets that try tasks and refine labels, each told of all training images but some.
+
+    Args:
+        model: A multi-task model, as in baselines; None for `HardParameterSharing`. What it does
+            not say is as in the main arm.
+        folds: Into how many parts the training images are dealt.
+        epochs: Epochs of a net.
+    """
+
+    model: str | dict[str, Any] | None = None
+    folds: int = 4
+    epochs: int = 10
+
+
+def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
+    """Resolve what the nets that try tasks and refine labels are built from.
+
+    Args:
+        config: The resolved configuration of the chain.
+
+    Returns:
+        `model`, `single`, `data`, `trainer` and `folds`.
+
+    Raises:
+        UserError: If a setting is outside its range, or the model learns no auxiliary labels.
+    """
+    settings, main = config["nets"], config["multitask"]
+    if settings["folds"] < 2 or settings["epochs"] < 1:
+        raise UserError(
+            f"nets.folds is {settings['folds']} and nets.epochs {settings['epochs']}: give at "
+            "least 2 and 1."
+        )
+    models = []
+    for given in (settings["model"] or "HardParameterSharing", "SingleTask"):
+        model, _ = _inherit(given, main["model"])
+        models.append(_resolve_arm({**main, "model": model, "arm": None})["model"])
+    net: Any = locate(models[0]["class_path"])
+    if not net.uses_auxiliary:
+        raise UserError(
+            f"nets.model is {settings['model']!r}, which learns no auxiliary labels: take another, "
+            "such as HardParameterSharing."
+        )
+    data = main["data"]
+    apart = ("labels", "auxiliary", "seed")
+    return {
+        "model": models[0],
+        "single": models[1],
+        "data": {
+            "class_path": data["class_path"],
+            "init_args": {k: v for k, v in data["init_args"].items() if k not in apart},
+        },
+        "trainer": {
+            "max_epochs": settings["epochs"],
+            **{name: main["trainer"][name] for name in ("accelerator", "precision")},
+        },
+        "folds": settings["folds"],
+    }
+
+
+def resolve_arms(
+    config: dict[str, Any], refined: Collection[str | None] = ()
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Give the configs of each arm, one per seed; the main arm comes first.
+
+    Args:
+        config: The resolved configuration of the chain.
+        refined: Names of the discoveries whose labels are refined, None for the main one.
+    """
+    main = {**config["multitask"], "refined": None in refined}
     arms = [(main["arm"] or arm_name(main["model"]["class_path"]), main)]
     model: Any = locate(main["model"]["class_path"])
     if not model.uses_auxiliary and (config["discoveries"] or config["controls"]):
@@ -28,7 +97,8 @@ def resolve_arms(config: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, A
         arm = _resolve_arm({**main, "model": model, "arm": None})
         arms.append((name or arm_name(arm["model"]["class_path"]), arm))
     for discovery in config["discoveries"]:
-        arms.append((discovery, {**main, "discovery": discovery}))
+        own = {"discovery": discovery, "refined": discovery in refined}
+        arms.append((discovery, {**main, **own}))
     for control in config["controls"]:
         if control == "discovered":
             raise UserError("a control is 'discovered', which the main arm has: leave it out.")

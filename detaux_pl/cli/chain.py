@@ -21,7 +21,7 @@ from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, redo_name, stage_key
-from detaux_pl.cli.arms import resolve_arms
+from detaux_pl.cli.arms import NetSettings, resolve_arms, resolve_nets
 from detaux_pl.cli.cluster import build_discovery, cluster_parser
 from detaux_pl.cli.discoveries import DiscoveryStages, resolve_discoveries
 from detaux_pl.cli.evaluate import evaluate_parser
@@ -42,17 +42,20 @@ from detaux_pl.cli.parser import (
     explain,
 )
 from detaux_pl.cli.process import Runner, run_processes
+from detaux_pl.cli.refine import refine_parser
 from detaux_pl.cli.stage import (
     cluster_settings,
     codes_settings,
     discovery_folder,
     evaluate_settings,
+    refine_settings,
     trainable_settings,
 )
 from detaux_pl.cli.trainable import (
     Tracking,
     labels_stage,
     needs_labels,
+    on_cpu,
     refuse_unusable,
     resolve,
     stage_folder,
@@ -153,6 +156,19 @@ def _cluster(chain: Chain) -> list[Job]:
     ]  # fmt: skip
 
 
+def _refine(chain: Chain) -> list[Job]:
+    configs = [chain.config["refine"], *(own.refine for own in chain.discoveries.values())]
+    return [
+        Job(
+            discovery_folder("refine", config["discovery"]), ("refine",), config,
+            refine_settings(config), (discovery_folder("cluster", config["discovery"]),),
+            alone=True,
+        )
+        for config in configs
+        if config["rounds"]
+    ]  # fmt: skip
+
+
 def _multitask(chain: Chain) -> list[Job]:
     jobs = []
     for seeds in zip(*chain.arms.values(), strict=True):
@@ -185,6 +201,7 @@ STAGES = (
     Stage("disentangle", _disentangle),
     Stage("evaluate", _evaluate),
     Stage("cluster", _cluster),
+    Stage("refine", _refine),
     Stage("multitask", _multitask),
     Stage("report", _report),
 )
@@ -218,8 +235,10 @@ def chain_parser() -> ShortParser:
     )
     parser.add_argument("--evaluate", action=ActionParser(evaluate_parser()), help="Stage 2.")
     parser.add_argument("--cluster", action=ActionParser(cluster_parser()), help="Stage 3.")
+    parser.add_argument("--refine", action=ActionParser(refine_parser()), help="Stage 4.")
+    parser.add_class_arguments(NetSettings, "nets")
     parser.add_argument(
-        "--multitask", action=ActionParser(stage_parser("multitask")), help="Stage 4: the main arm."
+        "--multitask", action=ActionParser(stage_parser("multitask")), help="Stage 5: the main arm."
     )
     parser.add_argument(
         "--baselines", type=list[str | dict[str, Any]], default=["SingleTask"],
@@ -227,7 +246,7 @@ def chain_parser() -> ShortParser:
     )  # fmt: skip
     parser.add_argument(
         "--discoveries", type=dict[str, dict[str, Any]], default={},
-        help="By name, other ways to auxiliary labels for the main model: cluster, disentangle.",
+        help="By name, other ways to labels for the main model: disentangle, cluster, refine.",
     )  # fmt: skip
     parser.add_argument(
         "--controls", type=list[str | list[str]], default=["shuffled"],
@@ -237,8 +256,9 @@ def chain_parser() -> ShortParser:
     for source, target in LINKS:
         for stage in ("disentangle", "multitask"):
             parser.link_arguments(source, f"{stage}.{target}")
-    for stage in ("evaluate", "cluster"):
+    for stage in ("evaluate", "cluster", "refine"):
         parser.link_arguments("run_dir", f"{stage}.run_dir")
+    parser.link_arguments("seed", "refine.seed")
     return parser
 
 
@@ -263,7 +283,7 @@ def parse(args: Sequence[str]) -> Chain:
         )
     for stage in ("disentangle", "multitask"):
         refuse_unusable(stage, config[stage])
-    for stage in ("disentangle", "cluster", "multitask"):
+    for stage in ("disentangle", "cluster", "refine", "multitask"):
         if config[stage]["discovery"] is not None:
             raise UserError(
                 f"{stage}.discovery is {config[stage]['discovery']!r}, but the stages of a chain "
@@ -274,13 +294,22 @@ def parse(args: Sequence[str]) -> Chain:
             f"cluster.codes is {config['cluster']['codes']!r}, but a chain clusters the codes of "
             "its own disentangler: leave it out."
         )
-    arms = dict(resolve_arms(config))
+    if config["refine"]["nets"] is not None or config["refine"]["jobs"] is not None:
+        raise UserError("refine.nets and refine.jobs are those of the chain: set nets and jobs.")
+    discoveries = resolve_discoveries(config)
+    refined: dict[str | None, dict[str, Any]] = {None: config["refine"]}
+    refined |= {name: own.refine for name, own in discoveries.items()}
+    if any(refine["rounds"] for refine in refined.values()):
+        nets = resolve_nets(config)
+        for refine in refined.values():
+            refine |= {"nets": nets, "jobs": config["jobs"]}
+    arms = dict(resolve_arms(config, {name for name, own in refined.items() if own["rounds"]}))
     for configs in arms.values():
         refuse_unusable("multitask", configs[0])
     # What a command did once is no setting of the run.
     parsed.redo = parsed.until = None
     source = parser.dump(parsed, skip_unset=False)
-    return Chain(config, arms, resolve_discoveries(config), source)
+    return Chain(config, arms, discoveries, source)
 
 
 def build_all(chain: Chain) -> Chain:
@@ -311,13 +340,6 @@ def stage_keys(chain: Chain) -> dict[str, str]:
         if stage.name == chain.config["until"]:
             break
     return keys
-
-
-def on_cpu(stage: dict[str, Any]) -> bool:
-    """Whether the trainer of a stage's configuration runs on the CPU."""
-    accelerator = stage["trainer"]["accelerator"]
-    on_auto = accelerator == "auto" and not torch.accelerator.is_available()
-    return on_auto or accelerator == "cpu"
 
 
 def fit(args: list[str], runner: Runner | None = None) -> int:
@@ -378,7 +400,9 @@ def _run(
             for job in jobs
             if not _is_done(chain, job) and (job.derived or lost.isdisjoint(job.upstream))
         ]
-        if not pending:
+        if not jobs:
+            console.print(f"{label} [dim]not asked for[/]")
+        elif not pending:
             console.print(f"{label} [green]complete[/], skipped")
         else:
             code = _run_stage(chain, pending, runner, lock, console, label)

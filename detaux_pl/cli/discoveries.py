@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.cli.cluster import cluster_parser
+from detaux_pl.cli.refine import refine_parser
 from detaux_pl.cli.stage import discovery_folder
 from detaux_pl.cli.trainable import refuse_unusable, resolve, stage_parser
 from detaux_pl.data.modules import PairDataModule
 
+_STAGES = ("disentangle", "cluster", "refine")
 _SHARED = ("run_dir", "seed_everything", "tracking")
 
 
@@ -19,16 +21,18 @@ class DiscoveryStages(NamedTuple):
     Args:
         disentangle: Of its own disentangler; None where it clusters the codes of the main one.
         cluster: Of its clustering.
+        refine: Of the refinement of its labels.
     """
 
     disentangle: dict[str, Any] | None
     cluster: dict[str, Any]
+    refine: dict[str, Any]
 
 
 def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
     """Resolve the further discoveries of a chain, by name.
 
-    A disentangler of its own starts from the defaults, a clustering from the main one's. `codes`
+    A disentangler of its own starts from the defaults, the rest from the main one's. `codes`
     names another discovery whose codes are clustered, in place of a disentangler of its own.
 
     Args:
@@ -42,14 +46,14 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
     found = {}
     for name, given in everything.items():
         given = given or {}
-        parts = [given.get(stage, {}) for stage in ("disentangle", "cluster")]
+        parts = [given.get(stage, {}) for stage in _STAGES]
         if (
             not given
-            or given.keys() - {"disentangle", "cluster", "codes"}
+            or given.keys() - {*_STAGES, "codes"}
             or not all(isinstance(part, dict) for part in parts)
         ):
             raise UserError(
-                f"discoveries.{name} is {given!r}: give `cluster`, `disentangle` or both, with "
+                f"discoveries.{name} is {given!r}: give `disentangle`, `cluster` or `refine`, with "
                 "what differs from the main ones (in a config file also as the path of a file); or "
                 "`codes`, another discovery whose codes it clusters."
             )
@@ -65,11 +69,19 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, DiscoveryStages]:
         cluster = {**config["cluster"], **(given.get("cluster") or {}), "discovery": name}
         source = name if own is not None else source
         cluster["codes"] = f"{discovery_folder('disentangle', source)}/codes"
-        found[name] = DiscoveryStages(disentangle, resolve(parser, parser.parse_object(cluster)))
+        refiner = refine_parser()
+        refine = {**config["refine"], **(given.get("refine") or {}), "discovery": name}
+        found[name] = DiscoveryStages(
+            disentangle,
+            resolve(parser, parser.parse_object(cluster)),
+            resolve(refiner, refiner.parse_object(refine)),
+        )
     return found
 
 
-def _refuse_shared(name: str, disentangle: dict[str, Any], cluster: dict[str, Any]) -> None:
+def _refuse_shared(
+    name: str, disentangle: dict[str, Any], cluster: dict[str, Any], refine: dict[str, Any]
+) -> None:
     """Refuse in a discovery what all stages of a chain have in common."""
     data = disentangle.get("data", {})
     if not isinstance(data, dict) or not isinstance(data.get("init_args", {}), dict):
@@ -84,6 +96,7 @@ def _refuse_shared(name: str, disentangle: dict[str, Any], cluster: dict[str, An
             if key in data.get("init_args", {})
         ),
         *(f"cluster.{k}" for k in ("run_dir", "redo", "discovery", "codes") if k in cluster),
+        *(f"refine.{k}" for k in sorted(refine.keys() - {"rounds"})),
     ]
     if found:
         raise UserError(

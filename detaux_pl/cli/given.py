@@ -24,7 +24,7 @@ LINKS = (
 )
 """What is set once for the chain, and where the trainable stages take it."""
 
-STAGE_KEYS = ("disentangle", "evaluate", "cluster", "multitask")
+STAGE_KEYS = ("disentangle", "evaluate", "cluster", "refine", "multitask")
 """The stages that the config of a chain describes."""
 
 
@@ -173,7 +173,7 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
             config[stage] = read_yaml(Path(path).parent / config[stage])
     discoveries = config.get("discoveries")
     for parts in discoveries.values() if isinstance(discoveries, dict) else ():
-        for stage in ("disentangle", "cluster"):
+        for stage in ("disentangle", "cluster", "refine"):
             if isinstance(parts, dict) and isinstance(parts.get(stage), str):
                 parts[stage] = read_yaml(Path(path).parent / parts[stage])
     return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config

@@ -32,6 +32,7 @@ A stage by itself (on several machines, or with other settings):
   disentangle {fit,validate,test,predict} learn the subspaces; predict writes the codes
   evaluate                                codes -> linear probes and disentanglement metrics
   cluster                                 codes -> auxiliary labels
+  refine                                  auxiliary labels -> those that nets see in the images
   multitask {fit,validate,test}           train one arm with one seed
   report                                  tables and pictures of a run folder
 
@@ -61,8 +62,8 @@ command again to go on).
 """
 
 COMMANDS = (
-    "fit", "data", "disentangle", "evaluate", "cluster", "multitask", "report", "compare", "probes",
-    "metrics", "sweep",
+    "fit", "data", "disentangle", "evaluate", "cluster", "refine", "multitask", "report", "compare",
+    "probes", "metrics", "sweep",
 )  # fmt: skip
 
 
@@ -109,6 +110,10 @@ def entry_point() -> None:
 def _dispatch(command: str, args: list[str]) -> int:
     if command == "_batch":
         return _batch([list(words) for words in json.loads(args[0])])
+    if command == "_nets":
+        from detaux_pl.cli import nets
+
+        return nets.train(args)
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}.")
     if command == "fit":
@@ -127,6 +132,10 @@ def _dispatch(command: str, args: list[str]) -> int:
         from detaux_pl.cli import cluster
 
         return cluster.run(args)
+    if command == "refine":
+        from detaux_pl.cli import refine
+
+        return refine.run(args)
     if command == "report":
         from detaux_pl.cli import report
 

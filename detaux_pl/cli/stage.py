@@ -60,6 +60,12 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in apart}
 
 
+def refine_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what changes the refined labels."""
+    nets = _without_places(config["nets"])
+    return {"rounds": config["rounds"], "seed": config["seed"], "nets": nets}
+
+
 def evaluate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what changes the probes and metrics."""
     return {name: config[name] for name in ("tasks", "max_samples", "seed", "metrics")}

@@ -137,6 +137,10 @@ class StageCLI(LightningCLI):
         else:
             parser.set_defaults({"data": {"class_path": _path_of(LabelledDataModule)}})
             parser.add_argument(
+                "--refined", type=bool, default=False,
+                help="Whether the labels are those of refine; else they are those of cluster.",
+            )  # fmt: skip
+            parser.add_argument(
                 "--arm", type=str, default=None,
                 help="Name of the arm; by default that of the model's class.",
             )  # fmt: skip
@@ -253,7 +257,14 @@ def needs_labels(config: Mapping[str, Any]) -> bool:
 
 def labels_stage(config: Mapping[str, Any]) -> str:
     """Return the name of the stage whose labels a multi-task training reads."""
-    return discovery_folder("cluster", config["discovery"])
+    return discovery_folder("refine" if config["refined"] else "cluster", config["discovery"])
+
+
+def on_cpu(stage: dict[str, Any]) -> bool:
+    """Whether the trainer of a stage's configuration runs on the CPU."""
+    accelerator = stage["trainer"]["accelerator"]
+    on_auto = accelerator == "auto" and not torch.accelerator.is_available()
+    return on_auto or accelerator == "cpu"
 
 
 def run(stage: str, args: list[str]) -> int:
@@ -267,7 +278,7 @@ def run(stage: str, args: list[str]) -> int:
             f"choose one of {', '.join(allowed)}."
         )
     subcommand, *rest = args
-    _quiet()
+    quiet()
     cli = StageCLI(stage, rest)
     job = _Job(cli)
     try:
@@ -557,7 +568,7 @@ def _path_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep what Lightning says of every run, and nobody can act on, off the terminal."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,21 @@ class Batch(NamedTuple):
     images: Tensor
     targets: Tensor
     rows: Tensor
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a net of a cross-fit is told of, and what it is asked.
+
+    Args:
+        train: Rows to train on, shape (n,).
+        asked: Rows to predict, shape (m,), in this order.
+        targets: Labels of every row of the data set, int64, shape (N, T), or `IGNORED`.
+    """
+
+    train: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    targets: NDArray[np.int64]
 
 
 class FactorDataModule(LightningDataModule):
@@ -94,6 +110,7 @@ class FactorDataModule(LightningDataModule):
         self.seed = seed
         self.augmentation: Augmentation | None = None
         self.tasks: list[str] | None = None
+        self.fold: Fold | None = None
         self._resident: Tensor | None = None
 
     def describe(self) -> None:
@@ -151,7 +168,9 @@ class FactorDataModule(LightningDataModule):
                 f"device_resident is set, but {type(self.dataset).__name__} is not in memory: "
                 "set it to false and give num_workers."
             )
-        self.targets = torch.from_numpy(self.build_targets())
+        self.targets = torch.from_numpy(
+            self.build_targets() if self.fold is None else self.fold.targets
+        )
 
     def build_targets(self) -> NDArray[np.int64]:
         """Return the labels of all tasks, shape (N, T)."""
@@ -168,7 +187,7 @@ class FactorDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of one epoch, drawn anew in each."""
-        rows = self.dataset.rows("train")
+        rows = self.dataset.rows("train") if self.fold is None else self.fold.train
         n, (rank, world) = self.epoch_length(rows), self._world()
         if n < self.batch_size * world:
             raise UserError(
@@ -188,8 +207,8 @@ class FactorDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Every image of every split, once, in the order of the rows."""
-        rows = np.arange(len(self.dataset))
+        """Every image of every split, once, in the order of the rows; or those of the fold."""
+        rows = np.arange(len(self.dataset)) if self.fold is None else self.fold.asked
         sampler = EvalSampler(rows, self.eval_batch_size, *self._world())
         return self._loader(DataLoader, sampler)
 

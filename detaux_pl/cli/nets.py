@@ -1,0 +1,191 @@
+"""The nets of cross-fits: what they are built from, and the processes that share them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.labels import load_tasks
+from detaux_pl.artifacts.progress import progress_bar
+from detaux_pl.cli.process import run_processes
+from detaux_pl.cli.stage import import_room
+from detaux_pl.cli.trainable import on_cpu, quiet
+from detaux_pl.data.modules import LabelledDataModule
+from detaux_pl.evaluation.run import build
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.cross_fit import CrossFit, Net
+
+PLAN = "nets.json"
+
+Work = tuple[str, Net]
+"""A net, and the cross-fit that it is of."""
+
+
+class Stopped(Exception):
+    """The processes of the nets ended before all were trained.
+
+    Args:
+        code: The exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Nets:
+    """The nets of several cross-fits, each with a file of its own in one folder.
+
+    Its file `nets.json` says what they are:
+
+    - `model`, `single`: class and arguments of the multi-task net, and of that of the principal
+      task alone; `data`: those of the data module;
+    - `trainer`: settings of Lightning's trainer; `folds`, `rounds`;
+    - `fits`: by name, `labels` (folder of the labels; None for the principal task alone), `seed`.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        quiet()
+        for room in ("data", "multitask"):
+            import_room(room)
+        self.folder = folder
+        self.plan: dict[str, Any] = read_json(folder / PLAN)
+        self.data: LabelledDataModule = build(LabelledDataModule, self.plan["data"])
+        self.data.prepare_data()
+        self.data.setup("fit")
+        self.fits = {name: self._fit(name, **fit) for name, fit in self.plan["fits"].items()}
+
+    def _fit(self, name: str, labels: str | None, seed: int) -> CrossFit:
+        dataset = self.data.dataset
+        given = [] if labels is None else load_tasks(Path(labels))
+        tasks = [task.without_noise() for task in given]
+        targets = [dataset.factor(dataset.principal), *(task.of(dataset.ids) for task in tasks)]
+        return CrossFit(
+            folder=self.folder / name,
+            targets=np.stack(targets, axis=1),
+            task_sizes=(dataset.n_classes, *(task.n_classes for task in tasks)),
+            train=dataset.rows("train"),
+            rest=np.flatnonzero(dataset.splits != 0),
+            n_folds=self.plan["folds"],
+            rounds=self.plan["rounds"],
+            seed=seed,
+        )
+
+    def missing(self, round: int) -> list[Work]:
+        """Nets of a round that have no file yet."""
+        return [(name, net) for name, fit in self.fits.items() for net in fit.missing(round)]
+
+    @property
+    def n_nets(self) -> int:
+        """Number of nets of all cross-fits."""
+        return sum(len(fit.nets) for fit in self.fits.values())
+
+    @property
+    def n_missing(self) -> int:
+        """Number of them that have no file yet."""
+        return sum(len(self.missing(round)) for round in range(self.plan["rounds"]))
+
+    def train(self, work: Sequence[Work], device: int = 0) -> None:
+        """Train some nets, one after the other, on one device."""
+        trainer = {**self.plan["trainer"], "devices": [device] if not on_cpu(self.plan) else 1}
+        for name, net in work:
+            fit = self.fits[name]
+
+            def build_net(sizes: tuple[int, ...]) -> MultitaskModel:
+                config = self.plan["single" if len(sizes) == 1 else "model"]
+                shape = self.data.image_shape
+                net: MultitaskModel = build(
+                    MultitaskModel, config, image_shape=shape, task_sizes=sizes
+                )
+                return net
+
+            fit.fit(net, self.data, build_net, trainer)
+
+
+def run_nets(folder: Path, plan: dict[str, Any], n_jobs: int | None) -> Nets:
+    """Train the nets that have no file yet; those that were trained before stay.
+
+    Under torchrun or SLURM every rank calls this, trains its share, and then what is still
+    missing. Otherwise processes of our own share them.
+
+    Args:
+        folder: Folder of the nets.
+        plan: Content of `nets.json`, see `Nets`.
+        n_jobs: Number of processes; None for one per core, or per device of an accelerator.
+
+    Returns:
+        The nets, all trained.
+
+    Raises:
+        Stopped: If a process failed or was stopped.
+    """
+    rank, world = rank_and_world()
+    # All ranks write the same.
+    write_json(folder / PLAN, plan)
+    nets = Nets(folder)
+    total, shown = nets.n_nets, nets.n_nets - nets.n_missing
+    with progress_bar("nets", total, shown) as advance:
+
+        def show() -> None:
+            nonlocal shown
+            done = total - nets.n_missing
+            advance(done - shown)
+            shown = done
+
+        for round in range(plan["rounds"]):
+            left = nets.missing(round)
+            workers = min(_n_workers(plan, n_jobs), len(left)) if world == 1 else 1
+            if workers > 1:
+                _train_in_processes(folder, left, workers, show)
+                continue
+            # A rank that has done its share takes what others have not begun, from their end.
+            mine = left[rank::world]
+            for work in [*mine, *(work for work in reversed(left) if work not in mine)]:
+                nets.train([work], int(os.environ.get("LOCAL_RANK", "0")))
+                show()
+    return nets
+
+
+def train(args: Sequence[str]) -> int:
+    """Run `detaux _nets FOLDER DEVICE NETS`: the share of one process."""
+    folder, device, given = args
+    work = [(name, Net(round, tuple(without))) for name, round, without in json.loads(given)]
+    Nets(Path(folder)).train(work, int(device))
+    return 0
+
+
+def _train_in_processes(
+    folder: Path, left: Sequence[Work], workers: int, show: Callable[[], None]
+) -> None:
+    given = [[(name, *net) for name, net in left[k::workers]] for k in range(workers)]
+    commands = [
+        [["_nets", str(folder), str(device), json.dumps(share)]]
+        for device, share in enumerate(given)
+    ]
+    code = run_processes(commands, None, show)
+    if code:
+        raise Stopped(code)
+
+
+def _n_workers(plan: dict[str, Any], n_jobs: int | None) -> int:
+    if n_jobs is not None:
+        return max(1, n_jobs)
+    return os.cpu_count() or 1 if on_cpu(plan) else torch.accelerator.device_count()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Rank of this process among those that torchrun or SLURM started, and their number."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ:
+            return int(os.environ[rank]), int(os.environ.get(world, "1"))
+    return 0, 1

@@ -1,0 +1,91 @@
+"""The stage that corrects the auxiliary labels by what nets say of images they never saw."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.labels import load_tasks, save_tasks
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.parser import ShortParser, config_parser
+from detaux_pl.cli.stage import (
+    discovery_folder,
+    is_global_zero,
+    refine_settings,
+    run_stage,
+    wants_redo,
+)
+
+
+def refine_parser() -> ShortParser:
+    """Return the parser of the stage."""
+    parser = config_parser(ShortParser, prog="detaux refine")
+    parser.add_argument("--run_dir", type=str, default="runs/refine", help="Folder of the run.")
+    parser.add_argument("--redo", type=str, default=None, help="`refine`, to begin anew.")
+    parser.add_argument(
+        "--discovery", type=str, default=None,
+        help="Name of a further discovery of the run; null for the main one.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=int, default=0,
+        help="How often the labels are predicted out of fold, and replaced; 0 leaves them alone.",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the folds and the nets.")
+    parser.add_argument(
+        "--jobs", type=int | None, default=None,
+        help="Processes; null for one per core, or one per device of an accelerator.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nets", type=dict[str, Any] | None, default=None,
+        help="Model, data, trainer and folds; `detaux fit` writes them from those of multitask.",
+    )  # fmt: skip
+    return parser
+
+
+def run(args: list[str]) -> int:
+    """Run `detaux refine`."""
+    parser = refine_parser()
+    config: dict[str, Any] = yaml.safe_load(parser.dump(parser.parse_args(args), skip_unset=False))
+    config.pop("config", None)
+    if config["nets"] is None or config["rounds"] < 1:
+        raise UserError(
+            f"rounds is {config['rounds']} and nets are "
+            f"{'given' if config['nets'] else 'not'}: run `detaux fit --refine.rounds 2 --until "
+            "refine`, or this command with the config.yaml that it wrote to the folder refine."
+        )
+    from detaux_pl.cli.nets import Stopped, rank_and_world, run_nets
+    from detaux_pl.multitask.refine import refine_labels
+
+    run_dir = Path(config["run_dir"])
+    folder = StageFolder(run_dir, discovery_folder("refine", config["discovery"]))
+    labels = discovery_folder("cluster", config["discovery"])
+
+    def work() -> list[Path]:
+        plan = {
+            **config["nets"],
+            "rounds": config["rounds"],
+            "fits": {"tasks": {"labels": str(run_dir / labels), "seed": config["seed"]}},
+        }
+        nets = run_nets(folder.path / "nets", plan, config["jobs"])
+        if not is_global_zero():
+            return []
+        kept = {**config, "redo": None}
+        write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
+        tasks = load_tasks(run_dir / labels)
+        refined = refine_labels(nets.fits["tasks"], tasks, nets.data.dataset.ids)
+        paths = save_tasks(refined, folder.path)
+        if rank_and_world() == (0, 1):  # another rank may still read them
+            shutil.rmtree(nets.folder)
+        return [folder.path / "config.yaml", *paths]
+
+    redo = wants_redo(config["redo"], folder.name)
+    try:
+        run_stage(folder, refine_settings(config), (labels,), work, redo)
+    except Stopped as end:
+        return end.code
+    return 0
