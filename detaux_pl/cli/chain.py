@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, redo_name, stage_key
 from detaux_pl.cli.arms import NetSettings, resolve_arms, resolve_nets
-from detaux_pl.cli.cluster import build_discovery, cluster_parser
+from detaux_pl.cli.cluster import CANDIDATES, build_discovery, cluster_parser, found_task
 from detaux_pl.cli.discoveries import DiscoveryStages, resolve_discoveries
 from detaux_pl.cli.evaluate import evaluate_parser
 from detaux_pl.cli.given import (
@@ -34,7 +34,7 @@ from detaux_pl.cli.given import (
     refuse_overruled,
     with_config,
 )
-from detaux_pl.cli.main import stopped
+from detaux_pl.cli.main import NOTHING_FOUND, stopped
 from detaux_pl.cli.parser import (
     ShortParser,
     closest,
@@ -42,7 +42,7 @@ from detaux_pl.cli.parser import (
     explain,
 )
 from detaux_pl.cli.process import Runner, run_processes
-from detaux_pl.cli.refine import refine_parser
+from detaux_pl.cli.refine import refine_parser, refuse_rounds
 from detaux_pl.cli.stage import (
     cluster_settings,
     codes_settings,
@@ -67,6 +67,9 @@ from detaux_pl.data.noise import SaltPepper
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.run import build
 from detaux_pl.multitask.base import MultitaskModel
+
+_RESTART = 1000
+"""From the seed of one restart to that of the next: seeds of runs are closer together."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Chain:
 
 
 def _disentangle(chain: Chain) -> list[Job]:
-    configs = [chain.config["disentangle"]]
+    configs = list(_restarts(chain.config))
     configs += [own.disentangle for own in chain.discoveries.values() if own.disentangle]
     jobs = []
     for config in configs:
@@ -139,6 +142,16 @@ def _disentangle(chain: Chain) -> list[Job]:
     return jobs
 
 
+def _restarts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Settings of the main disentangler, with a seed of its own for every restart."""
+    main = config["disentangle"]
+    for k in range(config["restarts"]):
+        seed = main["seed_everything"] + _RESTART * k
+        data = {**main["data"], "init_args": {**main["data"]["init_args"], "seed": seed}}
+        name = f"restart{k}" if k else None
+        yield {**main, "seed_everything": seed, "data": data, "discovery": name}
+
+
 def _evaluate(chain: Chain) -> list[Job]:
     config = chain.config["evaluate"]
     upstream = ("disentangle/codes",)
@@ -150,10 +163,16 @@ def _cluster(chain: Chain) -> list[Job]:
     return [
         Job(
             discovery_folder("cluster", config["discovery"]), ("cluster",), config,
-            cluster_settings(config), (config["codes"],), alone=True,
+            cluster_settings(config), _codes(config), alone=True,
         )
         for config in configs
     ]  # fmt: skip
+
+
+def _codes(config: dict[str, Any]) -> tuple[str, ...]:
+    """Stages whose codes are clustered."""
+    codes = config["codes"]
+    return (codes,) if isinstance(codes, str) else tuple(codes)
 
 
 def _refine(chain: Chain) -> list[Job]:
@@ -213,6 +232,10 @@ def chain_parser() -> ShortParser:
     parser.add_argument("--run_dir", type=str, default="runs/detaux", help="Folder of the run.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of all stages.")
     parser.add_argument("--seeds", type=int, default=5, help="How often each arm is trained.")
+    parser.add_argument(
+        "--restarts", type=int, default=1,
+        help="How often the disentangler is trained, for cluster.select to choose from.",
+    )  # fmt: skip
     parser.add_argument(
         "--jobs", type=int, default=None,
         help="Trainings at once; null for one per core, or one on an accelerator.",
@@ -294,15 +317,26 @@ def parse(args: Sequence[str]) -> Chain:
             f"cluster.codes is {config['cluster']['codes']!r}, but a chain clusters the codes of "
             "its own disentangler: leave it out."
         )
-    if config["refine"]["nets"] is not None or config["refine"]["jobs"] is not None:
-        raise UserError("refine.nets and refine.jobs are those of the chain: set nets and jobs.")
+    for stage in ("cluster", "refine"):
+        for name in ("nets", "jobs"):
+            if config[stage][name] is not None:
+                raise UserError(f"{stage}.{name} is that of the chain: set --{name}.")
     discoveries = resolve_discoveries(config)
     refined: dict[str | None, dict[str, Any]] = {None: config["refine"]}
     refined |= {name: own.refine for name, own in discoveries.items()}
-    if any(refine["rounds"] for refine in refined.values()):
+    _refuse_restarts(config)
+    if config["restarts"] > 1:
+        config["cluster"]["codes"] = [
+            f"{discovery_folder('disentangle', each['discovery'])}/codes"
+            for each in _restarts(config)
+        ]
+    clusters = [config["cluster"], *(own.cluster for own in discoveries.values())]
+    trying = [each for each in refined.values() if each["rounds"]]
+    trying += [each for each in clusters if each["select"] is not None]
+    if trying:
         nets = resolve_nets(config)
-        for refine in refined.values():
-            refine |= {"nets": nets, "jobs": config["jobs"]}
+        for each in trying:
+            each |= {"nets": nets, "jobs": config["jobs"]}
     arms = dict(resolve_arms(config, {name for name, own in refined.items() if own["rounds"]}))
     for configs in arms.values():
         refuse_unusable("multitask", configs[0])
@@ -310,6 +344,20 @@ def parse(args: Sequence[str]) -> Chain:
     parsed.redo = parsed.until = None
     source = parser.dump(parsed, skip_unset=False)
     return Chain(config, arms, discoveries, source)
+
+
+def _refuse_restarts(config: dict[str, Any]) -> None:
+    restarts = config["restarts"]
+    if restarts < 1:
+        raise UserError(f"restarts is {restarts}: the disentangler is trained at least once.")
+    if restarts > 1 and config["cluster"]["select"] is None:
+        raise UserError(
+            f"restarts is {restarts}, but nothing chooses among them: give cluster.select, such as "
+            "--cluster.select.tries 6, or leave restarts out."
+        )
+    for name in config["discoveries"]:
+        if re.fullmatch(r"restart\d+", name):
+            raise UserError(f"a discovery is named {name!r}, as restarts are: take another name.")
 
 
 def build_all(chain: Chain) -> Chain:
@@ -411,6 +459,12 @@ def _run(
                 return code
             # Another discovery may find nothing: the arms of the others do not need it.
             worst, lost = max(worst, code), lost | failed
+        if name == "cluster":
+            empty = {job.name for job in jobs if not found_task(_folder(chain, job).path)}
+            if empty:
+                worst, lost = max(worst, NOTHING_FOUND), lost | empty
+            if "cluster" in empty:
+                return _end_without_task(chain, runner, lock, console)
         if name == chain.config["until"]:
             break
     return worst
@@ -445,13 +499,21 @@ def _run_stage(
     return code
 
 
+def _end_without_task(chain: Chain, runner: Runner, lock: int | None, console: Console) -> int:
+    """End a run that found no task worth training on, with a report that says so."""
+    console.print(read_json(chain.run_dir / "cluster" / CANDIDATES)["verdict"]["sentence"])
+    label = f"[dim]{len(STAGES)}/{len(STAGES)}[/] {'report':<12}"
+    _run_stage(chain, _report(chain), runner, lock, console, label)
+    return NOTHING_FOUND
+
+
 def _folder(chain: Chain, job: Job) -> StageFolder:
     return StageFolder(chain.run_dir, job.name)
 
 
 def _is_further(name: str) -> bool:
     """Whether a job is of a further discovery, without which a chain can go on."""
-    return name.startswith("discoveries/")
+    return name.startswith("discoveries/") and not re.match(r"discoveries/restart\d+/", name)
 
 
 def _is_done(chain: Chain, job: Job) -> bool:
@@ -502,6 +564,8 @@ def _build(chain: Chain) -> str | None:
     stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
     for config in (chain.config["cluster"], *(own.cluster for own in chain.discoveries.values())):
         build_discovery(config)
+    for config in (chain.config["refine"], *(own.refine for own in chain.discoveries.values())):
+        refuse_rounds(config, chain.config["nets"]["folds"])
     files = None
     for config, kind in stages:
         try:
@@ -597,6 +661,16 @@ def _named(chain: Chain, option: str) -> str | None:
             discovery_folder(stage, discovery)
             for discovery, own in chain.discoveries.items()
             for stage in (("disentangle", "cluster") if own.disentangle else ("cluster",))
+        ]
+        names += [
+            discovery_folder("refine", name)
+            for name, own in chain.discoveries.items()
+            if own.refine["rounds"]
+        ]
+        names += [
+            discovery_folder("disentangle", config["discovery"])
+            for config in _restarts(chain.config)
+            if config["discovery"]
         ]
     if name is not None and name not in names:
         raise UserError(f"--{option} is {name!r}: {closest(name, names)}")

@@ -1,25 +1,39 @@
-"""The stage that turns codes into auxiliary labels; imports no torch."""
+"""The stage that turns codes into auxiliary labels; imports no torch unless it tries them."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import read_json, write_json, write_text
 from detaux_pl.artifacts.labels import save_tasks
+from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.main import NOTHING_FOUND
 from detaux_pl.cli.parser import ShortParser, config_parser, explain
+from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
     cluster_settings,
     discovery_folder,
     import_room,
+    is_global_zero,
     run_stage,
     wants_redo,
 )
-from detaux_pl.cluster.discover import Discovery
+from detaux_pl.cluster.candidates import Candidate, Selection, choose, judge, propose
+from detaux_pl.cluster.discover import Discovery, DiscoveryError
+
+CANDIDATES = "candidates.json"
+"""What is known of every candidate, and the verdict."""
 
 
 def cluster_parser() -> ShortParser:
@@ -33,24 +47,52 @@ def cluster_parser() -> ShortParser:
         help="Name of a further discovery of the run; null for the main one.",
     )  # fmt: skip
     parser.add_argument(
-        "--codes", type=str, default="disentangle/codes", help="Stage whose codes are clustered."
-    )
+        "--codes", type=str | list[str], default="disentangle/codes",
+        help="Stage whose codes are clustered; several where a task is selected.",
+    )  # fmt: skip
     parser.add_class_arguments(Discovery, None)
+    parser.add_argument(
+        "--select", type=Selection | None, default=None,
+        help="How to choose among candidates tried on images; null for the rule alone.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=int | None, default=None,
+        help="Processes that try candidates; null for one per core, or per accelerator.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nets", type=dict[str, Any] | None, default=None,
+        help="Model, data, trainer and folds; `detaux fit` writes them from those of multitask.",
+    )  # fmt: skip
     return parser
 
 
-def build_discovery(config: dict[str, Any]) -> Discovery:
+def build_discovery(config: dict[str, Any]) -> tuple[Discovery, Selection | None]:
     """Build what the stage does from its resolved configuration.
 
     Raises:
-        UserError: If a setting is outside its range.
+        UserError: If a setting is outside its range, or does not go with another.
     """
     parser = cluster_parser()
     try:
-        built = parser.instantiate(parser.parse_object(config))
-        return Discovery(**{name: built[name] for name in cluster_settings(config)})
+        # jsonargparse parses the items of a list in place.
+        built = parser.instantiate(parser.parse_object(deepcopy(config)))
+        apart = ("select", "nets")
+        settings = {name: built[name] for name in cluster_settings(config) if name not in apart}
+        discovery, selection = Discovery(**settings), built["select"]
     except (ValueError, TypeError) as error:
         raise explain(error) from error
+    if selection is None and not isinstance(config["codes"], str):
+        raise UserError(
+            f"codes are {config['codes']}, but without select nothing chooses among them: give "
+            "select, or one stage of codes."
+        )
+    return discovery, selection
+
+
+def found_task(folder: Path) -> bool:
+    """Whether a finished stage found a task worth training on."""
+    path = folder / CANDIDATES
+    return not path.is_file() or bool(read_json(path)["verdict"]["found"])
 
 
 def run(args: list[str]) -> int:
@@ -58,15 +100,103 @@ def run(args: list[str]) -> int:
     parser = cluster_parser()
     config: dict[str, Any] = yaml.safe_load(parser.dump(parser.parse_args(args), skip_unset=False))
     config.pop("config", None)
-    discovery = build_discovery(config)
+    discovery, selection = build_discovery(config)
     folder = StageFolder(Path(config["run_dir"]), discovery_folder("cluster", config["discovery"]))
+    stages = [config["codes"]] if isinstance(config["codes"], str) else config["codes"]
 
     def work() -> list[Path]:
+        sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
+        if selection is not None:
+            outputs = _select(folder, config, sources, discovery, selection)
+        else:
+            outputs = save_tasks(discovery(sources[stages[0]]), folder.path)
+        if not is_global_zero():
+            return []
         kept = {**config, "redo": None}
         write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
-        tasks = discovery(Codes.load(folder.run_dir / config["codes"]))
-        return [folder.path / "config.yaml", *save_tasks(tasks, folder.path)]
+        return [folder.path / "config.yaml", *outputs]
 
     redo = wants_redo(config["redo"], folder.name)
-    run_stage(folder, cluster_settings(config), (config["codes"],), work, redo)
-    return 0
+    try:
+        run_stage(folder, cluster_settings(config), stages, work, redo)
+    except Stopped as end:
+        return end.code
+    except DiscoveryError as failure:
+        print(failure, file=sys.stderr)
+        return NOTHING_FOUND
+    if selection is None or not is_global_zero():
+        return 0
+    verdict = read_json(folder.path / CANDIDATES)["verdict"]
+    print(verdict["sentence"], file=sys.stderr)
+    return 0 if verdict["found"] else NOTHING_FOUND
+
+
+def _select(
+    folder: StageFolder,
+    config: dict[str, Any],
+    sources: dict[str, Codes],
+    discovery: Discovery,
+    selection: Selection,
+) -> list[Path]:
+    """Propose candidates, try them on images, choose and confirm; write what was found."""
+    if config["nets"] is None:
+        raise UserError(
+            "select tries candidates on images, and nets does not say how: run `detaux fit "
+            "--until cluster`, or this command with the config.yaml that it wrote to the folder "
+            "cluster."
+        )
+    from detaux_pl.cli.nets import rank_and_world, run_nets
+
+    room = folder.path / "nets"
+
+    def cross_fit(name: str, tasks: dict[str, Sequence[Candidate]], seeds: Sequence[int]) -> Any:
+        fits = {}
+        for task, candidates in tasks.items():
+            labels = None
+            if candidates:
+                labels = room / name / "labels" / task
+                labels.mkdir(parents=True, exist_ok=True)
+                save_tasks([c.task for c in candidates if c.task is not None], labels)
+            for seed in seeds:
+                fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
+        plan = {**config["nets"], "rounds": 1, "fits": fits}
+        return run_nets(room / name, plan, config["jobs"]).fits
+
+    n_proposals = sum(codes.values.shape[1] for codes in sources.values())
+    with progress_bar("candidates", n_proposals * (1 + len(selection.clusterers))) as advance:
+        candidates = propose(sources, discovery, selection, advance)
+    tried = {
+        f"candidate{k}": candidate
+        for k, candidate in enumerate(candidates)
+        if candidate.refused is None
+    }
+    tried = dict(list(tried.items())[: selection.tries])
+    seed = discovery.seed
+    chosen: list[Candidate] = []
+    if tried:
+        fits = cross_fit("tries", {"single": (), **{k: (c,) for k, c in tried.items()}}, [seed])
+        single = fits[f"single-{seed}"].accuracies()[:, 0]
+        for name, candidate in tried.items():
+            fit = fits[f"{name}-{seed}"]
+            candidate.gain = float((fit.accuracies()[:, 0] - single).mean())
+            candidate.learnability = fit.learnability()
+        chosen = choose(candidates, selection, discovery.n_tasks)
+    alone = together = np.zeros(0)
+    if len(chosen) == discovery.n_tasks:
+        seeds = [seed + 1 + k for k in range(selection.confirmations)]
+        fits = cross_fit("confirmations", {"single": (), "chosen": chosen}, seeds)
+        alone, together = (
+            np.concatenate([fits[f"{arm}-{s}"].accuracies()[:, 0] for s in seeds])
+            for arm in ("single", "chosen")
+        )
+    principal = next(iter(sources.values())).info.principal
+    verdict = judge(chosen, discovery.n_tasks, alone, together, principal)
+    outputs = [folder.path / CANDIDATES]
+    if is_global_zero():
+        records = [candidate.record() for candidate in candidates]
+        write_json(outputs[0], {"verdict": verdict, "candidates": records})
+        if verdict["found"]:
+            outputs += save_tasks([c.task for c in chosen if c.task is not None], folder.path)
+    if rank_and_world() == (0, 1):  # another rank may still read them
+        shutil.rmtree(room, ignore_errors=True)
+    return outputs

@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 from detaux_pl.artifacts.errors import UserError
 
-OK, CRASH, USER_ERROR, MEND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+OK, CRASH, USER_ERROR, MEND, NOTHING_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 
 HELP = """\
 usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
@@ -57,8 +57,8 @@ Examples:
   detaux --version
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
-3 `detaux data check` found something to mend, 130 interrupted and 143 terminated (run the same
-command again to go on).
+3 `detaux data check` found something to mend, 4 no task worth training on was found, 130
+interrupted and 143 terminated (run the same command again to go on).
 """
 
 COMMANDS = (
@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0 done, 1 a stage crashed, 2 user error, 3 data to mend, 130 interrupted,
-        143 terminated.
+        The exit code: 0 done, 1 a stage crashed, 2 user error, 3 data to mend, 4 no task found,
+        130 interrupted, 143 terminated.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):

@@ -14,7 +14,7 @@ import torch
 from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.progress import progress_bar
-from detaux_pl.cli.process import run_processes
+from detaux_pl.cli.process import Stopped, run_processes
 from detaux_pl.cli.stage import import_room
 from detaux_pl.cli.trainable import on_cpu, quiet
 from detaux_pl.data.modules import LabelledDataModule
@@ -26,18 +26,6 @@ PLAN = "nets.json"
 
 Work = tuple[str, Net]
 """A net, and the cross-fit that it is of."""
-
-
-class Stopped(Exception):
-    """The processes of the nets ended before all were trained.
-
-    Args:
-        code: The exit code.
-    """
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 class Nets:

@@ -22,6 +22,18 @@ Runner = Callable[[Sequence[Commands], int | None, Callable[[], object]], int]
 to call now and then; returns the worst exit code."""
 
 
+class Stopped(Exception):
+    """Processes ended before their work was done.
+
+    Args:
+        code: The exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 def run_processes(
     processes: Sequence[Commands], lock: int | None, tick: Callable[[], object]
 ) -> int:

@@ -13,6 +13,7 @@ from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.labels import load_tasks, save_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.parser import ShortParser, config_parser
+from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
     discovery_folder,
     is_global_zero,
@@ -47,6 +48,19 @@ def refine_parser() -> ShortParser:
     return parser
 
 
+def refuse_rounds(config: dict[str, Any], folds: int) -> None:
+    """Refuse a number of rounds that the folds do not allow.
+
+    Raises:
+        UserError: If it is negative, or not less than the number of folds.
+    """
+    if not 0 <= config["rounds"] < folds:
+        raise UserError(
+            f"refine.rounds is {config['rounds']}: give 0 for none, and less than nets.folds, "
+            f"which is {folds}, as a net of the first round sees none of as many folds."
+        )
+
+
 def run(args: list[str]) -> int:
     """Run `detaux refine`."""
     parser = refine_parser()
@@ -58,7 +72,7 @@ def run(args: list[str]) -> int:
             f"{'given' if config['nets'] else 'not'}: run `detaux fit --refine.rounds 2 --until "
             "refine`, or this command with the config.yaml that it wrote to the folder refine."
         )
-    from detaux_pl.cli.nets import Stopped, rank_and_world, run_nets
+    from detaux_pl.cli.nets import rank_and_world, run_nets
     from detaux_pl.multitask.refine import refine_labels
 
     run_dir = Path(config["run_dir"])

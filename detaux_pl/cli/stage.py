@@ -56,8 +56,10 @@ def codes_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what changes the auxiliary labels."""
-    apart = ("run_dir", "redo", "discovery", "codes")
-    return {name: value for name, value in config.items() if name not in apart}
+    apart = ["run_dir", "redo", "discovery", "codes", "jobs"]
+    # Without a selection no net is trained.
+    apart += ["select", "nets"] if config["select"] is None else []
+    return {k: _without_places(v) for k, v in config.items() if k not in apart}
 
 
 def refine_settings(config: Mapping[str, Any]) -> dict[str, Any]:

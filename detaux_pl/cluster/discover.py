@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -99,43 +100,19 @@ class Discovery:
             DiscoveryError: If fewer subspaces than asked for are candidates with two clusters.
             UserError: If the codes cannot be used: not finite, too few, no such subspace.
         """
-        train = codes.rows("train")
-        if train.size == 0:
-            raise UserError("the codes hold no training sample: there is nothing to cluster.")
-        if not np.isfinite([codes.values.min(), codes.values.max()]).all():
-            raise UserError("the codes hold NaN or infinite values: train the disentangler again.")
-        fitted = train
-        if self.fit_on is not None and self.fit_on < train.size:
-            rng = np.random.default_rng([self.seed, 1])
-            fitted = np.sort(rng.choice(train, self.fit_on, replace=False))
+        fitted = self.fitted_rows(codes)
         scores = score_subspaces(codes, np.random.default_rng([self.seed, 0]))
         tasks: list[AuxiliaryLabels] = []
         failures: list[str] = []
         subspaces = self._subspaces(codes, scores)
         for subspace in subspaces:
-            points = self._reduce(codes.values[:, subspace], fitted)
             try:
-                clusters, strength = self._cluster(points, fitted)
+                tasks.append(self.label(codes, subspace, fitted, scores, failures))
             except DiscoveryError as failure:
                 failures.append(f"subspace {subspace} {failure}")
                 if self.try_next:
                     continue
                 break
-            clusters = _number_by_size(clusters, train)
-            labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
-            tasks.append(
-                AuxiliaryLabels(
-                    ids=codes.ids,
-                    splits=codes.splits,
-                    labels=labels,
-                    is_noise=clusters == NOISE,
-                    strength=strength.astype(np.float32),
-                    n_classes=n_classes,
-                    meta=self._describe(
-                        codes, scores, subspace, list(failures), clusters, len(fitted)
-                    ),
-                )
-            )
             if len(tasks) == self.n_tasks:
                 return tasks
         found = f"{len(tasks)} of {self.n_tasks} auxiliary tasks were found"
@@ -150,15 +127,76 @@ class Discovery:
             f"try_next){fewer}, or train the disentangler longer."
         )
 
+    def fitted_rows(self, codes: Codes) -> NDArray[np.int64]:
+        """Rows of the training samples that the clusterer is fitted on, ascending.
+
+        Raises:
+            UserError: If there is none, or the codes are not finite.
+        """
+        train = codes.rows("train")
+        if train.size == 0:
+            raise UserError("the codes hold no training sample: there is nothing to cluster.")
+        if not np.isfinite([codes.values.min(), codes.values.max()]).all():
+            raise UserError("the codes hold NaN or infinite values: train the disentangler again.")
+        if self.fit_on is None or self.fit_on >= train.size:
+            return train
+        rng = np.random.default_rng([self.seed, 1])
+        return np.sort(rng.choice(train, self.fit_on, replace=False))
+
+    def given_subspaces(self, n_subspaces: int) -> list[int] | None:
+        """The subspaces that were asked for; None where they are to be chosen.
+
+        Raises:
+            UserError: If there is no such subspace.
+        """
+        if self.subspace is None:
+            return None
+        given = [self.subspace] if isinstance(self.subspace, int) else self.subspace
+        if max(given) >= n_subspaces:
+            raise UserError(
+                f"subspace is {self.subspace}, but the codes have {n_subspaces}: give 0 to "
+                f"{n_subspaces - 1}, or null to choose."
+            )
+        return given
+
+    def label(
+        self,
+        codes: Codes,
+        subspace: int,
+        fitted: NDArray[np.int64],
+        scores: Sequence[SubspaceScore] = (),
+        failures: Sequence[str] = (),
+    ) -> AuxiliaryLabels:
+        """Cluster one subspace, and label all samples.
+
+        Args:
+            codes: The codes.
+            subspace: The subspace.
+            fitted: Rows of the samples to fit on.
+            scores: Scores of all subspaces, to be recorded.
+            failures: What was tried before, to be recorded.
+
+        Raises:
+            DiscoveryError: If there are not two clusters.
+        """
+        points = self._reduce(codes.values[:, subspace], fitted)
+        clusters, strength = self._cluster(points, fitted)
+        clusters = _number_by_size(clusters, codes.rows("train"))
+        labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
+        return AuxiliaryLabels(
+            ids=codes.ids,
+            splits=codes.splits,
+            labels=labels,
+            is_noise=clusters == NOISE,
+            strength=strength.astype(np.float32),
+            n_classes=n_classes,
+            meta=self._describe(codes, scores, subspace, list(failures), clusters, len(fitted)),
+        )
+
     def _subspaces(self, codes: Codes, scores: list[SubspaceScore]) -> list[int]:
         """The subspaces to try, in this order."""
-        if self.subspace is not None:
-            given = [self.subspace] if isinstance(self.subspace, int) else self.subspace
-            if max(given) >= len(scores):
-                raise UserError(
-                    f"subspace is {self.subspace}, but the codes have {len(scores)}: give 0 to "
-                    f"{len(scores) - 1}, or null to choose."
-                )
+        given = self.given_subspaces(len(scores))
+        if given is not None:
             return given
         principal = codes.info.principal_subspace
         ranked = rank_subspaces(scores, self.rule, principal)
@@ -239,7 +277,7 @@ class Discovery:
     def _describe(
         self,
         codes: Codes,
-        scores: list[SubspaceScore],
+        scores: Sequence[SubspaceScore],
         subspace: int,
         failures: list[str],
         clusters: NDArray[np.int64],

@@ -232,6 +232,35 @@ class CrossFit:
             sums /= np.maximum(count, 1)[:, None]
         return total
 
+    def accuracies(self) -> NDArray[np.float64]:
+        """Accuracy of each task on each fold, by the net of the last round without it.
+
+        Returns:
+            Shape (folds, T); samples that a task leaves out do not count.
+        """
+        said, folds = self.out_of_fold(), self.folds
+        found = np.full((self.n_folds, len(self.task_sizes)), np.nan)
+        for fold in range(self.n_folds):
+            rows = self.train[folds == fold]
+            for task, probabilities in enumerate(said):
+                known = rows[self.targets[rows, task] != IGNORED]
+                if known.size:
+                    right = probabilities[known].argmax(axis=1) == self.targets[known, task]
+                    found[fold, task] = right.mean()
+        return found
+
+    def learnability(self, task: int = 1) -> float:
+        """Share of the labels, beyond the largest class, that nets tell of images they never saw.
+
+        Returns:
+            1 where all are told, 0 where no more than by naming the largest class; may be less.
+        """
+        labels = self.targets[self.train, task]
+        known = labels != IGNORED
+        said = self.out_of_fold()[task][self.train[known]].argmax(axis=1)
+        chance = np.bincount(labels[known]).max() / known.sum()
+        return float(((said == labels[known]).mean() - chance) / max(1 - chance, 1e-9))
+
 
 def fit_net(
     data: LabelledDataModule,

@@ -1,0 +1,373 @@
+"""Candidate tasks: every free subspace by every clusterer, and what can be known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.base import Clusterer
+from detaux_pl.cluster.discover import Discovery
+from detaux_pl.metrics.agreement import agreement
+
+SAME = 0.95
+"""AMI from which two candidates are the same task."""
+SURE = 0.05
+"""p-value below which a gain on the confirmations counts."""
+ADVICE = (
+    "Try more restarts or clusterers, train the disentangler longer or take another one, or do "
+    "without: the principal task alone is the better choice here."
+)
+UNLIKE = 0.5
+"""AMI up to which two candidates are tasks of their own."""
+
+
+class Selection:
+    """How candidate tasks are proposed, tried and chosen.
+
+    Every free subspace of the codes of every restart is clustered by every clusterer. What codes
+    alone can tell rules some out; the most stable of the others are tried on images: nets are
+    trained on all training images but a fold, with the candidate and without any, and say of
+    the fold what they make of it. No label of the validation and test images is read.
+
+    Args:
+        clusterers: What groups the codes, beside the clusterer of the stage.
+        tries: Number of candidates to try on images, at most.
+        confirmations: Number of cross-fits, with folds and seeds of their own, that the verdict
+            on the best candidate rests on.
+        max_ami: Adjusted mutual information with the principal task up to which a candidate is
+            unrelated to it.
+        max_share: Share of the training samples that the largest class may have.
+        min_class: Number of training samples that the smallest class must have.
+        min_learnability: What of the labels nets must be able to tell of images they never saw,
+            from 0 (no more than the largest class) to 1.
+        halves: Number of random halves of the training samples that are clustered anew, for the
+            stability.
+
+    Raises:
+        ValueError: If a number is outside its range.
+    """
+
+    def __init__(
+        self,
+        clusterers: list[Clusterer] | None = None,
+        tries: int = 6,
+        confirmations: int = 2,
+        max_ami: float = 0.1,
+        max_share: float = 0.9,
+        min_class: int = 8,
+        min_learnability: float = 0.2,
+        halves: int = 5,
+    ) -> None:
+        if min(tries, confirmations, min_class, halves) < 1:
+            raise ValueError(
+                f"tries is {tries}, confirmations {confirmations}, min_class {min_class} and "
+                f"halves {halves}: give at least 1 of each."
+            )
+        for name, share in (
+            ("max_ami", max_ami), ("max_share", max_share), ("min_learnability", min_learnability),
+        ):  # fmt: skip
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}: give a number from 0 to 1.")
+        self.clusterers = clusterers or []
+        self.tries = tries
+        self.confirmations = confirmations
+        self.max_ami = max_ami
+        self.max_share = max_share
+        self.min_class = min_class
+        self.min_learnability = min_learnability
+        self.halves = halves
+
+
+@dataclass
+class Candidate:
+    """A proposed task with what is known of it.
+
+    Args:
+        codes: The stage whose codes were clustered.
+        subspace: The subspace.
+        clusterer: The clusterer and its settings.
+        task: Its labels; None where there are not two clusters.
+        n_classes: Number of clusters.
+        smallest: Training samples in the smallest cluster.
+        largest: Share of the training samples in the largest cluster.
+        balance: Entropy of the clusters over that of as many equal ones.
+        noise: Share of the training samples in no cluster.
+        ami_principal: AMI with the principal task; 0 where they are independent.
+        stability: Mean AMI with what the clusterer finds in a random half of the training samples.
+        restarts: Largest AMI with a candidate of each other restart, their mean; None of one.
+        learnability: Share of the labels, beyond the largest cluster's, that nets tell of images
+            they never saw; None where it was not tried.
+        gain: Mean over the folds of what a net that learns it too has more of accuracy of the
+            principal task, on images it never saw; None where it was not tried.
+        refused: Why it is not chosen, in words; None where it may be.
+    """
+
+    codes: str
+    subspace: int
+    clusterer: dict[str, Any]
+    task: AuxiliaryLabels | None = None
+    n_classes: int = 0
+    smallest: int = 0
+    largest: float = 1.0
+    balance: float = 0.0
+    noise: float = 0.0
+    ami_principal: float = 0.0
+    stability: float = 0.0
+    restarts: float | None = None
+    learnability: float | None = None
+    gain: float | None = None
+    refused: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The clusterer with its number of clusters, where it has one, and the subspace."""
+        kind, number = self.clusterer["class"], self.clusterer.get("n_clusters")
+        return f"{kind}{'' if number is None else f' {number}'} · subspace {self.subspace}"
+
+    def record(self) -> dict[str, Any]:
+        """What is known of it, as JSON can hold it."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
+        return {"name": self.name, **known}
+
+
+def propose(
+    sources: Mapping[str, Codes],
+    discovery: Discovery,
+    selection: Selection,
+    progress: Callable[[int], object] = lambda n: None,
+) -> list[Candidate]:
+    """Cluster every free subspace of all codes by every clusterer.
+
+    Args:
+        sources: Codes by the name of their stage, of the same samples.
+        discovery: The settings that all candidates share.
+        selection: What else to cluster with, and what rules candidates out.
+        progress: Called with 1 after each candidate.
+
+    Returns:
+        The candidates with all scores that codes give, those that may be tried first, by falling
+        stability.
+    """
+    found = [
+        candidate
+        for stage, codes in sources.items()
+        for candidate in _of_codes(stage, codes, discovery, selection, progress)
+    ]
+    _compare_restarts(found)
+    for candidate in found:
+        if candidate.refused is None:
+            candidate.refused = _rule_out(candidate, selection)
+    found.sort(key=lambda c: (c.refused is not None, -c.stability))
+    _rule_out_repeats(found)
+    found.sort(key=lambda c: (c.refused is not None, -c.stability))
+    return found
+
+
+def choose(
+    candidates: Sequence[Candidate], selection: Selection, n_tasks: int = 1
+) -> list[Candidate]:
+    """Take the candidates with the largest gain that are unlike one another.
+
+    Args:
+        candidates: All candidates, some of them tried; those that nets cannot learn are refused.
+        selection: What rules candidates out.
+        n_tasks: How many to take, at most.
+
+    Returns:
+        Those that may be chosen, the best one first.
+    """
+    for candidate in candidates:
+        told = candidate.learnability
+        if candidate.refused is None and told is not None and told < selection.min_learnability:
+            candidate.refused = f"nets cannot tell it of images they never saw ({told:.2f})"
+    chosen: list[Candidate] = []
+    ranked = [c for c in candidates if c.refused is None and c.gain is not None]
+    for candidate in sorted(ranked, key=lambda c: -(c.gain or 0.0)):
+        if len(chosen) < n_tasks and all(_ami(candidate, other) <= UNLIKE for other in chosen):
+            chosen.append(candidate)
+    return chosen
+
+
+def judge(
+    chosen: Sequence[Candidate],
+    n_tasks: int,
+    alone: NDArray[np.float64],
+    together: NDArray[np.float64],
+    principal: str,
+) -> dict[str, Any]:
+    """Say whether a task worth training on was found, and how sure that is.
+
+    Args:
+        chosen: The best candidates.
+        n_tasks: How many were asked for.
+        alone: Accuracy of the principal task of nets that learn it alone, on each fold of each
+            confirmation, shape (n,).
+        together: The same of nets that learn the chosen tasks too.
+        principal: Name of the principal task.
+
+    Returns:
+        `found`, `sentence`, and where there was something to confirm `alone`, `together`, `gain`
+        (means), `std` (of the gains) and `p_value` (paired t-test, one-sided).
+    """
+    if len(chosen) < n_tasks:
+        what = "No task" if n_tasks == 1 else f"Only {len(chosen)} of {n_tasks} tasks"
+        return {"found": False, "sentence": f"{what} worth training on was found. {ADVICE}"}
+    from scipy.stats import ttest_rel
+
+    gains = together - alone
+    p = float(ttest_rel(together, alone, alternative="greater").pvalue) if np.ptp(gains) else 1.0
+    found = bool(gains.mean() > 0 and p < SURE)
+    numbers = (
+        f"on images held out, accuracy of {principal} is {together.mean():.1%} with "
+        f"{' and '.join(c.name for c in chosen)}, {alone.mean():.1%} without "
+        f"({100 * gains.mean():+.1f} points, p = {p:.2g}, {len(gains)} pairs of nets)"
+    )
+    lead = "A task worth training on was found" if found else "No task worth training on was found"
+    return {
+        "found": found,
+        "sentence": f"{lead}: {numbers}.{'' if found else ' ' + ADVICE}",
+        "alone": float(alone.mean()),
+        "together": float(together.mean()),
+        "gain": float(gains.mean()),
+        "std": float(gains.std(ddof=1)),
+        "p_value": p,
+    }
+
+
+def _of_codes(
+    stage: str,
+    codes: Codes,
+    discovery: Discovery,
+    selection: Selection,
+    progress: Callable[[int], object],
+) -> Iterator[Candidate]:
+    fitted = discovery.fitted_rows(codes)
+    free = [k for k in range(codes.values.shape[1]) if k != codes.info.principal_subspace]
+    given = discovery.given_subspaces(codes.values.shape[1])
+    for subspace in free if given is None else given:
+        for clusterer in (discovery.clusterer, *selection.clusterers):
+            candidate = Candidate(stage, subspace, clusterer.settings)
+            own = copy(discovery)
+            own.clusterer = clusterer
+            try:
+                candidate.task = own.label(codes, subspace, fitted)
+            except UserError as failure:
+                candidate.refused = str(failure)
+            else:
+                _describe(candidate, codes)
+                candidate.stability = _stability(candidate, own, codes, fitted, selection.halves)
+            progress(1)
+            yield candidate
+
+
+def _describe(candidate: Candidate, codes: Codes) -> None:
+    """Fill in what the labels alone tell."""
+    labels, n_classes = _clusters(candidate)
+    found = labels[labels != IGNORED]
+    sizes = np.bincount(found, minlength=n_classes)
+    shares = sizes[sizes > 0] / found.size
+    candidate.n_classes = n_classes
+    candidate.smallest = int(sizes.min())
+    candidate.largest = float(shares.max())
+    candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(n_classes, 2)))
+    candidate.noise = float((labels == IGNORED).mean())
+    principal = codes.factor(codes.info.principal)[codes.rows("train")]
+    candidate.ami_principal = _agreement(principal, labels)
+
+
+def _stability(
+    candidate: Candidate,
+    discovery: Discovery,
+    codes: Codes,
+    fitted: NDArray[np.int64],
+    halves: int,
+) -> float:
+    """Mean AMI of the labels with those that random halves of the fitted samples lead to."""
+    assert candidate.task is not None
+    labels = candidate.task.without_noise().labels[fitted]
+    seen = replace(
+        codes,
+        values=codes.values[fitted],
+        ids=codes.ids[fitted],
+        splits=codes.splits[fitted],
+        factors=codes.factors[fitted],
+    )
+    scores = []
+    for half in range(halves):
+        rng = np.random.default_rng([discovery.seed, 3, half])
+        rows = np.sort(rng.choice(len(fitted), len(fitted) // 2, replace=False))
+        try:
+            other = discovery.label(seen, candidate.subspace, rows).without_noise()
+        except UserError:
+            scores.append(0.0)
+        else:
+            scores.append(_agreement(labels, other.labels))
+    return float(np.mean(scores))
+
+
+def _compare_restarts(found: Sequence[Candidate]) -> None:
+    """Fill in how well each candidate is found again by the other restarts."""
+    stages = {candidate.codes for candidate in found}
+    for candidate in found:
+        if candidate.task is None or len(stages) < 2:
+            continue
+        best = [
+            max(
+                (_ami(candidate, c) for c in found if c.codes == stage and c.task is not None),
+                default=0.0,
+            )
+            for stage in stages - {candidate.codes}
+        ]
+        candidate.restarts = float(np.mean(best))
+
+
+def _rule_out(candidate: Candidate, selection: Selection) -> str | None:
+    """Why codes alone say that a candidate is no task to train on; None where they do not."""
+    if candidate.smallest < selection.min_class:
+        return (
+            f"its smallest of {candidate.n_classes} classes has {candidate.smallest} training "
+            f"samples, fewer than {selection.min_class}"
+        )
+    if candidate.largest > selection.max_share:
+        return f"one class has {candidate.largest:.0%} of the samples"
+    if candidate.ami_principal > selection.max_ami:
+        return f"it repeats the principal task (AMI {candidate.ami_principal:.2f})"
+    return None
+
+
+def _rule_out_repeats(found: Sequence[Candidate]) -> None:
+    """Refuse candidates that are the same task as one before them."""
+    kept: list[Candidate] = []
+    for candidate in found:
+        if candidate.refused is not None:
+            continue
+        same = next((other for other in kept if _ami(candidate, other) >= SAME), None)
+        if same is None:
+            kept.append(candidate)
+        else:
+            candidate.refused = f"it is the same task as {same.name}"
+
+
+def _clusters(candidate: Candidate) -> tuple[NDArray[np.int64], int]:
+    """Cluster of each training sample, or `IGNORED`, and their number."""
+    assert candidate.task is not None
+    task = candidate.task.without_noise()
+    return task.labels[task.splits == 0], task.n_classes
+
+
+def _ami(first: Candidate, second: Candidate) -> float:
+    return _agreement(_clusters(first)[0], _clusters(second)[0])
+
+
+def _agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """AMI of two labellings where both have one; 0 where that is nowhere."""
+    both = (first != IGNORED) & (second != IGNORED)
+    return agreement(first[both], second[both])["ami"] if both.any() else 0.0
