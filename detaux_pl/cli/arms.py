@@ -13,6 +13,9 @@ from detaux_pl.cli.parser import closest, concrete_subclasses
 from detaux_pl.cli.trainable import arm_name, resolve, stage_parser
 from detaux_pl.multitask.base import MultitaskModel
 
+_TRAINER = ("accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val")
+"""What the trainer of the nets has from that of the main arm."""
+
 
 @dataclass(frozen=True)
 class NetSettings:
@@ -22,12 +25,13 @@ class NetSettings:
         model: A multi-task model, as in baselines; None for `HardParameterSharing`. What it does
             not say is as in the main arm.
         folds: Into how many parts the training images are dealt.
-        epochs: Epochs of a net.
+        epochs: Epochs of a net; None for those of the main arm. What a task does for the principal
+            one may show late: fewer can mislead.
     """
 
     model: str | dict[str, Any] | None = None
     folds: int = 4
-    epochs: int = 10
+    epochs: int | None = None
 
 
 def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
         UserError: If a setting is outside its range, or the model learns no auxiliary labels.
     """
     settings, main = config["nets"], config["multitask"]
-    if settings["folds"] < 2 or settings["epochs"] < 1:
+    if settings["folds"] < 2 or (settings["epochs"] or 1) < 1:
         raise UserError(
             f"nets.folds is {settings['folds']} and nets.epochs {settings['epochs']}: give at "
             "least 2 and 1."
@@ -58,6 +62,9 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
             f"nets.model is {settings['model']!r}, which learns no auxiliary labels: take another, "
             "such as HardParameterSharing."
         )
+    trainer = {name: main["trainer"][name] for name in _TRAINER}
+    if settings["epochs"] is not None:
+        trainer |= {"max_epochs": settings["epochs"], "max_steps": -1}
     data = main["data"]
     apart = ("labels", "auxiliary", "seed")
     return {
@@ -67,10 +74,7 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
             "class_path": data["class_path"],
             "init_args": {k: v for k, v in data["init_args"].items() if k not in apart},
         },
-        "trainer": {
-            "max_epochs": settings["epochs"],
-            **{name: main["trainer"][name] for name in ("accelerator", "precision")},
-        },
+        "trainer": trainer,
         "folds": settings["folds"],
     }
 

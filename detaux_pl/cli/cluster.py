@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -127,7 +128,8 @@ def run(args: list[str]) -> int:
     if selection is None or not is_global_zero():
         return 0
     verdict = read_json(folder.path / CANDIDATES)["verdict"]
-    print(verdict["sentence"], file=sys.stderr)
+    if "DETAUX_STAGE" not in os.environ:  # the planner says it
+        print(verdict["sentence"], file=sys.stderr)
     return 0 if verdict["found"] else NOTHING_FOUND
 
 

@@ -9,7 +9,7 @@ from detaux_pl.artifacts.files import read_yaml
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.stage import run_stage
-from detaux_pl.evaluation.report import write_report
+from detaux_pl.evaluation.report import write_report, write_report_without_task
 from detaux_pl.evaluation.run import Run
 
 
@@ -36,6 +36,16 @@ def run(args: list[str]) -> int:
     """Run `detaux report`: make it anew from what the run folder holds."""
     config = report_parser().parse_args(args)
     run_ = Run(config.run_dir)
+    tried = run_.candidates
+    folder = StageFolder(run_.run_dir, "report")
+    if not run_.arms and tried is not None and not tried["verdict"]["found"]:
+
+        def tell() -> list[Path]:
+            write_report_without_task(run_.run_dir)
+            return [folder.path / name for name in ("report.html", "report.json")]
+
+        run_stage(folder, {}, ["disentangle", "disentangle/codes", "cluster"], tell, redo=True)
+        return 0
     if not run_.arms:
         raise ArtifactError(
             f"{run_.run_dir} has no trained network: run `detaux multitask fit` first."
@@ -45,8 +55,9 @@ def run(args: list[str]) -> int:
     discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
     discoveries = [name for name in discoveries if _has(run_, f"discoveries/{name}/cluster")]
     further = [f"discoveries/{name}" for name in discoveries]
-    names = ["disentangle", "evaluate", "cluster"]
-    names += [f"{name}/{stage}" for stage in ("disentangle", "cluster") for name in further]
+    stages = ("disentangle", "cluster", "refine")
+    names = ["disentangle", "evaluate", "cluster", "refine"]
+    names += [f"{name}/{stage}" for stage in stages for name in further]
     names += [f"{name}/codes" for name in names if name.endswith("disentangle")]
     # The main discovery must be there; of the others and of the probes, what is.
     upstream = [
@@ -60,7 +71,6 @@ def run(args: list[str]) -> int:
         for arm in arms
         if seed in run_.arms.get(arm, [])
     ]
-    folder = StageFolder(run_.run_dir, "report")
 
     def work() -> list[Path]:
         baseline = "single_task" if "single_task" in arms else arms[0]

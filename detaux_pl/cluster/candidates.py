@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
@@ -130,7 +131,9 @@ class Candidate:
     def name(self) -> str:
         """The clusterer with its number of clusters, where it has one, and the subspace."""
         kind, number = self.clusterer["class"], self.clusterer.get("n_clusters")
-        return f"{kind}{'' if number is None else f' {number}'} · subspace {self.subspace}"
+        name = f"{kind}{'' if number is None else f' {number}'} · subspace {self.subspace}"
+        restart = re.fullmatch(r"discoveries/(restart\d+)/.*", self.codes)
+        return name if restart is None else f"{name} · {restart[1]}"
 
     def record(self) -> dict[str, Any]:
         """What is known of it, as JSON can hold it."""
@@ -214,12 +217,13 @@ def judge(
         principal: Name of the principal task.
 
     Returns:
-        `found`, `sentence`, and where there was something to confirm `alone`, `together`, `gain`
-        (means), `std` (of the gains) and `p_value` (paired t-test, one-sided).
+        `found`, `sentence`, `chosen` (names), and where there was something to confirm `alone`,
+        `together`, `gain` (means), `std` (of the gains) and `p_value` (paired t-test, one-sided).
     """
     if len(chosen) < n_tasks:
         what = "No task" if n_tasks == 1 else f"Only {len(chosen)} of {n_tasks} tasks"
-        return {"found": False, "sentence": f"{what} worth training on was found. {ADVICE}"}
+        sentence = f"{what} worth training on was found. {ADVICE}"
+        return {"found": False, "sentence": sentence, "chosen": [c.name for c in chosen]}
     from scipy.stats import ttest_rel
 
     gains = together - alone
@@ -234,6 +238,7 @@ def judge(
     return {
         "found": found,
         "sentence": f"{lead}: {numbers}.{'' if found else ' ' + ADVICE}",
+        "chosen": [c.name for c in chosen],
         "alone": float(alone.mean()),
         "together": float(together.mean()),
         "gain": float(gains.mean()),

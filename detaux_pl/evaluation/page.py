@@ -11,6 +11,7 @@ from typing import Any
 
 from detaux_pl.evaluation.markup import html_cell, html_lead, html_list, html_table, html_text
 from detaux_pl.evaluation.wording import (
+    Verdict,
     accuracy_text,
     collapse_text,
     p_text,
@@ -31,6 +32,7 @@ _BADGES = {"gain": "Gain", "loss": "Loss", "none": "No gain shown", "open": "Ope
 _SECTIONS = {
     "arms": "Does it help?",
     "task": "The discovered task",
+    "candidates": "How it was chosen",
     "agreement": "What the clusters mean",
     "discoveries": "Other discoveries",
     "subspaces": "The subspaces",
@@ -59,6 +61,7 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
     bodies = {
         "arms": _arms(report, charts),
         "task": _task(report["auxiliary"], charts),
+        "candidates": _candidates(report),
         "agreement": _agreement(report["auxiliary"], report["principal"], charts),
         **further,
         "discoveries": _discoveries(report),
@@ -68,6 +71,28 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         "training": _training(charts),
         "run": _run(report, config),
     }
+    return _fill(report, told, _tiles(report), titles, bodies)
+
+
+def render_page_without_task(report: Mapping[str, Any], config: str) -> str:
+    """Render the report of a run that found no task worth training on.
+
+    Args:
+        report: The content of `report.json`.
+        config: The resolved configuration of the run, as text.
+    """
+    titles = {"candidates": "What was tried", "run": _SECTIONS["run"]}
+    bodies = {"candidates": _candidates(report), "run": _run(report, config)}
+    return _fill(report, Verdict("none", report["verdict"], ()), "", titles, bodies)
+
+
+def _fill(
+    report: Mapping[str, Any],
+    told: Verdict,
+    tiles: str,
+    titles: Mapping[str, str],
+    bodies: Mapping[str, str],
+) -> str:
     shown = {name: body for name, body in bodies.items() if body}
     room = files(__package__)
     return Template((room / "page.html").read_text(encoding="utf-8")).substitute(
@@ -78,7 +103,7 @@ def render_page(report: Mapping[str, Any], charts: Mapping[str, str], config: st
         run=html_text(report["run"]),
         headline=html_text(told.headline),
         details=html_list(told.details),
-        tiles=_tiles(report),
+        tiles=tiles,
         links="".join(f'<a href="#{name}">{html_text(titles[name])}</a>' for name in shown),
         sections="\n".join(
             f'<section id="{name}"><h2>{html_text(titles[name])}</h2>\n{body}</section>'
@@ -174,11 +199,63 @@ def _task(task: Mapping[str, Any], charts: Mapping[str, str], suffix: str = "") 
     lead += f". Samples in no cluster: {noise}"
     if task.get("noise") in policy:
         lead += f"; they are {policy[task['noise']]}"
+    if refinement := task.get("refinement"):
+        rounds = refinement["rounds"]
+        moved = ", then ".join(percent(each["moved"]) for each in rounds)
+        lead += (
+            f". Refined by nets that never saw the image's own label, in "
+            f"{plural(len(rounds), 'round')}: {moved} of the labels changed"
+        )
+        if rounds[0]["labelled"]:
+            lead += f", {percent(rounds[0]['labelled'])} of the images got their first"
+        vanished = task["refinement"]["n_classes_before"] - task["n_clusters"]
+        if vanished:
+            lead += f", {plural(vanished, 'cluster')} vanished"
     shown = f"the first {SHEET_ROWS} classes" if task["n_classes"] > SHEET_ROWS else "every class"
     return html_lead(f"{lead}.") + _chart(
         charts,
         f"clusters{suffix}",
         f"The strongest members of {shown} in the train split, as the models see them.",
+    )
+
+
+def _candidates(report: Mapping[str, Any]) -> str:
+    found = report["candidates"]
+    if found is None:
+        return ""
+    chosen = found["verdict"]["chosen"]
+    stages = {each["codes"] for each in found["candidates"]}
+    rows, marks = [], []
+    for each in found["candidates"]:
+        outcome = "chosen" if each["name"] in chosen else each["refused"] or ""
+        if not outcome:
+            outcome = "not tried" if each["gain"] is None else "less gain"
+        rows.append(
+            [
+                html_cell(each["name"], each["codes"] if len(stages) > 1 else ""),
+                html_cell(str(each["n_classes"]), f"balance {each['balance']:.2f}"),
+                _bar(each["ami_principal"]),
+                _bar(each["stability"]),
+                html_cell("") if each["restarts"] is None else _bar(each["restarts"]),
+                html_cell("") if each["learnability"] is None else _bar(each["learnability"]),
+                _optional(each["gain"], points),
+                html_cell(outcome),
+            ]
+        )
+        marks.append(outcome == "chosen")
+    head = [
+        "candidate", "classes", "AMI with the principal task", "stability", "in other restarts",
+        "learnability", "gain [points]", "outcome",
+    ]  # fmt: skip
+    return (
+        html_lead(found["verdict"]["sentence"])
+        + html_table(head, rows, marks)
+        + html_lead(
+            "Judged on training images alone, without a known factor. Stability: AMI with what the "
+            "clusterer finds in random halves. Learnability: what nets tell of the labels of images "
+            "they never saw, from 0 (chance) to 1. Gain: what learning it too adds to their accuracy "
+            "of the principal task on such images. The sentence above rests on folds of its own."
+        )
     )
 
 

@@ -21,8 +21,16 @@ from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation import figures
 from detaux_pl.evaluation.figures import ACCENT, MUTED, PALETTE, Curve, SheetRow, class_colours
-from detaux_pl.evaluation.page import CODE_ROWS, KL_BARS, SHEET_ROWS, render_page, task_suffix
+from detaux_pl.evaluation.page import (
+    CODE_ROWS,
+    KL_BARS,
+    SHEET_ROWS,
+    render_page,
+    render_page_without_task,
+    task_suffix,
+)
 from detaux_pl.evaluation.requirements import requirements
+from detaux_pl.evaluation.run import labels_folder
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.evaluation.wording import (
     SHUFFLED,
@@ -111,6 +119,7 @@ def write_report(
             name: [_describe_task(codes, labels) for labels in _read_tasks(run_dir, codes, name)]
             for name in discoveries
         },
+        "candidates": _read_candidates(run_dir),
         **_read_probes(run_dir),
         "metrics": metrics and {k: v for k, v in metrics.items() if k != "matrices"},
         "posterior": _describe_posterior(codes, images, disentangler),
@@ -134,6 +143,35 @@ def write_report(
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     write_text(folder / "report.html", render_page(report, charts, text))
     write_json(folder / "report.json", report)
+    return report
+
+
+def write_report_without_task(run_dir: Path) -> dict[str, Any]:
+    """Write the report of a run that found no task worth training on: why, and what it tried.
+
+    Args:
+        run_dir: Folder of the run; its stage `cluster` is finished.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        ArtifactError: If the stage tried no candidates.
+    """
+    candidates = _read_candidates(run_dir)
+    if candidates is None:
+        raise ArtifactError(f"{run_dir / 'cluster'} says of no candidates that they were tried.")
+    report = {
+        "run": run_dir.resolve().name,
+        "verdict": candidates["verdict"]["sentence"],
+        "candidates": candidates,
+        "arms": {},
+        "seconds": _seconds(run_dir),
+        "versions": (StageFolder(run_dir, "disentangle").manifest or {}).get("versions", {}),
+    }
+    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
+    write_text(run_dir / "report" / "report.html", render_page_without_task(report, text))
+    write_json(run_dir / "report" / "report.json", report)
     return report
 
 
@@ -164,7 +202,7 @@ def arms_table(report: Mapping[str, Any]) -> Table:
 
 def _read_tasks(run_dir: Path, codes: Codes, discovery: str | None = None) -> list[AuxiliaryLabels]:
     root = run_dir if discovery is None else run_dir / "discoveries" / discovery
-    folder = root / "cluster"
+    folder = labels_folder(root)
     tasks = load_tasks(folder)
     if not np.array_equal(codes.ids, tasks[0].ids):
         raise ArtifactError(
@@ -227,6 +265,12 @@ def _read_probes(run_dir: Path) -> dict[str, Any]:
         name: requirements(entry, probes["chance"]) for name, entry in probes["inputs"].items()
     }
     return {"probes": probes, "requirements": asked}
+
+
+def _read_candidates(run_dir: Path) -> dict[str, Any] | None:
+    """What is known of every candidate task; None where none was tried."""
+    path = run_dir / "cluster" / "candidates.json"
+    return read_json(path) if path.is_file() else None
 
 
 def _read_metrics(run_dir: Path) -> dict[str, Any] | None:
@@ -374,7 +418,7 @@ def _seconds(folder: Path) -> dict[str, float]:
         name += "/codes" if parts[-1] == "codes" else ""
         if name != "report":
             seconds[name] = round(seconds.get(name, 0.0) + manifest["seconds"], 2)
-    order = ("disentangle", "disentangle/codes", "evaluate", "cluster", "multitask")
+    order = ("disentangle", "disentangle/codes", "evaluate", "cluster", "refine", "multitask")
     return dict(sorted(seconds.items(), key=lambda item: [*order, item[0]].index(item[0])))
 
 

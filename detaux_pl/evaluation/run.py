@@ -54,8 +54,14 @@ class Run:
 
     @cached_property
     def tasks(self) -> list[AuxiliaryLabels]:
-        """The discovered tasks, that of the best subspace first."""
-        return load_tasks(self.run_dir / "cluster")
+        """The discovered tasks, refined where the run has done so, the best one first."""
+        return load_tasks(labels_folder(self.run_dir))
+
+    @cached_property
+    def candidates(self) -> dict[str, Any] | None:
+        """What is known of every candidate task, and the verdict; None where none was tried."""
+        path = self.run_dir / "cluster" / "candidates.json"
+        return read_json(path) if path.is_file() else None
 
     @property
     def labels(self) -> AuxiliaryLabels:
@@ -108,6 +114,16 @@ class Run:
         folder = self.run_dir / "multitask" / arm / f"seed{chosen}"
         model: MultitaskModel = _load(MultitaskModel, folder, "best")
         return model
+
+
+def labels_folder(root: Path) -> Path:
+    """Return the folder of the labels of a discovery: the refined ones, where there are such.
+
+    Args:
+        root: Folder of the run, or of a further discovery in it.
+    """
+    refined = StageFolder(root, "refine")
+    return refined.path if refined.complete else root / "cluster"
 
 
 def load(run_dir: str | Path) -> Run:

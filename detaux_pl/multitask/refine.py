@@ -65,6 +65,7 @@ def refine_labels(
             "refinement": {
                 "folds": fit.n_folds,
                 "rounds": rounds,
+                "n_classes_before": fit.task_sizes[number],
                 "class_before": kept.tolist(),
             },
         }
