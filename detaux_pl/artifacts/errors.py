@@ -13,3 +13,7 @@ class UserError(Exception):
 
 class ArtifactError(UserError):
     """An artifact is missing, incomplete, stale or was changed after it was written."""
+
+
+class DiscoveryError(UserError):
+    """Fewer auxiliary tasks were found than asked for: the run is unsuccessful."""

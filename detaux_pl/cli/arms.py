@@ -47,7 +47,7 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
         UserError: If a setting is outside its range, or the model learns no auxiliary labels.
     """
     settings, main = config["nets"], config["multitask"]
-    if settings["folds"] < 2 or (settings["epochs"] or 1) < 1:
+    if settings["folds"] < 2 or (settings["epochs"] is not None and settings["epochs"] < 1):
         raise UserError(
             f"nets.folds is {settings['folds']} and nets.epochs {settings['epochs']}: give at "
             "least 2 and 1."
@@ -66,13 +66,14 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
     if settings["epochs"] is not None:
         trainer |= {"max_epochs": settings["epochs"], "max_steps": -1}
     data = main["data"]
-    apart = ("labels", "auxiliary", "seed")
+    # Each net has labels and seeds of its own.
+    own = {"labels": None, "auxiliary": "discovered", "seed": 0}
     return {
         "model": models[0],
         "single": models[1],
         "data": {
             "class_path": data["class_path"],
-            "init_args": {k: v for k, v in data["init_args"].items() if k not in apart},
+            "init_args": {**data["init_args"], **own},
         },
         "trainer": trainer,
         "folds": settings["folds"],

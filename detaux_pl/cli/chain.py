@@ -635,7 +635,13 @@ def _task_sizes(chain: Chain, config: dict[str, Any], data: Any) -> tuple[int, .
 
 
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:
-    """Remove a stage that is to be made again, and all that read what it writes."""
+    """Remove a stage that is to be made again, with what follows, and refined labels not wanted."""
+    if not chain.config["refine"]["rounds"]:
+        shutil.rmtree(chain.run_dir / "refine", ignore_errors=True)
+    for name, own in chain.discoveries.items():
+        if not own.refine["rounds"]:
+            folder = chain.run_dir / discovery_folder("refine", name)
+            shutil.rmtree(folder, ignore_errors=True)
     if redo is not None:
         shutil.rmtree(chain.run_dir / redo, ignore_errors=True)
     for name in _following(jobs, redo):

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.files import read_json, write_json, write_text
 from detaux_pl.artifacts.labels import save_tasks
 from detaux_pl.artifacts.progress import progress_bar
@@ -31,7 +31,7 @@ from detaux_pl.cli.stage import (
     wants_redo,
 )
 from detaux_pl.cluster.candidates import Candidate, Selection, choose, judge, propose
-from detaux_pl.cluster.discover import Discovery, DiscoveryError
+from detaux_pl.cluster.discover import Discovery
 
 CANDIDATES = "candidates.json"
 """What is known of every candidate, and the verdict."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.labels import load_tasks, save_tasks
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.main import NOTHING_FOUND
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
@@ -102,4 +104,7 @@ def run(args: list[str]) -> int:
         run_stage(folder, refine_settings(config), (labels,), work, redo)
     except Stopped as end:
         return end.code
+    except DiscoveryError as failure:
+        print(failure, file=sys.stderr)
+        return NOTHING_FOUND
     return 0

@@ -20,8 +20,10 @@ from detaux_pl.metrics.agreement import agreement
 
 SAME = 0.95
 """AMI from which two candidates are the same task."""
+WORTH = 0.0
+"""Gain of accuracy that a task must show on the confirmations."""
 SURE = 0.05
-"""p-value below which a gain on the confirmations counts."""
+"""p-value below which it counts."""
 ADVICE = (
     "Try more restarts or clusterers, train the disentangler longer or take another one, or do "
     "without: the principal task alone is the better choice here."
@@ -228,7 +230,7 @@ def judge(
 
     gains = together - alone
     p = float(ttest_rel(together, alone, alternative="greater").pvalue) if np.ptp(gains) else 1.0
-    found = bool(gains.mean() > 0 and p < SURE)
+    found = bool(gains.mean() > WORTH and p < SURE)
     numbers = (
         f"on images held out, accuracy of {principal} is {together.mean():.1%} with "
         f"{' and '.join(c.name for c in chosen)}, {alone.mean():.1%} without "

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS, Codes
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.base import NOISE, Clusterer
 from detaux_pl.cluster.hdbscan import HDBSCAN
@@ -18,10 +18,6 @@ from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, scor
 
 _CHUNK = 1 << 22
 """Numbers to hold at a time while reducing codes: 32 MB."""
-
-
-class DiscoveryError(UserError):
-    """The codes hold fewer auxiliary tasks than asked for: the run is unsuccessful."""
 
 
 class Discovery:

@@ -251,10 +251,11 @@ def _candidates(report: Mapping[str, Any]) -> str:
         html_lead(found["verdict"]["sentence"])
         + html_table(head, rows, marks)
         + html_lead(
-            "Judged on training images alone, without a known factor. Stability: AMI with what the "
-            "clusterer finds in random halves. Learnability: what nets tell of the labels of images "
-            "they never saw, from 0 (chance) to 1. Gain: what learning it too adds to their accuracy "
-            "of the principal task on such images. The sentence above rests on folds of its own."
+            "Judged on training images alone, without a known factor. Stability: AMI with what "
+            "the clusterer finds in random halves. Learnability: what nets tell of the labels of "
+            "images they never saw, from 0 (chance) to 1. Gain: what learning it too adds to "
+            "their accuracy of the principal task on such images. The sentence above rests on "
+            "folds of its own."
         )
     )
 

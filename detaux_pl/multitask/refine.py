@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detaux_pl.artifacts.errors import DiscoveryError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.metrics.agreement import agreement
 from detaux_pl.multitask.cross_fit import CrossFit
@@ -37,6 +38,9 @@ def refine_labels(
         the training labels with those of the round before, noise left out), `moved` (share of them
         that changed their class), `labelled` (share that had none before) and
         `vanished` (classes without a training sample).
+
+    Raises:
+        DiscoveryError: If a task has one class left.
     """
     history = [fit.out_of_fold(r) for r in range(fit.rounds)]
     order = np.argsort(ids, kind="stable")
@@ -52,6 +56,12 @@ def refine_labels(
         sizes = np.bincount(before, minlength=fit.task_sizes[number])
         by_size = np.argsort(-sizes, kind="stable")
         kept = by_size[sizes[by_size] > 0]
+        if len(kept) < 2:
+            raise DiscoveryError(
+                f"refinement left {len(kept)} of {len(sizes)} classes of task {number}: nets "
+                "cannot tell them of images they never saw. Train them longer (nets.epochs), take "
+                "another task, or do without (refine.rounds: 0)."
+            )
         # Only classes that the training samples have can be told apart.
         labels = probabilities[:, kept].argmax(axis=1)
         strength = probabilities[np.arange(len(labels)), kept[labels]]

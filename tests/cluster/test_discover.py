@@ -10,9 +10,9 @@ from jsonargparse import ArgumentParser
 from sklearn.metrics import adjusted_rand_score
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
-from detaux_pl.cluster.discover import Discovery, DiscoveryError, _number_by_size
+from detaux_pl.cluster.discover import Discovery, _number_by_size
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.subspace import rank_subspaces, score_subspaces
 

@@ -1,0 +1,226 @@
+"""`detaux refine` and the selection of a task, through the chain."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.labels import load_tasks
+from detaux_pl.cli.main import main
+from detaux_pl.evaluation.run import load
+from tests.cli.conftest import fit
+
+REFINE = ["--refine.rounds", "2", "--nets.epochs", "6", "--jobs", "1"]
+
+
+def labels_of(folder: Path) -> list[np.ndarray]:
+    return [task.labels for task in load_tasks(folder)]
+
+
+@pytest.fixture(scope="module")
+def refined(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature run up to its refined labels; what came before is that of the finished one."""
+    run_dir = tmp_path_factory.mktemp("refined") / "run"
+    for stage in ("disentangle", "evaluate", "cluster"):
+        shutil.copytree(finished_run / stage, run_dir / stage)
+    assert fit(run_dir, *REFINE, "--until", "refine") == 0
+    return run_dir
+
+
+def test_every_sample_has_a_label_and_the_change_is_told(refined: Path):
+    (before,), (after,) = (load_tasks(refined / stage) for stage in ("cluster", "refine"))
+    assert after.ids.tolist() == before.ids.tolist()
+    np.testing.assert_array_equal(after.is_noise, before.is_noise)
+    train = after.labels[after.splits == 0]
+    assert np.unique(train).tolist() == list(range(after.n_classes))
+    assert set(after.labels) <= set(range(after.n_classes))
+    assert ((after.strength > 0) & (after.strength <= 1)).all()
+    told = after.meta["refinement"]
+    assert len(told["rounds"]) == 2
+    noise = before.is_noise[before.splits == 0].mean()
+    assert told["rounds"][0]["labelled"] == pytest.approx(noise)
+    assert after.meta["subspace"] == before.meta["subspace"]
+    assert load(refined).labels.meta["refinement"] == told
+    assert not (refined / "refine" / "nets").exists()
+
+
+def test_a_lost_stage_is_made_again_alike(refined: Path, tmp_path: Path):
+    again = Path(shutil.copytree(refined, tmp_path / "run"))
+    shutil.rmtree(again / "refine")
+    assert fit(again, *REFINE, "--until", "refine") == 0
+    for one, other in zip(labels_of(again / "refine"), labels_of(refined / "refine"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_arms_learn_the_refined_labels(refined: Path, tmp_path: Path):
+    run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
+    other = ["--discoveries", '{"as_found": {"refine": {"rounds": 0}}}']
+    assert fit(run_dir, *REFINE, "--seeds", "1", *other) == 0
+    arms = run_dir / "multitask"
+    for arm, upstream in (
+        ("hard_parameter_sharing", "refine"), ("shuffled", "refine"),
+        ("as_found", "discoveries/as_found/cluster"),
+    ):  # fmt: skip
+        assert list(read_json(arms / arm / "seed0" / "stage.json")["upstream"]) == [upstream]
+    report = read_json(run_dir / "report" / "report.json")
+    assert report["auxiliary"]["refinement"]["folds"] == 4
+    assert "refinement" not in report["discoveries"]["as_found"][0]
+    assert "Refined by nets" in (run_dir / "report" / "report.html").read_text()
+    # Without refinement nothing is left of it: the arms must be trained anew.
+    assert fit(run_dir, "--seeds", "1", "--redo", "multitask") == 0
+    assert not (run_dir / "refine").exists()
+    assert "refinement" not in read_json(run_dir / "report" / "report.json")["auxiliary"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--refine.rounds", "4"], "less than nets.folds, which is 4"),
+        (["--refine.rounds", "-1"], "give 0 for none"),
+        (["--refine.rounds", "1", "--nets.folds", "1"], "nets.folds is 1"),
+        (["--refine.rounds", "1", "--nets.epochs", "0"], "give at least 2 and 1"),
+        (["--refine.rounds", "1", "--nets.model", "SingleTask"], "learns no auxiliary labels"),
+        (["--refine.jobs", "2"], "set --jobs"),
+        (["--restarts", "0"], "at least once"),
+        (["--restarts", "2"], "nothing chooses among them"),
+        (["--cluster.select.tries", "0"], "give at least 1 of each"),
+        (["--cluster.select.max_ami", "1.5"], "give a number from 0 to 1"),
+        (["--discoveries", '{"restart1": {"cluster": {}}}'], "as restarts are"),
+        (["--discoveries", '{"own": {"refine": {"seed": 1}}}'], "leave it out"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, words: list[str], message: str, error_line):
+    conf = str(Path(__file__).parents[1] / "conf" / "chain.yaml")
+    line = error_line(["fit", "--config", conf, "--run_dir", str(tmp_path / "run"), *words])
+    assert message in line
+    assert not (tmp_path / "run" / "disentangle").exists()
+
+
+@pytest.mark.parametrize("command", ["refine", "cluster"])
+def test_alone_the_stage_needs_nets(command: str, run_copy: Path, error_line):
+    words = ["--select.tries", "1", "--redo", "cluster"] if command == "cluster" else []
+    line = error_line([command, "--run_dir", str(run_copy), *words])
+    assert "config.yaml" in line
+
+
+SELECT = [
+    "--cluster.select.clusterers", '[{"class_path": "KMeans", "init_args": {"n_clusters": 4}}]',
+    "--cluster.select.tries", "2", "--cluster.select.confirmations", "1",
+    "--cluster.select.halves", "2", "--nets.epochs", "1", "--nets.folds", "2", "--jobs", "1",
+]  # fmt: skip
+
+
+def test_a_run_without_a_task_ends_so(tmp_path: Path, finished_run: Path, capsys):
+    run_dir = tmp_path / "run"
+    for stage in ("disentangle", "evaluate"):
+        shutil.copytree(finished_run / stage, run_dir / stage)
+    words = [*SELECT, "--cluster.select.min_learnability", "1"]
+    for _ in range(2):  # what is finished tells the same
+        assert fit(run_dir, *words) == 4
+        assert "No task worth training on was found" in capsys.readouterr().err.replace("\n", " ")
+    assert not (run_dir / "multitask").exists()
+    found = read_json(run_dir / "cluster" / "candidates.json")
+    assert not found["verdict"]["found"]
+    assert len(found["candidates"]) == 6
+    tried = [each for each in found["candidates"] if each["gain"] is not None]
+    assert 1 <= len(tried) <= 2
+    assert all("cannot tell it" in each["refused"] for each in tried)
+    page = (run_dir / "report" / "report.html").read_text()
+    assert "What was tried" in page
+    assert "KMeans 4 · subspace 1" in page
+    assert main(["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]) == 4
+
+
+def test_the_codes_of_restarts_are_all_clustered(tmp_path: Path, finished_run: Path, monkeypatch):
+    from detaux_pl.cluster import candidates
+
+    monkeypatch.setattr(candidates, "SURE", 1.1)  # any gain will do, or none
+    monkeypatch.setattr(candidates, "WORTH", -1.0)
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run / "disentangle", run_dir / "disentangle")
+    words = [*SELECT, "--cluster.select.min_learnability", "0", "--restarts", "2", "--seeds", "1"]
+    assert fit(run_dir, *words, "--evaluate.metrics", "[]") == 0
+    found = read_json(run_dir / "cluster" / "candidates.json")
+    stages = {each["codes"] for each in found["candidates"]}
+    assert stages == {"disentangle/codes", "discoveries/restart1/disentangle/codes"}
+    first, second = (
+        read_json(run_dir / folder / "stage.json")["settings"]
+        for folder in ("disentangle", "discoveries/restart1/disentangle")
+    )
+    assert second["seed"] - first["seed"] == 1000
+    assert {**first, "seed": 0, "data": 0} == {**second, "seed": 0, "data": 0}
+    (chosen,) = found["verdict"]["chosen"]
+    (of_chosen,) = (each for each in found["candidates"] if each["name"] == chosen)
+    assert of_chosen["restarts"] is not None
+    gains = [each["gain"] for each in found["candidates"] if each["gain"] is not None]
+    assert of_chosen["gain"] == max(gains)
+    report = read_json(run_dir / "report" / "report.json")
+    assert report["candidates"]["verdict"]["chosen"] == [chosen]
+
+
+def _environment(rank: int | None) -> dict[str, str]:
+    ranks = {} if rank is None else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    return {**os.environ, **ranks}
+
+
+def _refine(run_dir: Path, rank: int | None = None, *words: str) -> subprocess.Popen[bytes]:
+    config = str(run_dir / "refine" / "config.yaml")
+    words = ("refine", "--config", config, "--run_dir", str(run_dir), *words)
+    return subprocess.Popen([sys.executable, "-m", "detaux_pl", *words], env=_environment(rank))
+
+
+def _begun_anew(refined: Path, run_dir: Path) -> None:
+    shutil.copytree(refined, run_dir)
+    for path in (run_dir / "refine").iterdir():
+        if path.name != "config.yaml":
+            path.unlink()
+
+
+@pytest.mark.ddp
+def test_two_ranks_find_the_labels_of_one(refined: Path, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    _begun_anew(refined, run_dir)
+    ranks = [_refine(run_dir, rank) for rank in range(2)]
+    assert [process.wait(timeout=240) for process in ranks] == [0, 0]
+    for one, other in zip(
+        labels_of(run_dir / "refine"), labels_of(refined / "refine"), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jobs: str):
+    run_dir = tmp_path / "run"
+    _begun_anew(refined, run_dir)
+    first = _refine(run_dir, None, "--jobs", jobs)
+    deadline = time.monotonic() + 120
+    while not list((run_dir / "refine" / "nets").glob("tasks/round0-*.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)  # the next net is at work
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    made = set((run_dir / "refine" / "nets").glob("tasks/round*.npz"))
+    assert 1 <= len(made) < 10
+    times = {path: path.stat().st_mtime_ns for path in made}
+    time.sleep(3)  # children end soon after; until then the folder may be locked
+    again = _refine(run_dir, None, "--jobs", jobs)
+    while again.poll() is None:
+        kept = {path: path.stat().st_mtime_ns for path in made if path.exists()}
+        assert kept.items() <= times.items()
+        time.sleep(0.05)
+    assert again.returncode == 0
+    for one, other in zip(
+        labels_of(run_dir / "refine"), labels_of(refined / "refine"), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
