@@ -219,13 +219,14 @@ def judge(
         principal: Name of the principal task.
 
     Returns:
-        `found`, `sentence`, `chosen` (names), and where there was something to confirm `alone`,
-        `together`, `gain` (means), `std` (of the gains) and `p_value` (paired t-test, one-sided).
+        `found`, `headline` and `details`, which `sentence` joins, `chosen` (names), and where there
+        was something to confirm `alone`, `together`, `gain` (means), `std` (of the gains) and
+        `p_value` (paired t-test, one-sided).
     """
     if len(chosen) < n_tasks:
         what = "No task" if n_tasks == 1 else f"Only {len(chosen)} of {n_tasks} tasks"
-        sentence = f"{what} worth training on was found. {ADVICE}"
-        return {"found": False, "sentence": sentence, "chosen": [c.name for c in chosen]}
+        lead = f"{what} worth training on was found"
+        return {"found": False, **_tell(lead, [ADVICE]), "chosen": [c.name for c in chosen]}
     from scipy.stats import ttest_rel
 
     gains = together - alone
@@ -234,14 +235,14 @@ def judge(
         p = float(ttest_rel(together, alone, alternative="greater").pvalue)
     found = bool(gains.mean() > WORTH and p < SURE)
     numbers = (
-        f"on images held out, accuracy of {principal} is {together.mean():.1%} with "
+        f"On images held out, accuracy of {principal} is {together.mean():.1%} with "
         f"{' and '.join(c.name for c in chosen)}, {alone.mean():.1%} without "
-        f"({100 * gains.mean():+.1f} points, p = {p:.2g}, {len(gains)} pairs of nets)"
+        f"({100 * gains.mean():+.1f} points, p = {p:.2g}, {len(gains)} pairs of nets)."
     )
     lead = "A task worth training on was found" if found else "No task worth training on was found"
     return {
         "found": found,
-        "sentence": f"{lead}: {numbers}.{'' if found else ' ' + ADVICE}",
+        **_tell(lead, [numbers] if found else [numbers, ADVICE]),
         "chosen": [c.name for c in chosen],
         "alone": float(alone.mean()),
         "together": float(together.mean()),
@@ -249,6 +250,11 @@ def judge(
         "std": float(gains.std(ddof=1)),
         "p_value": p,
     }
+
+
+def _tell(headline: str, details: list[str]) -> dict[str, Any]:
+    sentence = " ".join([f"{headline}.", *details])
+    return {"headline": headline, "details": details, "sentence": sentence}
 
 
 def _of_codes(

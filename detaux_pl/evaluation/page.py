@@ -83,7 +83,9 @@ def render_page_without_task(report: Mapping[str, Any], config: str) -> str:
     """
     titles = {"candidates": "What was tried", "run": _SECTIONS["run"]}
     bodies = {"candidates": _candidates(report), "run": _run(report, config)}
-    return _fill(report, Verdict("none", report["verdict"], ()), "", titles, bodies)
+    found = report["candidates"]["verdict"]
+    told = Verdict("none", f"{found['headline']}.", tuple(found["details"]))
+    return _fill(report, told, "", titles, bodies)
 
 
 def _fill(
@@ -223,32 +225,29 @@ def _candidates(report: Mapping[str, Any]) -> str:
     found = report["candidates"]
     if found is None:
         return ""
-    chosen = found["verdict"]["chosen"]
-    stages = {each["codes"] for each in found["candidates"]}
+    alone = all(each["restarts"] is None for each in found["candidates"])
     rows, marks = [], []
     for each in found["candidates"]:
-        outcome = "chosen" if each["name"] in chosen else each["refused"] or ""
-        if not outcome:
-            outcome = "not tried" if each["gain"] is None else "less gain"
+        best = each["name"] in found["verdict"]["chosen"]
         rows.append(
             [
-                html_cell(each["name"], each["codes"] if len(stages) > 1 else ""),
+                html_cell(each["name"], _outcome(each, best, found["verdict"]["found"])),
                 html_cell(str(each["n_classes"]), f"balance {each['balance']:.2f}"),
                 _bar(each["ami_principal"]),
                 _bar(each["stability"]),
-                html_cell("") if each["restarts"] is None else _bar(each["restarts"]),
-                html_cell("") if each["learnability"] is None else _bar(each["learnability"]),
+                *([] if alone else [_optional_bar(each["restarts"])]),
+                _optional_bar(each["learnability"]),
                 _optional(each["gain"], points),
-                html_cell(outcome),
             ]
         )
-        marks.append(outcome == "chosen")
+        marks.append(best)
     head = [
-        "candidate", "classes", "AMI with the principal task", "stability", "in other restarts",
-        "learnability", "gain [points]", "outcome",
+        "candidate", "classes", f"AMI with {report['principal']}", "stability",
+        *([] if alone else ["in other restarts"]), "learnability", "gain [points]",
     ]  # fmt: skip
+    told = html_lead(found["verdict"]["sentence"]) if found["verdict"]["found"] else ""
     return (
-        html_lead(found["verdict"]["sentence"])
+        told
         + html_table(head, rows, marks)
         + html_lead(
             "Judged on training images alone, without a known factor. Stability: AMI with what "
@@ -258,6 +257,17 @@ def _candidates(report: Mapping[str, Any]) -> str:
             "folds of its own."
         )
     )
+
+
+def _outcome(candidate: Mapping[str, Any], best: bool, found: bool) -> str:
+    if best:
+        return "chosen" if found else "the best one"
+    refused: str | None = candidate["refused"]
+    return refused or ("not tried" if candidate["gain"] is None else "tried")
+
+
+def _optional_bar(value: float | None) -> str:
+    return html_cell("") if value is None else _bar(value)
 
 
 def _discoveries(report: Mapping[str, Any]) -> str:

@@ -164,6 +164,7 @@ def write_report_without_task(run_dir: Path) -> dict[str, Any]:
     report = {
         "run": run_dir.resolve().name,
         "verdict": candidates["verdict"]["sentence"],
+        "principal": Codes.load(run_dir / "disentangle" / "codes").info.principal,
         "candidates": candidates,
         "arms": {},
         "seconds": _seconds(run_dir),

@@ -129,7 +129,7 @@ def test_the_verdict_says_how_sure_it_is(found):
     assert verdict["gain"] == pytest.approx(0.105)
     assert verdict["p_value"] < 0.001
     assert verdict["chosen"] == names(found[:1])
-    assert verdict["sentence"].startswith("A task worth training on was found: on images held out")
+    assert verdict["sentence"].startswith("A task worth training on was found. On images held out")
     assert "+10.5 points" in verdict["sentence"]
 
 
