@@ -277,13 +277,13 @@ def _of_codes(
             except UserError as failure:
                 candidate.refused = str(failure)
             else:
-                _describe(candidate, codes)
+                describe(candidate, codes)
                 candidate.stability = _stability(candidate, own, codes, fitted, selection.halves)
             progress(1)
             yield candidate
 
 
-def _describe(candidate: Candidate, codes: Codes) -> None:
+def describe(candidate: Candidate, codes: Codes) -> None:
     """Fill in what the labels alone tell."""
     labels, n_classes = _clusters(candidate)
     found = labels[labels != IGNORED]

@@ -1,0 +1,318 @@
+"""`make discovery`: which score of a candidate task tells what it is worth.
+
+Candidates good and bad, among them true factors, shuffled ones and the principal task itself, are
+scored as `detaux cluster` does and then trained on in full. A second call goes on where the first
+ended; everything lies below `runs/discovery`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.labels import AuxiliaryLabels, load_tasks, save_tasks
+from detaux_pl.artifacts.progress import progress_bar
+from detaux_pl.cli import chain
+from detaux_pl.cluster.candidates import Candidate, Selection, describe, propose
+from detaux_pl.cluster.discover import Discovery
+from detaux_pl.cluster.hdbscan import HDBSCAN
+from detaux_pl.cluster.kmeans import KMeans
+from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.modules import Fold, LabelledDataModule
+from detaux_pl.data.noise import SaltPepper
+from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
+from detaux_pl.multitask.cross_fit import CrossFit, fit_net
+
+SEEDS = 4
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digit": {"n_train": 600, "n_locations": 4, "noise": 0.15, "epochs": 20},
+    "location": {"n_train": 200, "n_locations": 8, "noise": 0.45, "epochs": 30},
+    "background": {"n_train": 100, "n_locations": 8, "noise": 0.3, "epochs": 60},
+    "shape": {"n_train": 600, "image_size": 16, "noise": 0.1, "epochs": 15},
+}
+"""By principal factor: data with room for a gain, and epochs of the multi-task nets."""
+DISENTANGLERS = {
+    "residual": "configs/disentangle/residual_blind.yaml",
+    "VAE": "configs/disentangle/beta_vae.yaml",
+    "raw pixels": "configs/disentangle/raw_pixels.yaml",
+}
+PROPOSED = 3
+"""Candidates of each disentangler: the most stable, the least, and one between."""
+
+
+def main() -> None:
+    """Make what is missing, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run_dir", type=Path, default=Path("runs/discovery"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    work = []
+    for setting in SETTINGS:
+        _prepare(args.run_dir / setting, setting)
+        for name in _candidates(args.run_dir / setting):
+            work += [(args.run_dir, setting, name, "score", 0)]
+            work += [(args.run_dir, setting, name, "gain", seed) for seed in range(SEEDS)]
+    left = [item for item in work if not _path(*item).is_file()]
+    with (
+        multiprocessing.get_context("spawn").Pool(args.jobs) as pool,
+        progress_bar("discovery", len(work), len(work) - len(left)) as advance,
+    ):
+        for _ in pool.imap_unordered(_do, left):
+            advance(1)
+    _print_tables(args.run_dir)
+
+
+def _prepare(room: Path, setting: str) -> None:
+    """Train the disentanglers and write the labels of every candidate."""
+    if (room / "candidates.json").is_file():
+        return
+    found: list[Candidate] = []
+    data = _dataset(setting)
+    for name, config in DISENTANGLERS.items():
+        run_dir = room / name.replace(" ", "_")
+        told = SETTINGS[setting]
+        words = ["--config", "configs/quickstart.yaml", "--disentangle", config]
+        words += ["--run_dir", str(run_dir), "--until", "disentangle", "--controls", "[]"]
+        words += [
+            "--dataset",
+            json.dumps(_described(setting)),
+            "--noise.amount",
+            str(told["noise"]),
+        ]
+        if code := chain.fit(words):
+            raise SystemExit(code)
+        codes = Codes.load(run_dir / "disentangle" / "codes")
+        clusterers = [KMeans(2), KMeans(4), KMeans(8)]
+        discovery = Discovery(HDBSCAN(0.05, 5), noise="nearest")
+        proposed = propose({name: codes}, discovery, Selection(clusterers, min_class=1))
+        open_ = [each for each in proposed if each.refused is None]
+        places = np.unique(np.linspace(0, len(open_) - 1, PROPOSED).astype(int))
+        found += [open_[place] for place in places]
+        if name == "residual":
+            found += _by_rule(codes, discovery)
+    found += _known(data, codes)
+    records = {}
+    for each in found:
+        records[f"{each.codes}: {each.name}"] = each.record()
+        assert each.task is not None
+        folder = _folder(room, f"{each.codes}: {each.name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tasks([each.task], folder)
+    records["alone"] = {}
+    write_json(room / "candidates.json", records)
+
+
+def _by_rule(codes: Codes, discovery: Discovery) -> Iterator[Candidate]:
+    """What the paper's procedure takes, by each rule."""
+    for rule in ("ratio", "min_l_dist"):
+        own = Discovery(discovery.clusterer, rule=rule, try_next=True, noise="nearest")
+        try:
+            (task,) = own(codes)
+        except UserError:
+            continue
+        candidate = Candidate(f"rule {rule}", task.meta["subspace"], own.clusterer.settings, task)
+        describe(candidate, codes)
+        candidate.stability = float("nan")
+        yield candidate
+
+
+def _known(data: FactorDataset, codes: Codes) -> Iterator[Candidate]:
+    """True factors, alone and crossed, half and wholly shuffled ones, and tasks that are none."""
+    rng = np.random.default_rng(0)
+    hidden = [name for name in data.factor_names if name != data.principal]
+    factors = {name: data.factor(name) for name in data.factor_names}
+    labels = {f"true {name}": factors[name] for name in hidden}
+    first, second = hidden[:2]
+    labels[f"true {first} x {second}"] = factors[first] * 100 + factors[second]
+    for name in hidden[:2]:
+        mixed, some = factors[name].copy(), rng.random(len(data)) < 0.5
+        mixed[some] = rng.permutation(mixed[some])
+        labels[f"half shuffled {name}"] = mixed
+        labels[f"shuffled {name}"] = rng.permutation(factors[name])
+    labels["the principal task"] = factors[data.principal]
+    labels["two halves of the principal classes"] = factors[data.principal] % 2
+    labels["one giant class"] = (rng.random(len(data)) < 0.03).astype(int)
+    for name, values in labels.items():
+        dense = np.unique(values, return_inverse=True)[1].astype(np.int64)
+        nothing = np.zeros(len(data), bool)
+        task = AuxiliaryLabels(
+            data.ids, data.splits, dense, nothing, np.ones(len(data), np.float32),
+            int(dense.max()) + 1, {"noise_class": None},
+        )  # fmt: skip
+        candidate = Candidate("known", 0, {"class": name}, task)
+        describe(candidate, codes)
+        candidate.stability = float("nan")
+        yield candidate
+    many = KMeans(min(200, len(data.rows("train")) // 2), n_init=1)
+    discovery = Discovery(many, subspace=0)
+    candidate = Candidate("known", 0, {"class": "200 classes"}, discovery(codes)[0])
+    describe(candidate, codes)
+    candidate.stability = float("nan")
+    yield candidate
+
+
+def _described(setting: str) -> dict[str, Any]:
+    told = {k: v for k, v in SETTINGS[setting].items() if k not in ("noise", "epochs")}
+    shapes = {"n_val": 200, "n_test": 2000, "split": "random"} if setting == "shape" else {}
+    name = "SyntheticShapes3D" if setting == "shape" else "DigitScenes"
+    return {"class_path": name, "init_args": {"principal": setting, **shapes, **told}}
+
+
+@cache
+def _dataset(setting: str) -> FactorDataset:
+    given = _described(setting)
+    kind = SyntheticShapes3D if setting == "shape" else DigitScenes
+    data: FactorDataset = kind(**given["init_args"])
+    data.describe()
+    data.prepare()
+    data.setup()
+    return data
+
+
+@cache
+def _module(setting: str) -> LabelledDataModule:
+    module = LabelledDataModule(
+        _dataset(setting), noise=SaltPepper(SETTINGS[setting]["noise"]), batch_size=32
+    )
+    module.setup("fit")
+    return module
+
+
+def _candidates(room: Path) -> list[str]:
+    return list(read_json(room / "candidates.json"))
+
+
+def _folder(room: Path, name: str) -> Path:
+    return room / "labels" / name.replace(" ", "_").replace("/", "_").replace(":", "")
+
+
+def _path(root: Path, setting: str, name: str, what: str, seed: int) -> Path:
+    return _folder(root / setting, name) / f"{what}{seed}.json"
+
+
+def _do(item: tuple[Path, str, str, str, int]) -> None:
+    """Score a candidate out of fold, or train on it in full."""
+    import torch
+
+    from detaux_pl.cli.trainable import quiet
+    from detaux_pl.multitask.base import MultitaskModel
+    from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
+    from detaux_pl.multitask.single_task import SingleTask
+
+    quiet()
+    torch.set_num_threads(1)
+    root, setting, name, what, seed = item
+    module, data = _module(setting), _dataset(setting)
+    tasks = [] if name == "alone" else load_tasks(_folder(root / setting, name))
+    tasks = [task.without_noise() for task in tasks]
+    targets = [data.factor(data.principal), *(task.of(data.ids) for task in tasks)]
+    sizes = (data.n_classes, *(task.n_classes for task in tasks))
+    trainer = {"max_epochs": SETTINGS[setting]["epochs"], "accelerator": "cpu", "devices": 1}
+
+    def build(sizes: tuple[int, ...]) -> MultitaskModel:
+        if len(sizes) == 1:
+            return SingleTask(data.image_shape, sizes, backbone="small_convnet", lr=1e-3)
+        return HardParameterSharing(data.image_shape, sizes, backbone="small_convnet", lr=1e-3)
+
+    labels = np.stack(targets, axis=1)
+    train, test = data.rows("train"), data.rows("test")
+    if what == "gain":
+        fold = Fold(train, test, labels)
+        said = fit_net(module, build, fold, sizes, [seed], trainer)[0].argmax(axis=1)
+        result = {"accuracy": float((said == data.factor(data.principal)[test]).mean())}
+    else:
+        fit = CrossFit(_path(*item).parent / "nets", labels, sizes, train, test[:1], seed=seed)
+        for net in fit.nets:
+            fit.fit(net, module, build, trainer)
+        result = {"accuracy": float(fit.accuracies()[:, 0].mean())}
+        if tasks:
+            result["learnability"] = fit.learnability()
+    write_json(_path(*item), result)
+
+
+def _print_tables(root: Path) -> None:
+    everything = []
+    for setting in SETTINGS:
+        room = root / setting
+        records = read_json(room / "candidates.json")
+        alone = _mean(root, setting, "alone")
+        base = read_json(_path(root, setting, "alone", "score", 0))["accuracy"]
+        rows = []
+        for name, record in records.items():
+            if name == "alone":
+                continue
+            score = read_json(_path(root, setting, name, "score", 0))
+            rows.append(
+                {
+                    "name": name,
+                    "classes": record["n_classes"],
+                    "worth": _mean(root, setting, name) - alone,
+                    "gain": score["accuracy"] - base,
+                    "learnability": score["learnability"],
+                    "independence": -record["ami_principal"],
+                    "stability": record["stability"],
+                    "balance": record["balance"],
+                    "few classes": -record["n_classes"],
+                }
+            )
+        everything.append(rows)
+        print(f"\n{setting} (alone {alone:.1%})\n")
+        head = ("candidate", "classes", "gain on test", "gain out of fold", "learnability")
+        print("| " + " | ".join((*head, "AMI", "stability")) + " |")
+        print("|---|---|---|---|---|---|---|")
+        for row in sorted(rows, key=lambda row: -row["worth"]):
+            print(
+                f"| {row['name']} | {row['classes']} | {100 * row['worth']:+.1f} | "
+                f"{100 * row['gain']:+.1f} | {row['learnability']:.2f} | "
+                f"{-row['independence']:.2f} | {row['stability']:.2f} |"
+            )
+    print("\n| score | " + " | ".join(SETTINGS) + " | all |")
+    print("|---" * (len(SETTINGS) + 2) + "|")
+    for score in ("gain", "learnability", "independence", "stability", "balance", "few classes"):
+        cells = [_correlation(rows, score) for rows in everything]
+        ranked = [_ranked(rows, score) for rows in everything]
+        cells.append(_correlation([row for rows in ranked for row in rows], score))
+        print(f"| {score} | " + " | ".join(cells) + " |")
+
+
+def _mean(root: Path, setting: str, name: str) -> float:
+    runs = [read_json(_path(root, setting, name, "gain", seed)) for seed in range(SEEDS)]
+    return float(np.mean([run["accuracy"] for run in runs]))
+
+
+def _ranked(rows: list[dict[str, Any]], score: str) -> list[dict[str, float]]:
+    """Ranks within a setting, from 0 to 1, where there is a score."""
+    known = [row for row in rows if np.isfinite(row[score])]
+
+    def rank(key: str) -> np.ndarray:
+        values = np.array([row[key] for row in known])
+        return values.argsort().argsort() / max(len(known) - 1, 1)
+
+    return [
+        {"worth": worth, score: value}
+        for worth, value in zip(rank("worth"), rank(score), strict=True)
+    ]
+
+
+def _correlation(rows: list[dict[str, Any]], score: str) -> str:
+    known = [row for row in rows if np.isfinite(row[score])]
+    found = spearmanr([row[score] for row in known], [row["worth"] for row in known])
+    return f"{found.statistic:+.2f} (p {found.pvalue:.1g}, n {len(known)})"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
