@@ -7,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS ?= 1
 FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness clean
+.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ contrastive: $(STAMP)  ## The contrastive papers' study on digit scenes, its tab
 
 robustness: $(STAMP)  ## Discovery over 10 seeds, the table in docs/results.md (half an hour)
 	$(BIN)/python -m tests.robustness
+
+discovery: $(STAMP)  ## Which score tells what a candidate task is worth, its tables (an hour)
+	$(BIN)/python -m tests.discovery
 
 clean:  ## Remove the environment, caches and runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* runs
