@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
 import numpy as np
 
 from detaux_pl.artifacts.codes import Codes
@@ -87,5 +86,5 @@ def _rank(run_dirs: Sequence[Path]) -> list[float]:
     if not all(np.array_equal(own, ids[0]) for own in ids):
         return []
     models = [each.values[own].reshape(len(own), -1) for each, own in zip(codes, rows, strict=True)]
-    scores: list[float] = udr(models, n_jobs=joblib.cpu_count()).tolist()
+    scores: list[float] = udr(models).tolist()
     return scores

@@ -152,7 +152,7 @@ def judge_codes(
         max_samples: Number of test samples to use at most, drawn at random; None for all. Metrics
             that fit and test split them two to one, or take 10,000 and 5,000 of them.
         seed: Seed of all that is drawn.
-        n_jobs: Number of threads.
+        n_jobs: Number of threads, or processes where threads would take turns.
         progress: Called with the share of a metric just done: 1 for each of them in all.
         kept: Results by metric: those that it holds are not computed again, and each new one is
             put in at once.

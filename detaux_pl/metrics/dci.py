@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
@@ -17,7 +18,6 @@ from detaux_pl.metrics.inputs import (
     as_dims,
     check,
     draw_split,
-    in_threads,
 )
 
 _TINY = 1e-11
@@ -64,7 +64,7 @@ def dci(
         n_train: Number of samples to fit on. disentanglement_lib: 10,000.
         n_test: Number of samples to test on; two to one where there are too few.
         per: Whether a code is a `dim` or a `subspace`, whose importance is the sum of its dims'.
-        n_jobs: Number of threads.
+        n_jobs: Number of processes.
         progress: Called with the share of the work after each factor.
 
     Returns:
@@ -120,7 +120,13 @@ def fit_importances(
 
     # The factors with most values take longest: they begin.
     order = np.argsort(-given.max(axis=0), kind="stable")
-    results = in_threads(fit, [given[:, j] for j in order], n_jobs, progress)
+    # In Python for the most part, which threads would have to take turns at.
+    fits = Parallel(n_jobs, return_as="generator")(delayed(fit)(given[:, j]) for j in order)
+    results = []
+    for result in fits:
+        results.append(result)
+        if progress is not None:
+            progress(1 / len(order))
     ordered = [results[place] for place in np.argsort(order)]
     matrix, train_accuracy, test_accuracy = (np.array(part) for part in zip(*ordered, strict=True))
     return Importances(matrix.T, train_accuracy, test_accuracy)

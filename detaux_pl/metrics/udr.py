@@ -16,7 +16,6 @@ from detaux_pl.metrics.inputs import (
     as_dims,
     check_codes,
     draw_rows,
-    in_threads,
     quiet_fits,
 )
 
@@ -27,7 +26,6 @@ def udr(
     method: Literal["spearman", "lasso"] = "spearman",
     seed: int = 0,
     n_samples: int = 10_000,
-    n_jobs: int = 1,
 ) -> Floats:
     """Score each of several trainings by how far its codes are those of the others, reordered.
 
@@ -43,7 +41,6 @@ def udr(
             `lasso` regressions (alpha 0.1) that predict a model's codes from another's.
         seed: Seed of the samples.
         n_samples: Number of samples to compare.
-        n_jobs: Number of threads.
 
     Returns:
         Score of each model, shape (M,).
@@ -81,7 +78,7 @@ def udr(
 
     pairs = list(permutations(range(len(models)), 2))
     with quiet_fits():
-        table = np.reshape(in_threads(score, pairs, n_jobs), (len(models), len(models) - 1))
+        table = np.reshape([score(pair) for pair in pairs], (len(models), len(models) - 1))
     scores: Floats = np.median(table, axis=1)
     return scores
 

@@ -62,12 +62,10 @@ def measure() -> Iterator[tuple[str, float, str]]:
             seconds = _median(lambda m=metric, n=n_jobs: m(codes, factors, n_jobs=n))
             yield from _rows(name, f"{name}, {n_jobs} threads", seconds)
     models = [codes + i for i in range(_MODELS)]
-    for n_jobs in (1, 2):
-        seconds = _median(lambda n=n_jobs: udr(models, n_jobs=n))
-        yield f"udr of {_MODELS} models, {n_jobs} threads", seconds, "s"
+    yield f"udr of {_MODELS} models", _median(lambda: udr(models)), "s"
     for n_jobs in (1, 2):
         seconds = _median(lambda n=n_jobs: dci(codes, factors, n_jobs=n), rounds=1)
-        yield from _rows("dci", f"dci, {n_jobs} threads", seconds)
+        yield from _rows("dci", f"dci, {n_jobs} processes", seconds)
     yield from _trees(codes, factors[:, _RIVAL_FACTOR])
 
 

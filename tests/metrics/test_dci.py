@@ -123,8 +123,7 @@ def test_a_factor_that_fills_a_subspace_is_one_to_one():
     assert dci(codes, factors)["dci_completeness"] < 0.95
 
 
-@pytest.mark.usefixtures("few_stages")
-def test_the_seed_draws_the_samples_and_threads_change_nothing():
+def test_the_seed_draws_the_samples_and_processes_change_nothing():
     factors = draw_factors(200)
     codes = encode(factors, "noisy").reshape(200, 3, 2)
     done = []

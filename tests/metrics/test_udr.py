@@ -98,12 +98,12 @@ def test_copies_within_a_model_raise_no_warning():
     assert (scores < 0.95).all()
 
 
-def test_subspaces_seed_and_threads():
+def test_subspaces_and_seed():
     factors = draw_factors(600)
     models = [encode(factors, "noisy", seed) for seed in range(3)]
     first = udr(models, seed=1, n_samples=200)
     blocks = [codes.reshape(600, 3, 2) for codes in models]
-    np.testing.assert_array_equal(udr(blocks, seed=1, n_samples=200, n_jobs=3), first)
+    np.testing.assert_array_equal(udr(blocks, seed=1, n_samples=200), first)
     assert (udr(models, seed=2, n_samples=200) != first).all()
     np.testing.assert_array_equal(udr(models, seed=2), udr(models, seed=1))
 
