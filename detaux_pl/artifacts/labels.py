@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, replacing, write_json
+from detaux_pl.artifacts.stage import StageFolder
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile,
@@ -147,6 +148,16 @@ def save_tasks(tasks: Sequence[AuxiliaryLabels], folder: Path) -> list[Path]:
         if re.fullmatch(r"labels\d+\.(npz|json|csv)", path.name) and path not in paths:
             path.unlink()
     return paths
+
+
+def labels_folder(root: Path) -> Path:
+    """Return the folder of the labels of a discovery: the refined ones, where there are such.
+
+    Args:
+        root: Folder of the run, or of a further discovery in it.
+    """
+    refined = StageFolder(root, "refine")
+    return refined.path if refined.complete else root / "cluster"
 
 
 def load_tasks(folder: Path) -> list[AuxiliaryLabels]:

@@ -17,7 +17,7 @@ from scipy.stats import entropy
 from detaux_pl.artifacts.codes import SPLITS, Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, replacing, write_json, write_text
-from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, labels_folder, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation import figures
 from detaux_pl.evaluation.figures import ACCENT, MUTED, PALETTE, Curve, SheetRow, class_colours
@@ -30,7 +30,6 @@ from detaux_pl.evaluation.page import (
     task_suffix,
 )
 from detaux_pl.evaluation.requirements import requirements
-from detaux_pl.evaluation.run import labels_folder
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.evaluation.wording import (
     SHUFFLED,

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, read_yaml
-from detaux_pl.artifacts.labels import AuxiliaryLabels, load_tasks
+from detaux_pl.artifacts.labels import AuxiliaryLabels, labels_folder, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -114,16 +114,6 @@ class Run:
         folder = self.run_dir / "multitask" / arm / f"seed{chosen}"
         model: MultitaskModel = _load(MultitaskModel, folder, "best")
         return model
-
-
-def labels_folder(root: Path) -> Path:
-    """Return the folder of the labels of a discovery: the refined ones, where there are such.
-
-    Args:
-        root: Folder of the run, or of a further discovery in it.
-    """
-    refined = StageFolder(root, "refine")
-    return refined.path if refined.complete else root / "cluster"
 
 
 def load(run_dir: str | Path) -> Run:

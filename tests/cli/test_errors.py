@@ -51,7 +51,7 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
         (["--seeds=0"], ["seeds is 0"]),
         (["--seeds=many"], ["seeds", "many"]),
         (["--redo=clusters"], ["'clusters'", "did you mean 'cluster'"]),
-        (["--until=all"], ["'all'", "disentangle, evaluate, cluster, multitask, report"]),
+        (["--until=all"], ["'all'", "disentangle, evaluate, cluster, refine, multitask, report"]),
         (["--noise.amount=1.5"], ["amount is 1.5", "[0, 1]"]),
         (
             [
