@@ -15,6 +15,7 @@ from detaux_pl.cli.main import main
 from detaux_pl.cluster import candidates
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.evaluation.run import load
+from detaux_pl.multitask.cross_fit import CrossFit
 from tests.cli.conftest import in_process
 from tests.data import (
     written,
@@ -146,8 +147,9 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
         # Nothing is learnt in an epoch: whatever was tried is taken, and left as it is.
         monkeypatch.setattr(candidates, "WORTH", -1.0)
         monkeypatch.setattr(candidates, "SURE", 1.1)
+        monkeypatch.setattr(CrossFit, "learnability", lambda fit: 1.0)
         words += ["--nets.folds", "2", "--refine.rounds", "0", "--jobs", "1"]
-        words += ["--cluster.select.tries", "1", "--cluster.select.min_learnability", "0"]
+        words += ["--cluster.select.tries", "1"]
     words = ["--config", str(CONFIGS / f"{name}.yaml"), *words, *_WRITE[name](files, monkeypatch)]
     assert main(["data", "check", *words]) in (0, 3)
     assert main(["data", "show", *words]) == 0
