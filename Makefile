@@ -34,7 +34,7 @@ test-slow: $(STAMP)  ## Tests that take longer: the notebook, kill and resume, t
 	$(BIN)/python -m pytest -m slow --timeout=1200
 
 lint: $(STAMP)  ## Style, types and the order of the rooms
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .  # whose cache overlooks new modules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports

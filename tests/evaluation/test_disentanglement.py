@@ -4,10 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from detaux_pl.metrics.beta_vae_score import beta_vae_score
-from detaux_pl.metrics.dci import dci
-from detaux_pl.metrics.factor_vae_score import factor_vae_score
-from detaux_pl.metrics.irs import irs
 
 from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import UserError
@@ -19,7 +15,11 @@ from detaux_pl.evaluation.disentanglement import (
     judge_codes,
     refuse_impossible,
 )
+from detaux_pl.metrics.beta_vae_score import beta_vae_score
+from detaux_pl.metrics.dci import dci
 from detaux_pl.metrics.explicitness import explicitness
+from detaux_pl.metrics.factor_vae_score import factor_vae_score
+from detaux_pl.metrics.irs import irs
 from detaux_pl.metrics.mig import mig
 from detaux_pl.metrics.modularity import modularity
 from detaux_pl.metrics.mutual_information import mutual_information
