@@ -281,7 +281,8 @@ def chain_parser() -> ShortParser:
             parser.link_arguments(source, f"{stage}.{target}")
     for stage in ("evaluate", "cluster", "refine"):
         parser.link_arguments("run_dir", f"{stage}.run_dir")
-    parser.link_arguments("seed", "refine.seed")
+    for stage in ("cluster", "refine"):
+        parser.link_arguments("seed", f"{stage}.seed")
     return parser
 
 

@@ -374,6 +374,9 @@ class _Job:
             import wandb
 
             wandb.finish()
+        if torch.distributed.is_initialized():
+            # Lightning leaves it to the end of the interpreter, which gloo's threads may abort.
+            torch.distributed.destroy_process_group()
 
     def _fit(self) -> list[Path]:
         if is_global_zero():

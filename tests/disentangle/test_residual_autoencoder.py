@@ -5,6 +5,7 @@ from torch.utils.data import DataLoader
 
 from detaux_pl.data.modules import Batch, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.residual import ResidualAutoencoder
+from tests.ranks import Spawned
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -78,7 +79,7 @@ def test_ranks_agree_on_the_split_of_the_joined_data(scenes, make_trainer, tmp_p
     fit_split(scenes, make_trainer, tmp_path, batch_size=16)
     joined = torch.load(tmp_path / "rank0.pt", weights_only=True)
     (tmp_path / "rank0.pt").unlink()
-    fit_split(scenes, make_trainer, tmp_path, batch_size=8, devices=2, strategy="ddp_spawn")
+    fit_split(scenes, make_trainer, tmp_path, batch_size=8, devices=2, strategy=Spawned())
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     for name in PARTS:
         assert torch.equal(ranks[0][name], ranks[1][name])
@@ -138,12 +139,13 @@ def test_a_checkpoint_after_an_epoch_holds_no_statistics(pairs, make_trainer, tm
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_statistics_of_all_ranks_survive_a_checkpoint_once(make_trainer, tmp_path):
-    path, ranks = tmp_path / "within.ckpt", {"devices": 2, "strategy": "ddp_spawn"}
-    fit_equal_batches(make_trainer, tmp_path, callbacks=[SaveWithinEpoch(path)], **ranks)
+    path = tmp_path / "within.ckpt"
+    first = {"callbacks": [SaveWithinEpoch(path)], "devices": 2, "strategy": Spawned()}
+    fit_equal_batches(make_trainer, tmp_path, **first)
     undisturbed = torch.load(tmp_path / "rank1.pt", weights_only=True)
     saved = torch.load(path, weights_only=True)
     assert saved["gram"].diagonal()[:4].tolist() == [2 * 3 * 4] * 4
-    fit_equal_batches(make_trainer, tmp_path, ckpt_path=path, **ranks)
+    fit_equal_batches(make_trainer, tmp_path, ckpt_path=path, devices=2, strategy=Spawned())
     for rank in range(2):
         resumed = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         for name in PARTS:

@@ -25,6 +25,7 @@ from tests.multitask.bilevel import (
     trainer,
     training_loss,
 )
+from tests.ranks import Spawned
 
 # Lightning's utilities and torch's pytree disagree about a deprecated class.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -330,7 +331,7 @@ def test_two_ranks_equal_one_on_the_joined_batch(tmp_path):
             datamodule(n_train=80, batch_size=batch_size, n_eval=5),
             max_epochs=2,
             devices=devices,
-            strategy="ddp_spawn" if devices > 1 else "auto",
+            strategy=Spawned() if devices > 1 else "auto",
         )
 
     one, of_one = run(devices=1, batch_size=16)

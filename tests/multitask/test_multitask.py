@@ -19,6 +19,7 @@ from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 from detaux_pl.multitask.weighting.fixed import FixedWeighting
 from detaux_pl.multitask.weighting.uncertainty import UncertaintyWeighting
+from tests.ranks import Spawned
 
 # Lightning's utilities and torch's pytree disagree about a deprecated class.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -358,7 +359,7 @@ def test_two_ranks_equal_one_on_the_joined_batch(tmp_path):
             tmp_path,
             max_epochs=2,
             devices=devices,
-            strategy="ddp_spawn" if devices > 1 else "auto",
+            strategy=Spawned() if devices > 1 else "auto",
         )
         fitting.fit(model, data)
         return model.state_dict(), fitting.callback_metrics
