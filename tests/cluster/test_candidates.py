@@ -16,7 +16,7 @@ def names(candidates):
 
 @pytest.fixture
 def found(disentangled):
-    others = [KMeans(2), KMeans(4), KMeans(200)]
+    others = [KMeans(2), KMeans(4), KMeans(200, n_init=1)]
     return propose({"codes": disentangled}, Discovery(HDBSCAN(0.05, 5)), Selection(others))
 
 
