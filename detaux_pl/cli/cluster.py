@@ -161,7 +161,7 @@ def _select(
                 save_tasks([c.task for c in candidates if c.task is not None], labels)
             for seed in seeds:
                 fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
-        plan = {**config["nets"], "rounds": 1, "fits": fits}
+        plan = {**config["nets"], "rounds": 1, "ask_others": False, "fits": fits}
         return run_nets(room / name, plan, config["jobs"]).fits
 
     n_proposals = sum(codes.values.shape[1] for codes in sources.values())

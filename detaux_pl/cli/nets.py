@@ -36,6 +36,7 @@ class Nets:
     - `model`, `single`: class and arguments of the multi-task net, and of that of the principal
       task alone; `data`: those of the data module;
     - `trainer`: settings of Lightning's trainer; `folds`, `rounds`;
+    - `ask_others`: whether validation and test images are asked about too;
     - `fits`: by name, `labels` (folder of the labels; None for the principal task alone), `seed`.
 
     Args:
@@ -63,7 +64,7 @@ class Nets:
             targets=np.stack(targets, axis=1),
             task_sizes=(dataset.n_classes, *(task.n_classes for task in tasks)),
             train=dataset.rows("train"),
-            rest=np.flatnonzero(dataset.splits != 0),
+            rest=np.flatnonzero((dataset.splits != 0) & self.plan["ask_others"]),
             n_folds=self.plan["folds"],
             rounds=self.plan["rounds"],
             seed=seed,

@@ -197,7 +197,13 @@ class MultitaskModel(LightningModule, ABC):
                 groups, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay
             )
         else:
-            optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+            # Lightning does not clip gradients for fused optimisers in mixed precision.
+            optimizer = torch.optim.AdamW(
+                groups,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                fused=not self.trainer.gradient_clip_val,
+            )
         return schedule_learning_rate(
             optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
         )
