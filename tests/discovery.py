@@ -11,13 +11,14 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
@@ -25,10 +26,11 @@ from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.labels import AuxiliaryLabels, load_tasks, save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.cli import chain
-from detaux_pl.cluster.candidates import Candidate, Selection, describe, propose
+from detaux_pl.cluster.candidates import Candidate, Selection, choose, describe, propose, rule_out
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
+from detaux_pl.cluster.subspace import score_subspaces
 from detaux_pl.data.digit_scenes import DigitScenes
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.modules import Fold, LabelledDataModule
@@ -45,12 +47,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """By principal factor: data with room for a gain, and epochs of the multi-task nets."""
 DISENTANGLERS = {
-    "residual": "configs/disentangle/residual_blind.yaml",
-    "VAE": "configs/disentangle/beta_vae.yaml",
-    "raw pixels": "configs/disentangle/raw_pixels.yaml",
+    "residual": ("residual_blind", 3),
+    "product manifold": ("product_manifold", 6),
+    "raw pixels": ("raw_pixels", 3),
 }
-PROPOSED = 3
-"""Candidates of each disentangler: the most stable, the least, and one between."""
+"""By name: the configuration, and how many of its candidates are taken, from the most stable to the
+least."""
 
 
 def main() -> None:
@@ -60,8 +62,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
     work = []
+    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+        pool.starmap(_prepare, [(args.run_dir / setting, setting) for setting in SETTINGS], 1)
     for setting in SETTINGS:
-        _prepare(args.run_dir / setting, setting)
         for name in _candidates(args.run_dir / setting):
             work += [(args.run_dir, setting, name, "score", 0)]
             work += [(args.run_dir, setting, name, "gain", seed) for seed in range(SEEDS)]
@@ -80,33 +83,38 @@ def _prepare(room: Path, setting: str) -> None:
     if (room / "candidates.json").is_file():
         return
     found: list[Candidate] = []
+    rules: dict[str, Any] = {}
     data = _dataset(setting)
-    for name, config in DISENTANGLERS.items():
+    for name, (config, n_proposed) in DISENTANGLERS.items():
         run_dir = room / name.replace(" ", "_")
         told = SETTINGS[setting]
-        words = ["--config", "configs/quickstart.yaml", "--disentangle", config]
+        words = ["--config", "configs/quickstart.yaml", "--disentangle"]
+        words += [f"configs/disentangle/{config}.yaml"]
         words += ["--run_dir", str(run_dir), "--until", "disentangle", "--controls", "[]"]
-        words += [
-            "--dataset",
-            json.dumps(_described(setting)),
-            "--noise.amount",
-            str(told["noise"]),
-        ]
+        words += ["--evaluate.metrics", "[]"]  # pixels are too many for them
+        words += ["--noise.amount", str(told["noise"])]
+        words += ["--dataset", json.dumps(_described(setting))]
         if code := chain.fit(words):
             raise SystemExit(code)
         codes = Codes.load(run_dir / "disentangle" / "codes")
         clusterers = [KMeans(2), KMeans(4), KMeans(8)]
         discovery = Discovery(HDBSCAN(0.05, 5), noise="nearest")
         proposed = propose({name: codes}, discovery, Selection(clusterers, min_class=1))
-        open_ = [each for each in proposed if each.refused is None]
-        places = np.unique(np.linspace(0, len(open_) - 1, PROPOSED).astype(int))
-        found += [open_[place] for place in places]
-        if name == "residual":
+        some = [each for each in proposed if each.refused is None]
+        some = some or [each for each in proposed if each.task is not None]
+        places = np.unique(np.linspace(0, len(some) - 1, n_proposed).astype(int))
+        found += [some[place] for place in places]
+        if codes.values.shape[1] > 1:  # the rules choose among subspaces
+            scores = score_subspaces(codes, np.random.default_rng([0, 0]))
+            rules |= {f"{name} {score.subspace}": asdict(score) for score in scores}
+        if name == "product manifold":
             found += _by_rule(codes, discovery)
     found += _known(data, codes)
     records = {}
     for each in found:
-        records[f"{each.codes}: {each.name}"] = each.record()
+        score = rules.get(f"{each.codes} {each.subspace}", {})
+        paper = {key: score.get(key) for key in ("ratio", "loss")}
+        records[f"{each.codes}: {each.name}"] = {**each.record(), **paper}
         assert each.task is not None
         folder = _folder(room, f"{each.codes}: {each.name}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +131,8 @@ def _by_rule(codes: Codes, discovery: Discovery) -> Iterator[Candidate]:
             (task,) = own(codes)
         except UserError:
             continue
-        candidate = Candidate(f"rule {rule}", task.meta["subspace"], own.clusterer.settings, task)
+        what = f"{rule} of product manifold"
+        candidate = Candidate(what, task.meta["subspace"], own.clusterer.settings, task)
         describe(candidate, codes)
         candidate.stability = float("nan")
         yield candidate
@@ -244,48 +253,88 @@ def _do(item: tuple[Path, str, str, str, int]) -> None:
 
 
 def _print_tables(root: Path) -> None:
-    everything = []
-    for setting in SETTINGS:
-        room = root / setting
-        records = read_json(room / "candidates.json")
+    everything = {setting: _rows(root, setting) for setting in SETTINGS}
+    for setting, rows in everything.items():
         alone = _mean(root, setting, "alone")
-        base = read_json(_path(root, setting, "alone", "score", 0))["accuracy"]
-        rows = []
-        for name, record in records.items():
-            if name == "alone":
-                continue
-            score = read_json(_path(root, setting, name, "score", 0))
-            rows.append(
-                {
-                    "name": name,
-                    "classes": record["n_classes"],
-                    "worth": _mean(root, setting, name) - alone,
-                    "gain": score["accuracy"] - base,
-                    "learnability": score["learnability"],
-                    "independence": -record["ami_principal"],
-                    "stability": record["stability"],
-                    "balance": record["balance"],
-                    "few classes": -record["n_classes"],
-                }
-            )
-        everything.append(rows)
         print(f"\n{setting} (alone {alone:.1%})\n")
-        head = ("candidate", "classes", "gain on test", "gain out of fold", "learnability")
-        print("| " + " | ".join((*head, "AMI", "stability")) + " |")
-        print("|---|---|---|---|---|---|---|")
+        print("| candidate | classes | gain on test | gain out of fold | learnability | ", end="")
+        print("AMI | stability | refused |\n" + "|---" * 8 + "|")
         for row in sorted(rows, key=lambda row: -row["worth"]):
+            told = row["candidate"]
+            stability = "" if np.isnan(row["stability"]) else f"{row['stability']:.2f}"
             print(
-                f"| {row['name']} | {row['classes']} | {100 * row['worth']:+.1f} | "
-                f"{100 * row['gain']:+.1f} | {row['learnability']:.2f} | "
-                f"{-row['independence']:.2f} | {row['stability']:.2f} |"
+                f"| {row['name']} | {told.n_classes} | {100 * row['worth']:+.1f} | "
+                f"{100 * row['gain']:+.1f} | {told.learnability:.2f} | {told.ami_principal:.2f} | "
+                f"{stability} | {told.refused or ''} |"
             )
-    print("\n| score | " + " | ".join(SETTINGS) + " | all |")
-    print("|---" * (len(SETTINGS) + 2) + "|")
-    for score in ("gain", "learnability", "independence", "stability", "balance", "few classes"):
-        cells = [_correlation(rows, score) for rows in everything]
-        ranked = [_ranked(rows, score) for rows in everything]
-        cells.append(_correlation([row for rows in ranked for row in rows], score))
-        print(f"| {score} | " + " | ".join(cells) + " |")
+    _print_correlations(everything)
+    _print_choices(everything)
+
+
+def _rows(root: Path, setting: str) -> list[dict[str, Any]]:
+    """What is known of every candidate: its scores, the larger the better, and what it is worth."""
+    alone = _mean(root, setting, "alone")
+    base = read_json(_path(root, setting, "alone", "score", 0))["accuracy"]
+    rows = []
+    for name, record in read_json(root / setting / "candidates.json").items():
+        if name == "alone":
+            continue
+        score = read_json(_path(root, setting, name, "score", 0))
+        told = {f.name: record[f.name] for f in fields(Candidate) if f.name != "task"}
+        candidate = Candidate(**told)
+        candidate.gain = score["accuracy"] - base
+        candidate.learnability = score["learnability"]
+        candidate.refused = rule_out(candidate, Selection())
+        choose([candidate], Selection())  # which refuses what nets cannot learn
+        rows.append(
+            {
+                "name": name,
+                "candidate": candidate,
+                "worth": _mean(root, setting, name) - alone,
+                "the rule": candidate.gain if candidate.refused is None else -1.0,
+                "gain": candidate.gain,
+                "learnability": candidate.learnability,
+                "independence": -candidate.ami_principal,
+                "stability": candidate.stability,
+                "balance": candidate.balance,
+                "few classes": -candidate.n_classes,
+                "the paper's ratio": _negative(record["ratio"]),
+                "the paper's loss": _negative(record["loss"]),
+            }
+        )
+    return rows
+
+
+def _print_correlations(everything: dict[str, list[dict[str, Any]]]) -> None:
+    print("\n| score | " + " | ".join(everything) + " | all |")
+    print("|---" * (len(everything) + 2) + "|")
+    names = ("name", "candidate", "worth")
+    scores = [key for key in next(iter(everything.values()))[0] if key not in names]
+    for score in scores:
+        known = [[row for row in rows if np.isfinite(row[score])] for rows in everything.values()]
+        pooled = [
+            np.concatenate([rankdata([row[key] for row in rows]) / len(rows) for rows in known])
+            for key in (score, "worth")
+        ]
+        cells = [
+            _correlation([row[score] for row in rows], [row["worth"] for row in rows])
+            for rows in known
+        ]
+        print(f"| {score} | " + " | ".join([*cells, _correlation(*pooled)]) + " |")
+
+
+def _print_choices(everything: dict[str, list[dict[str, Any]]]) -> None:
+    print("\n| principal factor | the best there is | chosen of all | ", end="")
+    print("chosen of the proposed | by the ratio | by the loss |\n" + "|---" * 6 + "|")
+    for setting, rows in everything.items():
+        proposed = [row for row in rows if not row["name"].startswith("known")]
+        cells = [max(rows, key=lambda row: row["worth"])]
+        cells += [max(some, key=lambda row: row["the rule"]) for some in (rows, proposed)]
+        said = [f"{row['name']} ({100 * row['worth']:+.1f})" for row in cells]
+        for rule in ("ratio", "min_l_dist"):
+            found = [row["worth"] for row in rows if row["name"].startswith(f"{rule} of")]
+            said.append(f"{100 * found[0]:+.1f}" if found else "none")
+        print(f"| {setting} | " + " | ".join(said) + " |")
 
 
 def _mean(root: Path, setting: str, name: str) -> float:
@@ -293,24 +342,13 @@ def _mean(root: Path, setting: str, name: str) -> float:
     return float(np.mean([run["accuracy"] for run in runs]))
 
 
-def _ranked(rows: list[dict[str, Any]], score: str) -> list[dict[str, float]]:
-    """Ranks within a setting, from 0 to 1, where there is a score."""
-    known = [row for row in rows if np.isfinite(row[score])]
-
-    def rank(key: str) -> np.ndarray:
-        values = np.array([row[key] for row in known])
-        return values.argsort().argsort() / max(len(known) - 1, 1)
-
-    return [
-        {"worth": worth, score: value}
-        for worth, value in zip(rank("worth"), rank(score), strict=True)
-    ]
+def _negative(value: float | None) -> float:
+    return float("nan") if value is None else -value
 
 
-def _correlation(rows: list[dict[str, Any]], score: str) -> str:
-    known = [row for row in rows if np.isfinite(row[score])]
-    found = spearmanr([row[score] for row in known], [row["worth"] for row in known])
-    return f"{found.statistic:+.2f} (p {found.pvalue:.1g}, n {len(known)})"
+def _correlation(scores: Sequence[float], worth: Sequence[float]) -> str:
+    found = spearmanr(scores, worth)
+    return f"{found.statistic:+.2f} (p {found.pvalue:.1g}, n {len(scores)})"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.cli import chain
+from detaux_pl.cli.main import NOTHING_FOUND
 from detaux_pl.metrics.agreement import agreement
 
 VARIANTS = {
@@ -47,10 +48,11 @@ def _one(config: str, seed: int, folder: Path) -> dict[str, float] | None:
         [
             "--config", "configs/quickstart.yaml", "--disentangle", config,
             "--seed", str(seed), "--run_dir", str(run_dir), "--until", "cluster",
+            "--cluster.select", "null",
         ]
     )  # fmt: skip
     seconds = read_json(run_dir / "disentangle" / "stage.json")["seconds"]
-    if code == 2:
+    if code == NOTHING_FOUND:
         return None
     if code:
         raise SystemExit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ _WRITE: dict[str, Write] = {
     "mnist_stl10": _mnist_stl10,
     "quickstart": _quickstart,
     "shapes3d": _shapes3d,
+    "refinement": _quickstart,
     "showdown": _quickstart,
     "small_shapes3d": lambda folder, monkeypatch: _shapes(),
     "svhn": _svhn,
@@ -135,7 +137,10 @@ _WRITE: dict[str, Write] = {
 
 
 @pytest.mark.parametrize(
-    "name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "showdown")
+    "name",
+    sorted(
+        path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("refinement", "showdown")
+    ),
 )
 def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     files, run_dir = tmp_path / "files", tmp_path / "run"
@@ -143,7 +148,7 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
     if name in ("contrastive_quickstart", "quickstart", "shapes3d"):  # they have no cache
         del words[2:4]
-    if name == "quickstart":
+    if name in ("contrastive_quickstart", "quickstart"):
         # Nothing is learnt in an epoch: whatever was tried is taken, and left as it is.
         monkeypatch.setattr(candidates, "WORTH", -1.0)
         monkeypatch.setattr(candidates, "SURE", 1.1)
@@ -171,16 +176,17 @@ _BASELINES = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", "showdown"])
+@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", "refinement", "showdown"])
 def test_a_chain_of_many_arms_runs_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     files, run_dir = tmp_path / "files", tmp_path / "run"
     files.mkdir()
     words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
-    if name == "showdown":
-        config = CONFIGS / "showdown.yaml"
-        del words[2:4]  # it has no cache
+    if name in ("refinement", "showdown"):
+        config = CONFIGS / f"{name}.yaml"
+        del words[2:4]  # they have no cache
+        words += ["--refine.rounds", "0"]  # nothing is learnt in an epoch
     else:
         config = CONFIGS / "paper" / f"{name}.yaml"
         words += ["--baselines", _BASELINES]
@@ -194,7 +200,8 @@ def _small_discoveries(config: Path) -> dict[str, Any]:
     """The further discoveries of a chain, with less to train and sure to find something."""
     given: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
     discoveries: dict[str, Any] = given.get("discoveries", {})
-    for found in discoveries.values():
+    for name in discoveries:
+        found = discoveries[name] = deepcopy(discoveries[name])  # parts may be shared by an alias
         cluster, own = found.setdefault("cluster", {}), found.get("disentangle")
         if isinstance(own, str):
             own = found["disentangle"] = yaml.safe_load((config.parent / own).read_text())

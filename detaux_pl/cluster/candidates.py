@@ -169,11 +169,25 @@ def propose(
     _compare_restarts(found)
     for candidate in found:
         if candidate.refused is None:
-            candidate.refused = _rule_out(candidate, selection)
+            candidate.refused = rule_out(candidate, selection)
     found.sort(key=lambda c: (c.refused is not None, -c.stability))
     _rule_out_repeats(found)
     found.sort(key=lambda c: (c.refused is not None, -c.stability))
     return found
+
+
+def rule_out(candidate: Candidate, selection: Selection) -> str | None:
+    """Why codes alone say that a candidate is no task to train on; None where they do not."""
+    if candidate.smallest < selection.min_class:
+        return (
+            f"its smallest of {candidate.n_classes} classes has {candidate.smallest} training "
+            f"samples, fewer than {selection.min_class}"
+        )
+    if candidate.largest > selection.max_share:
+        return f"one class has {candidate.largest:.0%} of the samples"
+    if candidate.ami_principal > selection.max_ami:
+        return f"it repeats the principal task (AMI {candidate.ami_principal:.2f})"
+    return None
 
 
 def choose(
@@ -342,20 +356,6 @@ def _compare_restarts(found: Sequence[Candidate]) -> None:
             for stage in stages - {candidate.codes}
         ]
         candidate.restarts = float(np.mean(best))
-
-
-def _rule_out(candidate: Candidate, selection: Selection) -> str | None:
-    """Why codes alone say that a candidate is no task to train on; None where they do not."""
-    if candidate.smallest < selection.min_class:
-        return (
-            f"its smallest of {candidate.n_classes} classes has {candidate.smallest} training "
-            f"samples, fewer than {selection.min_class}"
-        )
-    if candidate.largest > selection.max_share:
-        return f"one class has {candidate.largest:.0%} of the samples"
-    if candidate.ami_principal > selection.max_ami:
-        return f"it repeats the principal task (AMI {candidate.ami_principal:.2f})"
-    return None
 
 
 def _rule_out_repeats(found: Sequence[Candidate]) -> None:
