@@ -26,7 +26,15 @@ from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.labels import AuxiliaryLabels, load_tasks, save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.cli import chain
-from detaux_pl.cluster.candidates import Candidate, Selection, choose, describe, propose, rule_out
+from detaux_pl.cluster.candidates import (
+    Candidate,
+    Selection,
+    choose,
+    describe,
+    judge,
+    propose,
+    rule_out,
+)
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
@@ -38,7 +46,12 @@ from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.multitask.cross_fit import CrossFit, fit_net
 
+Work = tuple[Path, str, str, str, int]
+"""A piece of work: below which folder, for which setting and candidate, what, and its seed."""
+
 SEEDS = 4
+FRESH = (1, 2)
+"""Seeds of the folds on which the choice is confirmed."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "digit": {"n_train": 600, "n_locations": 4, "noise": 0.15, "epochs": 20},
     "location": {"n_train": 200, "n_locations": 8, "noise": 0.45, "epochs": 30},
@@ -61,21 +74,33 @@ def main() -> None:
     parser.add_argument("--run_dir", type=Path, default=Path("runs/discovery"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    work = []
+    work: list[Work] = []
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
         pool.starmap(_prepare, [(args.run_dir / setting, setting) for setting in SETTINGS], 1)
     for setting in SETTINGS:
         for name in _candidates(args.run_dir / setting):
             work += [(args.run_dir, setting, name, "score", 0)]
             work += [(args.run_dir, setting, name, "gain", seed) for seed in range(SEEDS)]
+    _run(work, args.jobs)
+    everything = {setting: _rows(args.run_dir, setting) for setting in SETTINGS}
+    for setting, rows in everything.items():
+        names = {"alone", _choice(rows)["name"], _choice(_proposed(rows))["name"]}
+        work += [(args.run_dir, setting, name, "score", seed) for name in names for seed in FRESH]
+    _run(work, args.jobs)
+    for setting, rows in everything.items():
+        _print_candidates(setting, rows, _mean(args.run_dir, setting, "alone"))
+    _print_correlations(everything)
+    _print_choices(args.run_dir, everything)
+
+
+def _run(work: Sequence[Work], n_jobs: int) -> None:
     left = [item for item in work if not _path(*item).is_file()]
     with (
-        multiprocessing.get_context("spawn").Pool(args.jobs) as pool,
+        multiprocessing.get_context("spawn").Pool(n_jobs) as pool,
         progress_bar("discovery", len(work), len(work) - len(left)) as advance,
     ):
         for _ in pool.imap_unordered(_do, left):
             advance(1)
-    _print_tables(args.run_dir)
 
 
 def _prepare(room: Path, setting: str) -> None:
@@ -212,7 +237,7 @@ def _path(root: Path, setting: str, name: str, what: str, seed: int) -> Path:
     return _folder(root / setting, name) / f"{what}{seed}.json"
 
 
-def _do(item: tuple[Path, str, str, str, int]) -> None:
+def _do(item: Work) -> None:
     """Score a candidate out of fold, or train on it in full."""
     import torch
 
@@ -226,7 +251,6 @@ def _do(item: tuple[Path, str, str, str, int]) -> None:
     root, setting, name, what, seed = item
     module, data = _module(setting), _dataset(setting)
     tasks = [] if name == "alone" else load_tasks(_folder(root / setting, name))
-    tasks = [task.without_noise() for task in tasks]
     targets = [data.factor(data.principal), *(task.of(data.ids) for task in tasks)]
     sizes = (data.n_classes, *(task.n_classes for task in tasks))
     trainer = {"max_epochs": SETTINGS[setting]["epochs"], "accelerator": "cpu", "devices": 1}
@@ -243,38 +267,34 @@ def _do(item: tuple[Path, str, str, str, int]) -> None:
         said = fit_net(module, build, fold, sizes, [seed], trainer)[0].argmax(axis=1)
         result = {"accuracy": float((said == data.factor(data.principal)[test]).mean())}
     else:
-        fit = CrossFit(_path(*item).parent / "nets", labels, sizes, train, test[:1], seed=seed)
+        nets = _path(*item).parent / f"nets{seed}"
+        fit = CrossFit(nets, labels, sizes, train, test[:0], seed=seed)
         for net in fit.nets:
             fit.fit(net, module, build, trainer)
-        result = {"accuracy": float(fit.accuracies()[:, 0].mean())}
+        result = {"folds": fit.accuracies()[:, 0].tolist()}
         if tasks:
             result["learnability"] = fit.learnability()
     write_json(_path(*item), result)
 
 
-def _print_tables(root: Path) -> None:
-    everything = {setting: _rows(root, setting) for setting in SETTINGS}
-    for setting, rows in everything.items():
-        alone = _mean(root, setting, "alone")
-        print(f"\n{setting} (alone {alone:.1%})\n")
-        print("| candidate | classes | gain on test | gain out of fold | learnability | ", end="")
-        print("AMI | stability | refused |\n" + "|---" * 8 + "|")
-        for row in sorted(rows, key=lambda row: -row["worth"]):
-            told = row["candidate"]
-            stability = "" if np.isnan(row["stability"]) else f"{row['stability']:.2f}"
-            print(
-                f"| {row['name']} | {told.n_classes} | {100 * row['worth']:+.1f} | "
-                f"{100 * row['gain']:+.1f} | {told.learnability:.2f} | {told.ami_principal:.2f} | "
-                f"{stability} | {told.refused or ''} |"
-            )
-    _print_correlations(everything)
-    _print_choices(everything)
+def _print_candidates(setting: str, rows: list[dict[str, Any]], alone: float) -> None:
+    print(f"\n{setting} (alone {alone:.1%})\n")
+    print("| candidate | classes | gain on test | gain out of fold | learnability | ", end="")
+    print("AMI | stability | refused |\n" + "|---" * 8 + "|")
+    for row in sorted(rows, key=lambda row: -row["worth"]):
+        told = row["candidate"]
+        stability = "" if np.isnan(row["stability"]) else f"{row['stability']:.2f}"
+        print(
+            f"| {row['name']} | {told.n_classes} | {100 * row['worth']:+.1f} | "
+            f"{100 * row['gain']:+.1f} | {told.learnability:.2f} | {told.ami_principal:.2f} | "
+            f"{stability} | {told.refused or ''} |"
+        )
 
 
 def _rows(root: Path, setting: str) -> list[dict[str, Any]]:
     """What is known of every candidate: its scores, the larger the better, and what it is worth."""
     alone = _mean(root, setting, "alone")
-    base = read_json(_path(root, setting, "alone", "score", 0))["accuracy"]
+    base = np.mean(_folds(root, setting, "alone", 0))
     rows = []
     for name, record in read_json(root / setting / "candidates.json").items():
         if name == "alone":
@@ -282,7 +302,7 @@ def _rows(root: Path, setting: str) -> list[dict[str, Any]]:
         score = read_json(_path(root, setting, name, "score", 0))
         told = {f.name: record[f.name] for f in fields(Candidate) if f.name != "task"}
         candidate = Candidate(**told)
-        candidate.gain = score["accuracy"] - base
+        candidate.gain = float(np.mean(score["folds"]) - base)
         candidate.learnability = score["learnability"]
         candidate.refused = rule_out(candidate, Selection())
         choose([candidate], Selection())  # which refuses what nets cannot learn
@@ -323,18 +343,44 @@ def _print_correlations(everything: dict[str, list[dict[str, Any]]]) -> None:
         print(f"| {score} | " + " | ".join([*cells, _correlation(*pooled)]) + " |")
 
 
-def _print_choices(everything: dict[str, list[dict[str, Any]]]) -> None:
-    print("\n| principal factor | the best there is | chosen of all | ", end="")
-    print("chosen of the proposed | by the ratio | by the loss |\n" + "|---" * 6 + "|")
+def _print_choices(root: Path, everything: dict[str, list[dict[str, Any]]]) -> None:
+    print(
+        "\n| principal factor | the best there is | chosen of all | chosen of the proposed | ",
+        end="",
+    )
+    print("on fresh folds | by the ratio | by the loss |\n" + "|---" * 7 + "|")
     for setting, rows in everything.items():
-        proposed = [row for row in rows if not row["name"].startswith("known")]
-        cells = [max(rows, key=lambda row: row["worth"])]
-        cells += [max(some, key=lambda row: row["the rule"]) for some in (rows, proposed)]
-        said = [f"{row['name']} ({100 * row['worth']:+.1f})" for row in cells]
+        chosen = _choice(_proposed(rows))
+        cells = [
+            f"{row['name']} ({100 * row['worth']:+.1f})"
+            for row in (max(rows, key=lambda row: row["worth"]), _choice(rows), chosen)
+        ]
+        alone, together = (
+            np.concatenate([_folds(root, setting, name, seed) for seed in FRESH])
+            for name in ("alone", chosen["name"])
+        )
+        verdict = judge([chosen["candidate"]], 1, 4, alone, together, setting)
+        found = "found" if verdict["found"] else "none found"
+        cells.append(f"{100 * verdict['gain']:+.1f}, p = {verdict['p_value']:.2g}: {found}")
         for rule in ("ratio", "min_l_dist"):
-            found = [row["worth"] for row in rows if row["name"].startswith(f"{rule} of")]
-            said.append(f"{100 * found[0]:+.1f}" if found else "none")
-        print(f"| {setting} | " + " | ".join(said) + " |")
+            by_rule = [row["worth"] for row in rows if row["name"].startswith(f"{rule} of")]
+            cells.append(f"{100 * by_rule[0]:+.1f}" if by_rule else "none")
+        print(f"| {setting} | " + " | ".join(cells) + " |")
+
+
+def _proposed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The candidates that come from codes."""
+    return [row for row in rows if not row["name"].startswith("known")]
+
+
+def _choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(rows, key=lambda row: row["the rule"])
+
+
+def _folds(root: Path, setting: str, name: str, seed: int) -> list[float]:
+    """Accuracy of the principal task on each fold, out of fold."""
+    folds: list[float] = read_json(_path(root, setting, name, "score", seed))["folds"]
+    return folds
 
 
 def _mean(root: Path, setting: str, name: str) -> float:

@@ -161,7 +161,7 @@ def _select(
                 save_tasks([c.task for c in candidates if c.task is not None], labels)
             for seed in seeds:
                 fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
-        plan = {**config["nets"], "rounds": 1, "ask_others": False, "fits": fits}
+        plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
         return run_nets(room / name, plan, config["jobs"]).fits
 
     n_proposals = sum(codes.values.shape[1] for codes in sources.values())
@@ -192,7 +192,8 @@ def _select(
             for arm in ("single", "chosen")
         )
     principal = next(iter(sources.values())).info.principal
-    verdict = judge(chosen, discovery.n_tasks, alone, together, principal)
+    n_folds = config["nets"]["folds"]
+    verdict = judge(chosen, discovery.n_tasks, n_folds, alone, together, principal)
     outputs = [folder.path / CANDIDATES]
     if is_global_zero():
         records = [candidate.record() for candidate in candidates]

@@ -36,7 +36,8 @@ class Nets:
     - `model`, `single`: class and arguments of the multi-task net, and of that of the principal
       task alone; `data`: those of the data module;
     - `trainer`: settings of Lightning's trainer; `folds`, `rounds`;
-    - `ask_others`: whether validation and test images are asked about too;
+    - `replace`: whether what the nets say is to replace the labels: those of noise are left out
+      then, and validation and test images are asked about too;
     - `fits`: by name, `labels` (folder of the labels; None for the principal task alone), `seed`.
 
     Args:
@@ -57,14 +58,14 @@ class Nets:
     def _fit(self, name: str, labels: str | None, seed: int) -> CrossFit:
         dataset = self.data.dataset
         given = [] if labels is None else load_tasks(Path(labels))
-        tasks = [task.without_noise() for task in given]
+        tasks = [task.without_noise() if self.plan["replace"] else task for task in given]
         targets = [dataset.factor(dataset.principal), *(task.of(dataset.ids) for task in tasks)]
         return CrossFit(
             folder=self.folder / name,
             targets=np.stack(targets, axis=1),
             task_sizes=(dataset.n_classes, *(task.n_classes for task in tasks)),
             train=dataset.rows("train"),
-            rest=np.flatnonzero((dataset.splits != 0) & self.plan["ask_others"]),
+            rest=np.flatnonzero((dataset.splits != 0) & self.plan["replace"]),
             n_folds=self.plan["folds"],
             rounds=self.plan["rounds"],
             seed=seed,

@@ -85,7 +85,7 @@ def run(args: list[str]) -> int:
         plan = {
             **config["nets"],
             "rounds": config["rounds"],
-            "ask_others": True,
+            "replace": True,
             "fits": {"tasks": {"labels": str(run_dir / labels), "seed": config["seed"]}},
         }
         nets = run_nets(folder.path / "nets", plan, config["jobs"])

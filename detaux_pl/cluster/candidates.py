@@ -22,8 +22,8 @@ SAME = 0.95
 """AMI from which two candidates are the same task."""
 WORTH = 0.0
 """Gain of accuracy that a task must show on the confirmations."""
-SURE = 0.05
-"""p-value below which it counts."""
+SURE = 0.1
+"""p-value below which it counts: a task refused costs its gain, one taken in vain a training."""
 ADVICE = (
     "Try more restarts or clusterers, train the disentangler longer or take another one, or do "
     "without: the principal task alone is the better choice here."
@@ -47,7 +47,7 @@ class Selection:
             on the best candidate rests on.
         max_ami: Adjusted mutual information with the principal task up to which a candidate is
             unrelated to it.
-        max_share: Share of the training samples that the largest class may have.
+        max_share: Share of the labelled training samples that the largest class may have.
         min_class: Number of training samples that the smallest class must have.
         min_learnability: What of the labels nets must be able to tell of images they never saw,
             from 0 (no more than the largest class) to 1.
@@ -98,10 +98,10 @@ class Candidate:
         subspace: The subspace.
         clusterer: The clusterer and its settings.
         task: Its labels; None where there are not two clusters.
-        n_classes: Number of clusters.
-        smallest: Training samples in the smallest cluster.
-        largest: Share of the training samples in the largest cluster.
-        balance: Entropy of the clusters over that of as many equal ones.
+        n_classes: Number of classes.
+        smallest: Training samples in the smallest one.
+        largest: Share of the labelled training samples in the largest one.
+        balance: Entropy of the classes over that of as many equal ones.
         noise: Share of the training samples in no cluster.
         ami_principal: AMI with the principal task; 0 where they are independent.
         stability: Mean AMI with what the clusterer finds in a random half of the training samples.
@@ -218,6 +218,7 @@ def choose(
 def judge(
     chosen: Sequence[Candidate],
     n_tasks: int,
+    n_folds: int,
     alone: NDArray[np.float64],
     together: NDArray[np.float64],
     principal: str,
@@ -227,6 +228,7 @@ def judge(
     Args:
         chosen: The best candidates.
         n_tasks: How many were asked for.
+        n_folds: Number of folds of a confirmation.
         alone: Accuracy of the principal task of nets that learn it alone, on each fold of each
             confirmation, shape (n,).
         together: The same of nets that learn the chosen tasks too.
@@ -235,18 +237,23 @@ def judge(
     Returns:
         `found`, `headline` and `details`, which `sentence` joins, `chosen` (names), and where there
         was something to confirm `alone`, `together`, `gain` (means), `std` (of the gains) and
-        `p_value` (paired t-test, one-sided).
+        `p_value` (paired t-test, one-sided, corrected for the training images that folds share).
+
+    References:
+        Nadeau & Bengio 2003, "Inference for the Generalization Error": the corrected resampled
+        t-test. It does not correct for the best of several candidates being taken.
     """
     if len(chosen) < n_tasks:
         what = "No task" if n_tasks == 1 else f"Only {len(chosen)} of {n_tasks} tasks"
         lead = f"{what} worth training on was found"
         return {"found": False, **_tell(lead, [ADVICE]), "chosen": [c.name for c in chosen]}
-    from scipy.stats import ttest_rel
+    from scipy.stats import t
 
     gains = together - alone
     p = float(gains.mean() <= 0)
     if np.ptp(gains):
-        p = float(ttest_rel(together, alone, alternative="greater").pvalue)
+        error = gains.std(ddof=1) * np.sqrt(1 / len(gains) + 1 / (n_folds - 1))
+        p = float(t.sf(gains.mean() / error, len(gains) - 1))
     found = bool(gains.mean() > WORTH and p < SURE)
     numbers = (
         f"On images held out, accuracy of {principal} is {together.mean():.1%} with "
@@ -299,17 +306,19 @@ def _of_codes(
 
 def describe(candidate: Candidate, codes: Codes) -> None:
     """Fill in what the labels alone tell."""
-    labels, n_classes = _clusters(candidate)
+    assert candidate.task is not None
+    task = candidate.task
+    labels = task.labels[task.splits == 0]
     found = labels[labels != IGNORED]
-    sizes = np.bincount(found, minlength=n_classes)
+    sizes = np.bincount(found, minlength=task.n_classes)
     shares = sizes[sizes > 0] / found.size
-    candidate.n_classes = n_classes
+    candidate.n_classes = task.n_classes
     candidate.smallest = int(sizes.min())
     candidate.largest = float(shares.max())
-    candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(n_classes, 2)))
-    candidate.noise = float((labels == IGNORED).mean())
+    candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(task.n_classes, 2)))
+    candidate.noise = float(task.is_noise[task.splits == 0].mean())
     principal = codes.factor(codes.info.principal)[codes.rows("train")]
-    candidate.ami_principal = _agreement(principal, labels)
+    candidate.ami_principal = _agreement(principal, _clusters(candidate))
 
 
 def _stability(
@@ -371,15 +380,16 @@ def _rule_out_repeats(found: Sequence[Candidate]) -> None:
             candidate.refused = f"it is the same task as {same.name}"
 
 
-def _clusters(candidate: Candidate) -> tuple[NDArray[np.int64], int]:
-    """Cluster of each training sample, or `IGNORED`, and their number."""
+def _clusters(candidate: Candidate) -> NDArray[np.int64]:
+    """Cluster of each training sample, or `IGNORED`."""
     assert candidate.task is not None
-    task = candidate.task.without_noise()
-    return task.labels[task.splits == 0], task.n_classes
+    labels = candidate.task.without_noise().labels
+    found: NDArray[np.int64] = labels[candidate.task.splits == 0]
+    return found
 
 
 def _ami(first: Candidate, second: Candidate) -> float:
-    return _agreement(_clusters(first)[0], _clusters(second)[0])
+    return _agreement(_clusters(first), _clusters(second))
 
 
 def _agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

@@ -124,10 +124,11 @@ def test_several_tasks_are_unlike_one_another(found):
 
 def test_the_verdict_says_how_sure_it_is(found):
     alone = np.array([0.40, 0.44, 0.42, 0.41])
-    verdict = judge(found[:1], 1, alone, alone + np.array([10, 12, 11, 9]) / 100, "digit")
+    verdict = judge(found[:1], 1, 4, alone, alone + np.array([10, 12, 11, 9]) / 100, "digit")
     assert verdict["found"]
     assert verdict["gain"] == pytest.approx(0.105)
-    assert verdict["p_value"] < 0.001
+    # t = 0.105 / (0.0129 * sqrt(1 / 4 + 1 / 3)) = 10.6 with 3 degrees of freedom
+    assert verdict["p_value"] == pytest.approx(0.000885, rel=1e-3)
     assert verdict["chosen"] == names(found[:1])
     assert verdict["sentence"].startswith("A task worth training on was found. On images held out")
     assert "+10.5 points" in verdict["sentence"]
@@ -136,14 +137,14 @@ def test_the_verdict_says_how_sure_it_is(found):
 @pytest.mark.parametrize("gains", [[-0.1, -0.12, -0.1, -0.1], [0.1, -0.1, 0.09, -0.08], [0] * 4])
 def test_a_gain_that_is_none_or_luck_is_no_task(found, gains):
     alone = np.full(4, 0.4)
-    verdict = judge(found[:1], 1, alone, alone + gains, "digit")
+    verdict = judge(found[:1], 1, 4, alone, alone + gains, "digit")
     assert not verdict["found"]
     assert verdict["sentence"].startswith("No task worth training on was found")
     assert "the principal task alone" in verdict["sentence"]
 
 
 def test_too_few_candidates(found):
-    verdict = judge(found[:1], 2, np.zeros(0), np.zeros(0), "digit")
+    verdict = judge(found[:1], 2, 4, np.zeros(0), np.zeros(0), "digit")
     assert not verdict["found"]
     assert verdict["sentence"].startswith("Only 1 of 2 tasks worth training on was found.")
 

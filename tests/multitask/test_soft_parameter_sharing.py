@@ -1,5 +1,6 @@
 import inspect
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -231,6 +232,7 @@ def test_hyper_parameters_rebuild_the_model(cls, backbone, options):
 )
 def test_exchanges_have_their_own_learning_rate(cls, options, factor, decay):
     model = build(cls, lr=1e-3, weight_decay=0.3, **options)
+    model.trainer = SimpleNamespace(gradient_clip_val=None)
     networks, exchanges = model.configure_optimizers().param_groups
     assert (networks["lr"], networks["weight_decay"]) == (1e-3, 0.3)
     assert math.isclose(exchanges["lr"], 1e-3 * factor)
