@@ -300,7 +300,7 @@ def _rows(root: Path, setting: str) -> list[dict[str, Any]]:
         if name == "alone":
             continue
         score = read_json(_path(root, setting, name, "score", 0))
-        told = {f.name: record[f.name] for f in fields(Candidate) if f.name != "task"}
+        told = {f.name: record[f.name] for f in fields(Candidate) if f.name in record}
         candidate = Candidate(**told)
         candidate.gain = float(np.mean(score["folds"]) - base)
         candidate.learnability = score["learnability"]

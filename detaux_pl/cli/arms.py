@@ -54,7 +54,7 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
         )
     models = []
     for given in (settings["model"] or "HardParameterSharing", "SingleTask"):
-        model, _ = _inherit(given, main["model"])
+        model, _ = _inherit(given, main["model"], "nets.model")
         models.append(_resolve_arm({**main, "model": model, "arm": None})["model"])
     net: Any = locate(models[0]["class_path"])
     if not net.uses_auxiliary:
@@ -98,7 +98,7 @@ def resolve_arms(
             "repeat the main arm: give --discoveries '{}' --controls '[]', or another main model."
         )
     for baseline in config["baselines"]:
-        model, name = _inherit(baseline, main["model"])
+        model, name = _inherit(baseline, main["model"], "a baseline")
         arm = _resolve_arm({**main, "model": model, "arm": None})
         arms.append((name or arm_name(arm["model"]["class_path"]), arm))
     for discovery in config["discoveries"]:
@@ -135,7 +135,7 @@ def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]
 
 
 def _inherit(
-    baseline: str | dict[str, Any], main: dict[str, Any]
+    baseline: str | dict[str, Any], main: dict[str, Any], what: str
 ) -> tuple[dict[str, Any], str | None]:
     """Give a baseline the main model's settings that it has too and does not say itself.
 
@@ -147,14 +147,14 @@ def _inherit(
     settings, own_name = given.get("init_args", {}), given.get("name", "")
     if unknown or not isinstance(settings, dict) or not isinstance(own_name, str):
         raise UserError(
-            f"a baseline is {baseline!r}: give a class, or class_path and init_args with settings, "
-            "and a name where another arm is of the same class."
+            f"{what} is {baseline!r}: give a class, or class_path and init_args with settings, and "
+            "for a baseline a name where another arm is of the same class."
         )
     classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))
     cls: Any = classes.get(name) or (locate(name) if "." in name else None)
     if cls is None:
-        raise UserError(f"the baseline {name!r} does not exist: {closest(name, sorted(classes))}")
+        raise UserError(f"{what} is {name!r}, which there is not: {closest(name, sorted(classes))}")
     known = inspect.signature(cls).parameters
     defaults = inspect.signature(locate(main["class_path"])).parameters  # type: ignore[arg-type]
     # What the main model has by default, such as an HRNet, the baseline has its own default of.

@@ -444,13 +444,14 @@ def _run(
     worst, lost = 0, set[str]()
     for number, (name, jobs) in enumerate(stages.items(), start=1):
         label = f"[dim]{number}/{len(stages)}[/] {name:<12}"
-        pending = [
-            job
-            for job in jobs
-            if not _is_done(chain, job) and (job.derived or lost.isdisjoint(job.upstream))
-        ]
+        for job in jobs:
+            if not job.derived and not lost.isdisjoint(job.upstream):
+                lost.add(job.name)
+        pending = [job for job in jobs if job.name not in lost and not _is_done(chain, job)]
         if not jobs:
             console.print(f"{label} [dim]not asked for[/]")
+        elif all(job.name in lost for job in jobs):
+            console.print(f"{label} [yellow]left out[/], as nothing was found for it")
         elif not pending:
             console.print(f"{label} [green]complete[/], skipped")
         else:
@@ -503,9 +504,10 @@ def _run_stage(
 def _end_without_task(chain: Chain, runner: Runner, lock: int | None, console: Console) -> int:
     """End a run that found no task worth training on, with a report that says so."""
     console.print(read_json(chain.run_dir / "cluster" / CANDIDATES)["verdict"]["sentence"])
+    if chain.config["until"] not in (None, STAGES[-1].name):
+        return NOTHING_FOUND
     label = f"[dim]{len(STAGES)}/{len(STAGES)}[/] {'report':<12}"
-    _run_stage(chain, _report(chain), runner, lock, console, label)
-    return NOTHING_FOUND
+    return _run_stage(chain, _report(chain), runner, lock, console, label) or NOTHING_FOUND
 
 
 def _folder(chain: Chain, job: Job) -> StageFolder:
@@ -563,9 +565,11 @@ def _build(chain: Chain) -> str | None:
         (own.disentangle, Disentangler) for own in chain.discoveries.values() if own.disentangle
     ]
     stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
-    for config in (chain.config["cluster"], *(own.cluster for own in chain.discoveries.values())):
+    clusters = [chain.config["cluster"], *(own.cluster for own in chain.discoveries.values())]
+    refines = [chain.config["refine"], *(own.refine for own in chain.discoveries.values())]
+    for config in clusters:
         build_discovery(config)
-    for config in (chain.config["refine"], *(own.refine for own in chain.discoveries.values())):
+    for config in refines:
         refuse_rounds(config, chain.config["nets"]["folds"])
     files = None
     for config, kind in stages:
@@ -593,7 +597,23 @@ def _build(chain: Chain) -> str | None:
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
+    # All that train nets train the same.
+    nets = next((config["nets"] for config in (*clusters, *refines) if config["nets"]), None)
+    if nets is not None:
+        _build_nets(nets)
     return files
+
+
+def _build_nets(nets: dict[str, Any]) -> None:
+    """Build the nets that try tasks and refine labels once, as `_build` does the models."""
+    try:
+        data = build(FactorDataModule, nets["data"])
+        with torch.device("meta"):
+            for name, tasks in (("single", 1), ("model", 2)):
+                sizes = (data.n_classes, 2)[:tasks]
+                build(MultitaskModel, nets[name], image_shape=data.image_shape, task_sizes=sizes)
+    except (ValueError, TypeError) as error:
+        raise explain(error) from error
 
 
 def _code_shape(

@@ -19,7 +19,7 @@ from detaux_pl.artifacts.files import read_json, write_json, write_text
 from detaux_pl.artifacts.labels import save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.main import NOTHING_FOUND
+from detaux_pl.cli.main import NOTHING_FOUND, stopped
 from detaux_pl.cli.parser import ShortParser, config_parser, explain
 from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
@@ -103,6 +103,12 @@ def run(args: list[str]) -> int:
     config.pop("config", None)
     discovery, selection = build_discovery(config)
     folder = StageFolder(Path(config["run_dir"]), discovery_folder("cluster", config["discovery"]))
+    if selection is not None and config["nets"] is None:
+        raise UserError(
+            "select tries candidates on images, and nets does not say how: run `detaux fit "
+            "--until cluster`, or this command with the config.yaml that it wrote to the folder "
+            "cluster."
+        )
     stages = [config["codes"]] if isinstance(config["codes"], str) else config["codes"]
 
     def work() -> list[Path]:
@@ -121,7 +127,7 @@ def run(args: list[str]) -> int:
     try:
         run_stage(folder, cluster_settings(config), stages, work, redo)
     except Stopped as end:
-        return end.code
+        return stopped(end.code) if end.code > 128 else end.code
     except DiscoveryError as failure:
         print(failure, file=sys.stderr)
         return NOTHING_FOUND
@@ -141,12 +147,6 @@ def _select(
     selection: Selection,
 ) -> list[Path]:
     """Propose candidates, try them on images, choose and confirm; write what was found."""
-    if config["nets"] is None:
-        raise UserError(
-            "select tries candidates on images, and nets does not say how: run `detaux fit "
-            "--until cluster`, or this command with the config.yaml that it wrote to the folder "
-            "cluster."
-        )
     from detaux_pl.cli.nets import rank_and_world, run_nets
 
     room = folder.path / "nets"
@@ -162,7 +162,7 @@ def _select(
             for seed in seeds:
                 fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
         plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
-        return run_nets(room / name, plan, config["jobs"]).fits
+        return run_nets(folder.run_dir, room / name, plan, config["jobs"]).fits
 
     n_proposals = sum(codes.values.shape[1] for codes in sources.values())
     with progress_bar("candidates", n_proposals * (1 + len(selection.clusterers))) as advance:

@@ -12,6 +12,7 @@ from detaux_pl.cli.trainable import refuse_unusable, resolve, stage_parser
 from detaux_pl.data.modules import PairDataModule
 
 _STAGES = ("disentangle", "cluster", "refine")
+_OF_CHAIN = ("run_dir", "redo", "discovery", "codes", "jobs", "nets")
 _SHARED = ("run_dir", "seed_everything", "tracking")
 
 
@@ -95,7 +96,7 @@ def _refuse_shared(
             for key in ("dataset", "noise", "seed")
             if key in data.get("init_args", {})
         ),
-        *(f"cluster.{k}" for k in ("run_dir", "redo", "discovery", "codes") if k in cluster),
+        *(f"cluster.{k}" for k in _OF_CHAIN if k in cluster),
         *(f"refine.{k}" for k in sorted(refine.keys() - {"rounds"})),
     ]
     if found:

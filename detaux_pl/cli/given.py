@@ -51,17 +51,18 @@ def refuse_overruled(given: dict[str, Any], config: dict[str, Any]) -> None:
     Raises:
         UserError: If a stage says another thing than the chain.
     """
-    for stage in ("disentangle", "multitask"):
-        for source, target in LINKS:
-            value, used = given.get(stage), config[stage]
-            for key in target.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
-                used = used[key] if isinstance(used, dict) else None
-            if value is not None and not _agrees(value, used):
-                raise UserError(
-                    f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and "
-                    f"would overrule it: set {source} at the top of the config."
-                )
+    seeds = [(stage, "seed", "seed") for stage in ("cluster", "refine")]
+    links = [(stage, *link) for stage in ("disentangle", "multitask") for link in LINKS]
+    for stage, source, target in [*links, *seeds]:
+        value, used = given.get(stage), config[stage]
+        for key in target.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+            used = used[key] if isinstance(used, dict) else None
+        if value is not None and not _agrees(value, used):
+            raise UserError(
+                f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and would "
+                f"overrule it: set {source} at the top of the config."
+            )
 
 
 def refuse_impossible_evaluation(settings: Mapping[str, Any], factors: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -10,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.files import read_json, sha256_file, write_json
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.progress import progress_bar
+from detaux_pl.cli.main import TERMINATED
 from detaux_pl.cli.process import Stopped, run_processes
 from detaux_pl.cli.stage import import_room
 from detaux_pl.cli.trainable import on_cpu, quiet
 from detaux_pl.data.modules import LabelledDataModule
-from detaux_pl.evaluation.run import build
+from detaux_pl.evaluation.run import build, check_files
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, Net
 
@@ -86,8 +89,13 @@ class Nets:
         return sum(len(self.missing(round)) for round in range(self.plan["rounds"]))
 
     def train(self, work: Sequence[Work], device: int = 0) -> None:
-        """Train some nets, one after the other, on one device."""
-        trainer = {**self.plan["trainer"], "devices": [device] if not on_cpu(self.plan) else 1}
+        """Train some nets, one after the other, on one device.
+
+        Raises:
+            Stopped: If the process was asked to end.
+        """
+        devices = 1 if on_cpu(self.plan) else [device % torch.accelerator.device_count()]
+        trainer = {**self.plan["trainer"], "devices": devices}
         for name, net in work:
             fit = self.fits[name]
 
@@ -99,17 +107,23 @@ class Nets:
                 )
                 return net
 
-            fit.fit(net, self.data, build_net, trainer)
+            try:
+                fit.fit(net, self.data, build_net, trainer)
+            except SIGTERMException:
+                raise Stopped(TERMINATED) from None
 
 
-def run_nets(folder: Path, plan: dict[str, Any], n_jobs: int | None) -> Nets:
+def run_nets(run_dir: Path, folder: Path, plan: dict[str, Any], n_jobs: int | None) -> Nets:
     """Train the nets that have no file yet; those that were trained before stay.
 
     Under torchrun or SLURM every rank calls this, trains its share, and then what is still
-    missing. Otherwise processes of our own share them.
+    missing. Otherwise processes of our own share them. Nets lie in a folder that their plan and
+    labels name: what a rank that comes too late or was given other settings leaves is no part of
+    it.
 
     Args:
-        folder: Folder of the nets.
+        run_dir: Folder of the run.
+        folder: Folder of the nets of the stage.
         plan: Content of `nets.json`, see `Nets`.
         n_jobs: Number of processes; None for one per core, or per device of an accelerator.
 
@@ -117,12 +131,15 @@ def run_nets(folder: Path, plan: dict[str, Any], n_jobs: int | None) -> Nets:
         The nets, all trained.
 
     Raises:
+        ArtifactError: If the data files are not those that the disentangler was trained on.
         Stopped: If a process failed or was stopped.
     """
+    folder = folder / _digest(plan)
     rank, world = rank_and_world()
     # All ranks write the same.
     write_json(folder / PLAN, plan)
     nets = Nets(folder)
+    check_files(run_dir, nets.data.dataset.fingerprint())
     total, shown = nets.n_nets, nets.n_nets - nets.n_missing
     with progress_bar("nets", total, shown) as advance:
 
@@ -141,7 +158,7 @@ def run_nets(folder: Path, plan: dict[str, Any], n_jobs: int | None) -> Nets:
             # A rank that has done its share takes what others have not begun, from their end.
             mine = left[rank::world]
             for work in [*mine, *(work for work in reversed(left) if work not in mine)]:
-                nets.train([work], int(os.environ.get("LOCAL_RANK", "0")))
+                nets.train([work], _local_rank())
                 show()
     return nets
 
@@ -150,7 +167,10 @@ def train(args: Sequence[str]) -> int:
     """Run `detaux _nets FOLDER DEVICE NETS`: the share of one process."""
     folder, device, given = args
     work = [(name, Net(round, tuple(without))) for name, round, without in json.loads(given)]
-    Nets(Path(folder)).train(work, int(device))
+    try:
+        Nets(Path(folder)).train(work, int(device))
+    except Stopped as end:
+        return end.code
     return 0
 
 
@@ -165,6 +185,24 @@ def _train_in_processes(
     code = run_processes(commands, None, show)
     if code:
         raise Stopped(code)
+
+
+def _digest(plan: dict[str, Any]) -> str:
+    """Name a plan by all that the nets follow from."""
+    fits = {
+        name: {**fit, "labels": fit["labels"] and _sha256_labels(Path(fit["labels"]))}
+        for name, fit in plan["fits"].items()
+    }
+    text = json.dumps({**plan, "fits": fits}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _sha256_labels(folder: Path) -> list[str]:
+    return [sha256_file(path) for path in sorted(folder.glob("labels*.npz"))]
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
 
 
 def _n_workers(plan: dict[str, Any], n_jobs: int | None) -> int:

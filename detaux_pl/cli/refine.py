@@ -13,7 +13,7 @@ from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.labels import load_tasks, save_tasks
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.main import NOTHING_FOUND
+from detaux_pl.cli.main import NOTHING_FOUND, stopped
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
@@ -74,6 +74,7 @@ def run(args: list[str]) -> int:
             f"{'given' if config['nets'] else 'not'}: run `detaux fit --refine.rounds 2 --until "
             "refine`, or this command with the config.yaml that it wrote to the folder refine."
         )
+    refuse_rounds(config, config["nets"]["folds"])
     from detaux_pl.cli.nets import rank_and_world, run_nets
     from detaux_pl.multitask.refine import refine_labels
 
@@ -88,7 +89,7 @@ def run(args: list[str]) -> int:
             "replace": True,
             "fits": {"tasks": {"labels": str(run_dir / labels), "seed": config["seed"]}},
         }
-        nets = run_nets(folder.path / "nets", plan, config["jobs"])
+        nets = run_nets(run_dir, folder.path / "nets", plan, config["jobs"])
         if not is_global_zero():
             return []
         kept = {**config, "redo": None}
@@ -97,14 +98,14 @@ def run(args: list[str]) -> int:
         refined = refine_labels(nets.fits["tasks"], tasks, nets.data.dataset.ids)
         paths = save_tasks(refined, folder.path)
         if rank_and_world() == (0, 1):  # another rank may still read them
-            shutil.rmtree(nets.folder)
+            shutil.rmtree(folder.path / "nets")
         return [folder.path / "config.yaml", *paths]
 
     redo = wants_redo(config["redo"], folder.name)
     try:
         run_stage(folder, refine_settings(config), (labels,), work, redo)
     except Stopped as end:
-        return end.code
+        return stopped(end.code) if end.code > 128 else end.code
     except DiscoveryError as failure:
         print(failure, file=sys.stderr)
         return NOTHING_FOUND

@@ -7,6 +7,7 @@ from pathlib import Path
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_yaml
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.cluster import found_task
 from detaux_pl.cli.parser import ShortParser, config_parser
 from detaux_pl.cli.stage import run_stage
 from detaux_pl.evaluation.report import write_report, write_report_without_task
@@ -38,7 +39,7 @@ def run(args: list[str]) -> int:
     run_ = Run(config.run_dir)
     tried = run_.candidates
     folder = StageFolder(run_.run_dir, "report")
-    if not run_.arms and tried is not None and not tried["verdict"]["found"]:
+    if tried is not None and not tried["verdict"]["found"]:
 
         def tell() -> list[Path]:
             write_report_without_task(run_.run_dir)
@@ -53,7 +54,7 @@ def run(args: list[str]) -> int:
     arms = config.arms or _arms(run_)
     seeds = config.seeds or sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
     discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
-    discoveries = [name for name in discoveries if _has(run_, f"discoveries/{name}/cluster")]
+    discoveries = [name for name in discoveries if _has_task(run_, name)]
     further = [f"discoveries/{name}" for name in discoveries]
     stages = ("disentangle", "cluster", "refine")
     names = ["disentangle", "evaluate", "cluster", "refine"]
@@ -89,6 +90,11 @@ def run(args: list[str]) -> int:
 def _discoveries(run_: Run) -> list[str]:
     """Name the further discoveries."""
     return sorted(path.name for path in (run_.run_dir / "discoveries").glob("*"))
+
+
+def _has_task(run_: Run, discovery: str) -> bool:
+    stage = f"discoveries/{discovery}/cluster"
+    return _has(run_, stage) and found_task(run_.run_dir / stage)
 
 
 def _has(run_: Run, stage: str) -> bool:

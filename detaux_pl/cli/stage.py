@@ -59,13 +59,22 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     apart = ["run_dir", "redo", "discovery", "codes", "jobs"]
     # Without a selection no net is trained.
     apart += ["select", "nets"] if config["select"] is None else []
-    return {k: _without_places(v) for k, v in config.items() if k not in apart}
+    settings = {k: _without_places(v) for k, v in config.items() if k not in apart}
+    return settings | ({"nets": _nets_settings(config["nets"])} if "nets" in settings else {})
 
 
 def refine_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what changes the refined labels."""
-    nets = _without_places(config["nets"])
+    nets = _nets_settings(config["nets"])
     return {"rounds": config["rounds"], "seed": config["seed"], "nets": nets}
+
+
+def _nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Pick what changes what nets say: not where they are trained."""
+    if config is None:
+        return None
+    trainer = {k: v for k, v in config["trainer"].items() if k != "accelerator"}
+    return {**_without_places(config), "trainer": trainer}
 
 
 def evaluate_settings(config: Mapping[str, Any]) -> dict[str, Any]:

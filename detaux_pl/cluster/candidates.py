@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import adjusted_mutual_info_score
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.discover import Discovery
-from detaux_pl.metrics.agreement import agreement
+from detaux_pl.cluster.subspace import score_subspaces
 
 SAME = 0.95
 """AMI from which two candidates are the same task."""
@@ -111,6 +112,7 @@ class Candidate:
         gain: Mean over the folds of what a net that learns it too has more of accuracy of the
             principal task, on images it never saw; None where it was not tried.
         refused: Why it is not chosen, in words; None where it may be.
+        kind: What the clusterer is called among the others.
     """
 
     codes: str
@@ -128,12 +130,12 @@ class Candidate:
     learnability: float | None = None
     gain: float | None = None
     refused: str | None = None
+    kind: str = ""
 
     @property
     def name(self) -> str:
-        """The clusterer with its number of clusters, where it has one, and the subspace."""
-        kind, number = self.clusterer["class"], self.clusterer.get("n_clusters")
-        name = f"{kind}{'' if number is None else f' {number}'} · subspace {self.subspace}"
+        """The clusterer, the subspace, and the restart where there are several."""
+        name = f"{self.kind or _name_clusterer(self.clusterer)} · subspace {self.subspace}"
         restart = re.fullmatch(r"discoveries/(restart\d+)/.*", self.codes)
         return name if restart is None else f"{name} · {restart[1]}"
 
@@ -288,20 +290,40 @@ def _of_codes(
     fitted = discovery.fitted_rows(codes)
     free = [k for k in range(codes.values.shape[1]) if k != codes.info.principal_subspace]
     given = discovery.given_subspaces(codes.values.shape[1])
+    clusterers = (discovery.clusterer, *selection.clusterers)
+    kinds = _name_clusterers([clusterer.settings for clusterer in clusterers])
+    scores = score_subspaces(codes, np.random.default_rng([discovery.seed, 0]))
     for subspace in free if given is None else given:
-        for clusterer in (discovery.clusterer, *selection.clusterers):
-            candidate = Candidate(stage, subspace, clusterer.settings)
+        for clusterer, kind in zip(clusterers, kinds, strict=True):
+            candidate = Candidate(stage, subspace, clusterer.settings, kind=kind)
             own = copy(discovery)
             own.clusterer = clusterer
             try:
-                candidate.task = own.label(codes, subspace, fitted)
+                candidate.task = own.label(codes, subspace, fitted, scores)
             except UserError as failure:
                 candidate.refused = str(failure)
             else:
+                candidate.task.meta.update(codes=stage, rule=None)
                 describe(candidate, codes)
                 candidate.stability = _stability(candidate, own, codes, fitted, selection.halves)
             progress(1)
             yield candidate
+
+
+def _name_clusterers(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name clusterers by class and number of clusters, and by what else tells them apart."""
+    names = [_name_clusterer(given) for given in settings]
+    for k, given in enumerate(settings):
+        alike = [other for other in settings if _name_clusterer(other) == _name_clusterer(given)]
+        differing = [key for key in given if any(other.get(key) != given[key] for other in alike)]
+        if differing:
+            names[k] += f" ({', '.join(f'{key} {given[key]}' for key in differing)})"
+    return names
+
+
+def _name_clusterer(settings: Mapping[str, Any]) -> str:
+    number = settings.get("n_clusters")
+    return f"{settings['class']}{'' if number is None else f' {number}'}"
 
 
 def describe(candidate: Candidate, codes: Codes) -> None:
@@ -395,4 +417,4 @@ def _ami(first: Candidate, second: Candidate) -> float:
 def _agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """AMI of two labellings where both have one; 0 where that is nowhere."""
     both = (first != IGNORED) & (second != IGNORED)
-    return agreement(first[both], second[both])["ami"] if both.any() else 0.0
+    return float(adjusted_mutual_info_score(first[both], second[both])) if both.any() else 0.0

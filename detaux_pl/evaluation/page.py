@@ -250,11 +250,11 @@ def _candidates(report: Mapping[str, Any]) -> str:
         told
         + html_table(head, rows, marks)
         + html_lead(
-            "Judged on training images alone, without a known factor. Stability: AMI with what "
-            "the clusterer finds in random halves. Learnability: what nets tell of the labels of "
-            "images they never saw, from 0 (chance) to 1. Gain: what learning it too adds to "
-            "their accuracy of the principal task on such images. The sentence above rests on "
-            "folds of its own."
+            "Judged on training images alone, without knowing a hidden factor. Stability: AMI "
+            "with what the clusterer finds in random halves. Learnability: what nets tell of the "
+            "labels of images they never saw, from 0 (chance) to 1. Gain: what learning it too "
+            "adds to their accuracy of the principal task on such images. The sentence above "
+            "rests on other folds of the same images."
         )
     )
 
@@ -351,9 +351,10 @@ def _subspaces(report: Mapping[str, Any], charts: Mapping[str, str]) -> str:
             cells += [_score(key, value) for key, value in score.items() if key != "subspace"]
             rows.append(cells)
         rule = task.get("rule")
+        how = f"Chosen by the rule “{rule}”. " if rule else "Given in the configuration. "
         parts += [
             html_lead(
-                (f"Chosen by the rule “{rule}”. " if rule else "Given in the configuration. ")
+                ("" if report["candidates"] else how)
                 + f"Scores are of pairs of the same {report['principal']}: share of the pairs in "
                 "which a subspace moves most, and ratio of its moves in the others to those."
                 + _cut(len(shown), len(scores), "subspaces, the best")

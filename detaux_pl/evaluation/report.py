@@ -440,10 +440,15 @@ def _draw(
         }
         yield "arms", "Test accuracy of every arm, by seed", figures.arms_chart(runs, hues)
     for number, (task, labels) in enumerate(zip(described, tasks, strict=True), start=1):
-        for name, alt, figure in _draw_task(task, codes, labels, images):
+        own = task.get("codes", "disentangle/codes")
+        clustered = codes if own == "disentangle/codes" else Codes.load(run_dir / own)
+        for name, alt, figure in _draw_task(task, clustered, labels, images):
             yield f"{name}{task_suffix(number)}", alt, figure
     if disentangler is not None:
-        yield from _draw_decoded(described, codes, images, disentangler)
+        here = [
+            task for task in described if task.get("codes") in (None, "disentangle/codes")
+        ]  # not of a restart
+        yield from _draw_decoded(here, codes, images, disentangler)
     if report["posterior"] is not None:
         yield "kl", "KL divergence of every latent", _draw_posterior(report["posterior"])
     curves = _read_curves(run_dir / "disentangle" / "metrics.csv")

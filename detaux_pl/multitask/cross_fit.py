@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import ArtifactError
@@ -113,9 +114,8 @@ class CrossFit:
     """Nets trained on all folds of the training images but some, and what they say of these.
 
     Each net is trained by one process from seeds of its own and writes one file at its end:
-    however many processes share the nets, and however often they are killed, the files are the
-    same. Validation and test images are asked about in the last round; their labels are never
-    read.
+    whichever process trains it, and however often it is killed, the file is the same. Validation
+    and test images are asked about in the last round; their labels are never read.
 
     Args:
         folder: Folder of the files.
@@ -282,6 +282,9 @@ def fit_net(
 
     Returns:
         Probabilities of the classes of each task, shape (m, classes).
+
+    Raises:
+        SIGTERMException: If the process was asked to end.
     """
     state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     seed_everything(state, verbose=False)
@@ -296,6 +299,13 @@ def fit_net(
             limit_val_batches=0, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        runner.fit(model, datamodule=data)
-        logits: Any = runner.predict(model, datamodule=data)
+        try:
+            runner.fit(model, datamodule=data)
+            logits: Any = runner.predict(model, datamodule=data)
+        except SIGTERMException:
+            raise
+        except SystemExit:  # Lightning's way out of an interrupt
+            raise KeyboardInterrupt from None
+    if runner.received_sigterm:  # which a prediction does not look at
+        raise SIGTERMException
     return [torch.cat(task).float().softmax(1).cpu().numpy() for task in zip(*logits, strict=True)]

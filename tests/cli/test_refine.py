@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.files import read_json, read_yaml
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.cli.main import main
 from detaux_pl.evaluation.run import load
+from detaux_pl.multitask.cross_fit import CrossFit
 from tests.cli.conftest import fit
 
 REFINE = ["--refine.rounds", "2", "--nets.epochs", "6", "--jobs", "1"]
@@ -110,6 +112,22 @@ def test_alone_the_stage_needs_nets(command: str, run_copy: Path, error_line):
     words = ["--select.tries", "1", "--redo", "cluster"] if command == "cluster" else []
     line = error_line([command, "--run_dir", str(run_copy), *words])
     assert "config.yaml" in line
+    assert load_tasks(run_copy / "cluster")  # nothing is lost
+
+
+def test_alone_the_stage_takes_no_more_rounds_than_folds_allow(refined: Path, error_line):
+    words = ["--config", str(refined / "refine" / "config.yaml"), "--redo", "refine"]
+    assert "refine.rounds is 4" in error_line(["refine", *words, "--rounds", "4"])
+    assert load_tasks(refined / "refine")
+
+
+def test_a_seed_of_a_stage_is_not_overruled_in_silence(tmp_path: Path, error_line):
+    conf = read_yaml(Path(__file__).parents[1] / "conf" / "chain.yaml")
+    for stage in ("cluster", "refine"):
+        path = tmp_path / f"{stage}.yaml"
+        path.write_text(json.dumps({**conf, stage: {**conf.get(stage, {}), "seed": 3}}))
+        line = error_line(["fit", "--config", str(path), "--run_dir", str(tmp_path / "run")])
+        assert f"{stage}.seed is 3, but the chain's seed is 0" in line
 
 
 SELECT = [
@@ -140,14 +158,34 @@ def test_a_run_without_a_task_ends_so(tmp_path: Path, finished_run: Path, capsys
     assert main(["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]) == 4
 
 
+def test_arms_that_were_trained_are_in_nobodys_way(run_copy: Path):
+    assert load(run_copy).arms
+    words = [*SELECT, "--cluster.select.min_learnability", "1", "--redo", "cluster"]
+    assert fit(run_copy, *words) == 4
+    assert load(run_copy).arms  # those that need no labels
+    assert "What was tried" in (run_copy / "report" / "report.html").read_text()
+
+
+def test_a_further_discovery_that_finds_nothing_leaves_the_others_alone(tmp_path: Path, run_copy):
+    nothing = {"select": {"tries": 1, "halves": 1, "min_learnability": 1}}
+    words = ["--discoveries", json.dumps({"nothing": {"cluster": nothing}}), "--seeds", "1"]
+    words += ["--refine.rounds", "1", "--redo", "multitask"]
+    assert fit(run_copy, *SELECT[-6:], *words) == 4
+    assert (run_copy / "refine" / "labels.npz").is_file()
+    assert not (run_copy / "discoveries" / "nothing" / "refine").exists()
+    assert set(load(run_copy).arms) == {"hard_parameter_sharing", "single_task", "shuffled"}
+    assert read_json(run_copy / "report" / "report.json")["arms"]
+
+
 def test_the_codes_of_restarts_are_all_clustered(tmp_path: Path, finished_run: Path, monkeypatch):
     from detaux_pl.cluster import candidates
 
     monkeypatch.setattr(candidates, "SURE", 1.1)  # any gain will do, or none
     monkeypatch.setattr(candidates, "WORTH", -1.0)
+    monkeypatch.setattr(CrossFit, "learnability", lambda fit: 1.0)
     run_dir = tmp_path / "run"
     shutil.copytree(finished_run / "disentangle", run_dir / "disentangle")
-    words = [*SELECT, "--cluster.select.min_learnability", "0", "--restarts", "2", "--seeds", "1"]
+    words = [*SELECT, "--restarts", "2", "--seeds", "1"]
     assert fit(run_dir, *words, "--evaluate.metrics", "[]") == 0
     found = read_json(run_dir / "cluster" / "candidates.json")
     stages = {each["codes"] for each in found["candidates"]}
@@ -163,6 +201,7 @@ def test_the_codes_of_restarts_are_all_clustered(tmp_path: Path, finished_run: P
     assert of_chosen["restarts"] is not None
     gains = [each["gain"] for each in found["candidates"] if each["gain"] is not None]
     assert of_chosen["gain"] == max(gains)
+    assert load(run_dir).labels.meta["codes"] == of_chosen["codes"]
     report = read_json(run_dir / "report" / "report.json")
     assert report["candidates"]["verdict"]["chosen"] == [chosen]
 
@@ -204,13 +243,13 @@ def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jo
     _begun_anew(refined, run_dir)
     first = _refine(run_dir, None, "--jobs", jobs)
     deadline = time.monotonic() + 120
-    while not list((run_dir / "refine" / "nets").glob("tasks/round0-*.npz")):
+    while not list((run_dir / "refine" / "nets").glob("*/tasks/round0-*.npz")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.2)  # the next net is at work
     first.kill()
     assert first.wait() == -signal.SIGKILL
-    made = set((run_dir / "refine" / "nets").glob("tasks/round*.npz"))
+    made = set((run_dir / "refine" / "nets").glob("*/tasks/round*.npz"))
     assert 1 <= len(made) < 10
     times = {path: path.stat().st_mtime_ns for path in made}
     time.sleep(3)  # children end soon after; until then the folder may be locked

@@ -26,6 +26,16 @@ def test_every_free_subspace_by_every_clusterer(found):
     assert {each.clusterer["class"] for each in found} == {"HDBSCAN", "KMeans"}
 
 
+def test_alike_clusterers_are_told_apart(disentangled):
+    others = [HDBSCAN(50, 5), KMeans(4)]
+    found = propose({"codes": disentangled}, Discovery(HDBSCAN(0.05, 5)), Selection(others))
+    assert sorted(name for name in names(found) if "subspace 1" in name) == [
+        "HDBSCAN (min_cluster_size 0.05) · subspace 1",
+        "HDBSCAN (min_cluster_size 50) · subspace 1",
+        "KMeans 4 · subspace 1",
+    ]
+
+
 def test_codes_alone_rule_out_what_is_no_task(found):
     why = {each.name: each.refused for each in found}
     for name in ("KMeans 200 · subspace 1", "KMeans 200 · subspace 4"):
