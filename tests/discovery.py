@@ -84,7 +84,7 @@ def main() -> None:
     _run(work, args.jobs)
     everything = {setting: _rows(args.run_dir, setting) for setting in SETTINGS}
     for setting, rows in everything.items():
-        names = {"alone", _choice(rows)["name"], _choice(_proposed(rows))["name"]}
+        names = ["alone", *(row["name"] for row in _choice(_proposed(rows)))]
         work += [(args.run_dir, setting, name, "score", seed) for name in names for seed in FRESH]
     _run(work, args.jobs)
     for setting, rows in everything.items():
@@ -311,8 +311,8 @@ def _rows(root: Path, setting: str) -> list[dict[str, Any]]:
                 "name": name,
                 "candidate": candidate,
                 "worth": _mean(root, setting, name) - alone,
-                "the rule": candidate.gain if candidate.refused is None else -1.0,
                 "gain": candidate.gain,
+                "gain, of those not refused": _open_gain(candidate),
                 "learnability": candidate.learnability,
                 "independence": -candidate.ami_principal,
                 "stability": candidate.stability,
@@ -352,16 +352,17 @@ def _print_choices(root: Path, everything: dict[str, list[dict[str, Any]]]) -> N
     for setting, rows in everything.items():
         chosen = _choice(_proposed(rows))
         cells = [
-            f"{row['name']} ({100 * row['worth']:+.1f})"
-            for row in (max(rows, key=lambda row: row["worth"]), _choice(rows), chosen)
+            ", ".join(f"{row['name']} ({100 * row['worth']:+.1f})" for row in some) or "none"
+            for some in ([max(rows, key=lambda row: row["worth"])], _choice(rows), chosen)
         ]
         alone, together = (
             np.concatenate([_folds(root, setting, name, seed) for seed in FRESH])
-            for name in ("alone", chosen["name"])
+            for name in ("alone", *(row["name"] for row in chosen), "alone")[:2]
         )
-        verdict = judge([chosen["candidate"]], 1, 4, alone, together, setting)
-        found = "found" if verdict["found"] else "none found"
-        cells.append(f"{100 * verdict['gain']:+.1f}, p = {verdict['p_value']:.2g}: {found}")
+        candidates = [row["candidate"] for row in chosen]
+        verdict = judge(candidates, 1, 4, alone, together, setting)
+        gain = f"{100 * verdict['gain']:+.1f}, p = {verdict['p_value']:.2g}: " if chosen else ""
+        cells.append(f"{gain}{'found' if verdict['found'] else 'none found'}")
         for rule in ("ratio", "min_l_dist"):
             by_rule = [row["worth"] for row in rows if row["name"].startswith(f"{rule} of")]
             cells.append(f"{100 * by_rule[0]:+.1f}" if by_rule else "none")
@@ -373,8 +374,10 @@ def _proposed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if not row["name"].startswith("known")]
 
 
-def _choice(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return max(rows, key=lambda row: row["the rule"])
+def _choice(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best of those that are not refused, if there is any."""
+    open_ = [row for row in rows if row["candidate"].refused is None]
+    return sorted(open_, key=lambda row: -row["gain"])[:1]
 
 
 def _folds(root: Path, setting: str, name: str, seed: int) -> list[float]:
@@ -386,6 +389,11 @@ def _folds(root: Path, setting: str, name: str, seed: int) -> list[float]:
 def _mean(root: Path, setting: str, name: str) -> float:
     runs = [read_json(_path(root, setting, name, "gain", seed)) for seed in range(SEEDS)]
     return float(np.mean([run["accuracy"] for run in runs]))
+
+
+def _open_gain(candidate: Candidate) -> float:
+    assert candidate.gain is not None
+    return candidate.gain if candidate.refused is None else float("nan")
 
 
 def _negative(value: float | None) -> float:
