@@ -212,8 +212,12 @@ def _environment(rank: int | None) -> dict[str, str]:
 
 
 def _refine(run_dir: Path, rank: int | None = None, *words: str) -> subprocess.Popen[bytes]:
-    config = str(run_dir / "refine" / "config.yaml")
-    words = ("refine", "--config", config, "--run_dir", str(run_dir), *words)
+    return _start("refine", run_dir, rank, *words)
+
+
+def _start(stage: str, run_dir: Path, rank: int | None, *words: str) -> subprocess.Popen[bytes]:
+    config = str(run_dir / stage / "config.yaml")
+    words = (stage, "--config", config, "--run_dir", str(run_dir), *words)
     return subprocess.Popen([sys.executable, "-m", "detaux_pl", *words], env=_environment(rank))
 
 
@@ -234,6 +238,23 @@ def test_two_ranks_find_the_labels_of_one(refined: Path, tmp_path: Path):
         labels_of(run_dir / "refine"), labels_of(refined / "refine"), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.ddp
+def test_two_ranks_judge_as_one(finished_run: Path, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run / "disentangle", run_dir / "disentangle")
+    words = [*SELECT, "--nets.epochs", "6", "--cluster.select.min_learnability", "0"]
+    words += ["--evaluate.metrics", "[]", "--until", "cluster"]
+    assert fit(run_dir, *words) in (0, 4)
+    found = read_json(run_dir / "cluster" / "candidates.json")
+    assert found["verdict"]["chosen"]
+    for path in (run_dir / "cluster").iterdir():
+        if path.name != "config.yaml":
+            path.unlink()
+    ranks = [_start("cluster", run_dir, rank) for rank in range(2)]
+    assert {process.wait(timeout=240) for process in ranks} <= {0, 4}
+    assert read_json(run_dir / "cluster" / "candidates.json") == found
 
 
 @pytest.mark.slow
