@@ -30,7 +30,14 @@ from detaux_pl.cli.stage import (
     run_stage,
     wants_redo,
 )
-from detaux_pl.cluster.candidates import Candidate, Selection, choose, judge, propose
+from detaux_pl.cluster.candidates import (
+    Candidate,
+    Selection,
+    choose,
+    judge,
+    propose,
+    proposing_subspaces,
+)
 from detaux_pl.cluster.discover import Discovery
 
 CANDIDATES = "candidates.json"
@@ -164,8 +171,8 @@ def _select(
         plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
         return run_nets(folder.run_dir, room / name, plan, config["jobs"]).fits
 
-    n_proposals = sum(codes.values.shape[1] for codes in sources.values())
-    with progress_bar("candidates", n_proposals * (1 + len(selection.clusterers))) as advance:
+    n_subspaces = sum(len(proposing_subspaces(c, discovery)) for c in sources.values())
+    with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
         candidates = propose(sources, discovery, selection, advance)
     tried = {
         f"candidate{k}": candidate

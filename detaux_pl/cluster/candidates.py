@@ -178,6 +178,18 @@ def propose(
     return found
 
 
+def proposing_subspaces(codes: Codes, discovery: Discovery) -> list[int]:
+    """Return the subspaces that candidates come from: those given, or all but the principal one.
+
+    Raises:
+        UserError: If there is no such subspace.
+    """
+    given = discovery.given_subspaces(codes.values.shape[1])
+    if given is not None:
+        return given
+    return [k for k in range(codes.values.shape[1]) if k != codes.info.principal_subspace]
+
+
 def rule_out(candidate: Candidate, selection: Selection) -> str | None:
     """Why codes alone say that a candidate is no task to train on; None where they do not."""
     if candidate.smallest < selection.min_class:
@@ -288,12 +300,10 @@ def _of_codes(
     progress: Callable[[int], object],
 ) -> Iterator[Candidate]:
     fitted = discovery.fitted_rows(codes)
-    free = [k for k in range(codes.values.shape[1]) if k != codes.info.principal_subspace]
-    given = discovery.given_subspaces(codes.values.shape[1])
     clusterers = (discovery.clusterer, *selection.clusterers)
     kinds = _name_clusterers([clusterer.settings for clusterer in clusterers])
     scores = score_subspaces(codes, np.random.default_rng([discovery.seed, 0]))
-    for subspace in free if given is None else given:
+    for subspace in proposing_subspaces(codes, discovery):
         for clusterer, kind in zip(clusterers, kinds, strict=True):
             candidate = Candidate(stage, subspace, clusterer.settings, kind=kind)
             own = copy(discovery)

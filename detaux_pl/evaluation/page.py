@@ -199,7 +199,7 @@ def _task(task: Mapping[str, Any], charts: Mapping[str, str], suffix: str = "") 
         given = ", ".join(f"{k}={v}" for k, v in settings.items() if v is not None)
         lead += f", found by {kind}({given})"
     lead += f". Samples in no cluster: {noise}"
-    if task.get("noise") in policy:
+    if task.get("noise") in policy and "refinement" not in task:
         lead += f"; they are {policy[task['noise']]}"
     if refinement := task.get("refinement"):
         rounds = refinement["rounds"]
