@@ -143,7 +143,10 @@ def test_a_discovery_that_finds_nothing_costs_its_own_arm_alone(
         (["--multitask.discovery", "pixels"], "multitask.discovery is 'pixels'"),
         (["--cluster.codes", "x/codes"], "cluster.codes is 'x/codes'"),
         (["--multitask.model", "MAXL"], "MAXL learns no auxiliary labels"),
-        (["--baselines", '[{"class_path": "NDDR", "name": 3}]'], "and a name where another"),
+        (
+            ["--baselines", '[{"class_path": "NDDR", "name": 3}]'],
+            "for a baseline a name where another",
+        ),
         (["--discoveries", '{"a": {"clusterer": "KMeans"}}'], "give `disentangle`, `cluster`"),
         (["--discoveries", '{"a": {}}'], "give `disentangle`, `cluster` or `refine`"),
         (
@@ -151,7 +154,10 @@ def test_a_discovery_that_finds_nothing_costs_its_own_arm_alone(
             "two arms are named 'maxl'",
         ),
         (["--baselines", '["NDDR", "NDDR"]'], "a `name` of its own"),
-        (["--baselines", '[{"class_path": "NDDR", "label": "x"}]'], "and a name where another"),
+        (
+            ["--baselines", '[{"class_path": "NDDR", "label": "x"}]'],
+            "for a baseline a name where another",
+        ),
         (["--controls", '[["location", "digit"]]'], "other than the principal one"),
         (["--controls", '[["location", "location"]]'], "each once"),
         (["--multitask.trainer.gradient_clip_val", "1.0"], "but MAXL makes several steps"),
