@@ -7,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS ?= 1
 FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery draws clean
+.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ robustness: $(STAMP)  ## Discovery over 10 seeds, the table in docs/results.md (
 
 discovery: $(STAMP)  ## Which score tells what a candidate task is worth, its tables (an hour)
 	$(BIN)/python -m tests.discovery
+
+refinement: $(STAMP)  ## Labels as found and refined, by disentangler and clusterer (an hour)
+	$(BIN)/python -m tests.refinement
 
 draws: $(STAMP)  ## The quickstart over 10 draws of its data, the table in docs/results.md (an hour)
 	$(BIN)/python -m tests.draws

@@ -127,7 +127,6 @@ _WRITE: dict[str, Write] = {
     "mnist_stl10": _mnist_stl10,
     "quickstart": _quickstart,
     "shapes3d": _shapes3d,
-    "refinement": _quickstart,
     "showdown": _quickstart,
     "small_shapes3d": lambda folder, monkeypatch: _shapes(),
     "svhn": _svhn,
@@ -138,9 +137,7 @@ _WRITE: dict[str, Write] = {
 
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("refinement", "showdown")
-    ),
+    sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "showdown"),
 )
 def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     files, run_dir = tmp_path / "files", tmp_path / "run"
@@ -176,14 +173,14 @@ _BASELINES = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", "refinement", "showdown"])
+@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", "showdown"])
 def test_a_chain_of_many_arms_runs_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     files, run_dir = tmp_path / "files", tmp_path / "run"
     files.mkdir()
     words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
-    if name in ("refinement", "showdown"):
+    if name == "showdown":
         config = CONFIGS / f"{name}.yaml"
         del words[2:4]  # they have no cache
         words += ["--refine.rounds", "0"]  # nothing is learnt in an epoch
