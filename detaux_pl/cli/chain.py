@@ -48,6 +48,7 @@ from detaux_pl.cli.stage import (
     codes_settings,
     discovery_folder,
     evaluate_settings,
+    on_cpu,
     refine_settings,
     trainable_settings,
 )
@@ -55,7 +56,6 @@ from detaux_pl.cli.trainable import (
     Tracking,
     labels_stage,
     needs_labels,
-    on_cpu,
     refuse_unusable,
     resolve,
     stage_folder,

@@ -27,9 +27,11 @@ from detaux_pl.cli.stage import (
     discovery_folder,
     import_room,
     is_global_zero,
+    rank_and_world,
     run_stage,
     wants_redo,
 )
+from detaux_pl.cli.workers import Workers, net_workers
 from detaux_pl.cluster.candidates import (
     Candidate,
     Selection,
@@ -121,7 +123,8 @@ def run(args: list[str]) -> int:
     def work() -> list[Path]:
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
         if selection is not None:
-            outputs = _select(folder, config, sources, discovery, selection)
+            with net_workers(config["nets"], config["jobs"]) as workers:
+                outputs = _select(folder, config, sources, discovery, selection, workers)
         else:
             outputs = save_tasks(discovery(sources[stages[0]]), folder.path)
         if not is_global_zero():
@@ -152,9 +155,10 @@ def _select(
     sources: dict[str, Codes],
     discovery: Discovery,
     selection: Selection,
+    workers: Workers | None,
 ) -> list[Path]:
     """Propose candidates, try them on images, choose and confirm; write what was found."""
-    from detaux_pl.cli.nets import rank_and_world, run_nets
+    from detaux_pl.cli.nets import run_nets
 
     room = folder.path / "nets"
 
@@ -169,7 +173,7 @@ def _select(
             for seed in seeds:
                 fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
         plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
-        return run_nets(folder.run_dir, room / name, plan, config["jobs"]).fits
+        return run_nets(folder.run_dir, room / name, plan, workers).fits
 
     n_subspaces = sum(len(proposing_subspaces(c, discovery)) for c in sources.values())
     with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:

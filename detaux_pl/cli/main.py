@@ -110,10 +110,10 @@ def entry_point() -> None:
 def _dispatch(command: str, args: list[str]) -> int:
     if command == "_batch":
         return _batch([list(words) for words in json.loads(args[0])])
-    if command == "_nets":
+    if command == "_worker":
         from detaux_pl.cli import nets
 
-        return nets.train(args)
+        return nets.work(args)
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}.")
     if command == "fit":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from detaux_pl.artifacts.files import read_json, sha256_file, write_json
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.cli.main import TERMINATED
-from detaux_pl.cli.process import Stopped, run_processes
-from detaux_pl.cli.stage import import_room
-from detaux_pl.cli.trainable import on_cpu, quiet
+from detaux_pl.cli.process import Stopped
+from detaux_pl.cli.stage import import_room, on_cpu, rank_and_world
+from detaux_pl.cli.trainable import quiet
+from detaux_pl.cli.workers import Workers, answer
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.evaluation.run import build, check_files
 from detaux_pl.multitask.base import MultitaskModel
@@ -88,36 +90,32 @@ class Nets:
         """Number of them that have no file yet."""
         return sum(len(self.missing(round)) for round in range(self.plan["rounds"]))
 
-    def train(self, work: Sequence[Work], device: int = 0) -> None:
-        """Train some nets, one after the other, on one device.
+    def train(self, work: Work, device: int = 0) -> None:
+        """Train a net on one device.
 
         Raises:
             Stopped: If the process was asked to end.
         """
         devices = 1 if on_cpu(self.plan) else [device % torch.accelerator.device_count()]
         trainer = {**self.plan["trainer"], "devices": devices}
-        for name, net in work:
-            fit = self.fits[name]
+        name, net = work
+        try:
+            self.fits[name].fit(net, self.data, self._build, trainer)
+        except SIGTERMException:
+            raise Stopped(TERMINATED) from None
 
-            def build_net(sizes: tuple[int, ...]) -> MultitaskModel:
-                config = self.plan["single" if len(sizes) == 1 else "model"]
-                shape = self.data.image_shape
-                net: MultitaskModel = build(
-                    MultitaskModel, config, image_shape=shape, task_sizes=sizes
-                )
-                return net
-
-            try:
-                fit.fit(net, self.data, build_net, trainer)
-            except SIGTERMException:
-                raise Stopped(TERMINATED) from None
+    def _build(self, sizes: tuple[int, ...]) -> MultitaskModel:
+        config = self.plan["single" if len(sizes) == 1 else "model"]
+        shape = self.data.image_shape
+        net: MultitaskModel = build(MultitaskModel, config, image_shape=shape, task_sizes=sizes)
+        return net
 
 
-def run_nets(run_dir: Path, folder: Path, plan: dict[str, Any], n_jobs: int | None) -> Nets:
+def run_nets(run_dir: Path, folder: Path, plan: dict[str, Any], workers: Workers | None) -> Nets:
     """Train the nets that have no file yet; those that were trained before stay.
 
     Under torchrun or SLURM every rank calls this, trains its share, and then what is still
-    missing. Otherwise processes of our own share them. Nets lie in a folder that their plan and
+    missing. Otherwise workers of our own share them. Nets lie in a folder that their plan and
     labels name: what a rank that comes too late or was given other settings leaves is no part of
     it.
 
@@ -125,7 +123,7 @@ def run_nets(run_dir: Path, folder: Path, plan: dict[str, Any], n_jobs: int | No
         run_dir: Folder of the run.
         folder: Folder of the nets of the stage.
         plan: Content of `nets.json`, see `Nets`.
-        n_jobs: Number of processes; None for one per core, or per device of an accelerator.
+        workers: The processes that train them; None for this one.
 
     Returns:
         The nets, all trained.
@@ -151,40 +149,30 @@ def run_nets(run_dir: Path, folder: Path, plan: dict[str, Any], n_jobs: int | No
 
         for round in range(plan["rounds"]):
             left = nets.missing(round)
-            workers = min(_n_workers(plan, n_jobs), len(left)) if world == 1 else 1
-            if workers > 1:
-                _train_in_processes(folder, left, workers, show)
+            if workers is not None:
+                workers([(str(folder), *work) for work in left], show)
                 continue
             # A rank that has done its share takes what others have not begun, from their end.
             mine = left[rank::world]
             for work in [*mine, *(work for work in reversed(left) if work not in mine)]:
-                nets.train([work], _local_rank())
+                nets.train(work, _local_rank())
                 show()
     return nets
 
 
-def train(args: Sequence[str]) -> int:
-    """Run `detaux _nets FOLDER DEVICE NETS`: the share of one process."""
-    folder, device, given = args
-    work = [(name, Net(round, tuple(without))) for name, round, without in json.loads(given)]
+def work(args: Sequence[str]) -> int:
+    """Run `detaux _worker DEVICE`: be one of the processes that nets are trained in."""
+    open_nets = cache(lambda folder: Nets(Path(folder)))
+
+    def train(given: tuple[str, str, tuple[int, list[int]]]) -> None:
+        folder, name, (round, without) = given
+        open_nets(folder).train((name, Net(round, tuple(without))), int(args[0]))
+
     try:
-        Nets(Path(folder)).train(work, int(device))
+        answer(train)
     except Stopped as end:
         return end.code
     return 0
-
-
-def _train_in_processes(
-    folder: Path, left: Sequence[Work], workers: int, show: Callable[[], None]
-) -> None:
-    given = [[(name, *net) for name, net in left[k::workers]] for k in range(workers)]
-    commands = [
-        [["_nets", str(folder), str(device), json.dumps(share)]]
-        for device, share in enumerate(given)
-    ]
-    code = run_processes(commands, None, show)
-    if code:
-        raise Stopped(code)
 
 
 def _digest(plan: dict[str, Any]) -> str:
@@ -203,17 +191,3 @@ def _sha256_labels(folder: Path) -> list[str]:
 
 def _local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-
-
-def _n_workers(plan: dict[str, Any], n_jobs: int | None) -> int:
-    if n_jobs is not None:
-        return max(1, n_jobs)
-    return os.cpu_count() or 1 if on_cpu(plan) else torch.accelerator.device_count()
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Rank of this process among those that torchrun or SLURM started, and their number."""
-    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if rank in os.environ:
-            return int(os.environ[rank]), int(os.environ.get(world, "1"))
-    return 0, 1

@@ -19,10 +19,12 @@ from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
     discovery_folder,
     is_global_zero,
+    rank_and_world,
     refine_settings,
     run_stage,
     wants_redo,
 )
+from detaux_pl.cli.workers import net_workers
 
 
 def refine_parser() -> ShortParser:
@@ -75,9 +77,6 @@ def run(args: list[str]) -> int:
             "refine`, or this command with the config.yaml that it wrote to the folder refine."
         )
     refuse_rounds(config, config["nets"]["folds"])
-    from detaux_pl.cli.nets import rank_and_world, run_nets
-    from detaux_pl.multitask.refine import refine_labels
-
     run_dir = Path(config["run_dir"])
     folder = StageFolder(run_dir, discovery_folder("refine", config["discovery"]))
     labels = discovery_folder("cluster", config["discovery"])
@@ -89,7 +88,11 @@ def run(args: list[str]) -> int:
             "replace": True,
             "fits": {"tasks": {"labels": str(run_dir / labels), "seed": config["seed"]}},
         }
-        nets = run_nets(run_dir, folder.path / "nets", plan, config["jobs"])
+        with net_workers(config["nets"], config["jobs"]) as workers:
+            from detaux_pl.cli.nets import run_nets
+            from detaux_pl.multitask.refine import refine_labels
+
+            nets = run_nets(run_dir, folder.path / "nets", plan, workers)
         if not is_global_zero():
             return []
         kept = {**config, "redo": None}

@@ -154,6 +154,24 @@ def wants_redo(redo: str | None, name: str) -> bool:
     return redo is not None
 
 
+def on_cpu(config: Mapping[str, Any]) -> bool:
+    """Whether the trainer of a configuration runs on the CPU."""
+    accelerator = config["trainer"]["accelerator"]
+    if accelerator != "auto":
+        return bool(accelerator == "cpu")
+    import torch
+
+    return not torch.accelerator.is_available()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Rank of this process among those that torchrun or SLURM started, and their number."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ:
+            return int(os.environ[rank]), int(os.environ.get(world, "1"))
+    return 0, 1
+
+
 def is_global_zero() -> bool:
     """Whether this process is the first rank, as far as its environment tells."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

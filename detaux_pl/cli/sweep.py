@@ -323,7 +323,7 @@ def _check(
         The settings of the chain of each trial with the keys of its stages, and whether all
         trials run on the CPU.
     """
-    from detaux_pl.cli import chain, trainable  # a sweep that is complete needs no PyTorch
+    from detaux_pl.cli import chain, stage  # a sweep that is complete needs no PyTorch
 
     found, on_cpu = [], True
     files: dict[str, str | None] = {}
@@ -347,7 +347,7 @@ def _check(
                 raise UserError(f"{in_words(parameters)}: {error}") from error
             keys = chain.stage_keys(replace(parsed, files=files[unseeded]))
             found.append((settings, keys))
-            on_cpu = on_cpu and trainable.on_cpu(parsed.config["disentangle"])
+            on_cpu = on_cpu and stage.on_cpu(parsed.config["disentangle"])
             advance(1)
     return found, on_cpu
 

@@ -260,13 +260,6 @@ def labels_stage(config: Mapping[str, Any]) -> str:
     return discovery_folder("refine" if config["refined"] else "cluster", config["discovery"])
 
 
-def on_cpu(stage: dict[str, Any]) -> bool:
-    """Whether the trainer of a stage's configuration runs on the CPU."""
-    accelerator = stage["trainer"]["accelerator"]
-    on_auto = accelerator == "auto" and not torch.accelerator.is_available()
-    return on_auto or accelerator == "cpu"
-
-
 def run(stage: str, args: list[str]) -> int:
     """Run `detaux disentangle ...` or `detaux multitask ...`."""
     allowed = SUBCOMMANDS[stage]

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
+from detaux_pl.models.epoch_means import EpochMeans
 from detaux_pl.models.seeding import reseed_batch
 
 
-class Disentangler(LightningModule, ABC):
+class Disentangler(EpochMeans, ABC):
     """A model that codes an image in K subspaces of D dimensions.
 
     A subclass sets `principal_subspace`, gives `n_subspaces` and `encode`, and trains. One that
@@ -155,11 +155,8 @@ class Disentangler(LightningModule, ABC):
         self, stage: str, total: Tensor, terms: Mapping[str, Tensor], batch_size: int
     ) -> None:
         """Log `<stage>/loss` and every unweighted `<stage>/<term>`, as means over the epoch."""
-        values = {"loss": total, **terms}
-        self.log_dict(
-            {f"{stage}/{name}": value.detach() for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=batch_size,
-        )
+        values = {f"{stage}/{name}": value for name, value in {"loss": total, **terms}.items()}
+        if stage == "train":
+            self.log_means(values, batch_size)
+            return
+        self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=batch_size)

@@ -144,6 +144,7 @@ class ResidualAutoencoder(Autoencoder):
 
     def on_train_epoch_end(self) -> None:
         """Split the latent space by the statistics of all ranks, before a checkpoint is saved."""
+        super().on_train_epoch_end()
         assert self._gram is not None  # an epoch has at least one step
         gram = self.trainer.strategy.reduce(self._gram, reduce_op="sum")
         k, c = self.analysis.shape[:2]

@@ -161,7 +161,7 @@ class _HeldOutModel(BilevelModel):
         logged |= {f"train/loss/{k}": x for k, x in zip(self.names, parts, strict=True)}
         if self.global_step % self.hyper_every == 0:
             logged["train/loss/meta"] = self._hyper_step()
-        self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=n)
+        self.log_means(logged, n)
         return loss.detach()
 
     def hyper_gradient(

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -16,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
+from detaux_pl.models.epoch_means import EpochMeans
 from detaux_pl.models.seeding import reseed_batch
 from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
@@ -23,7 +23,7 @@ from detaux_pl.multitask.weighting.equal import EqualWeighting
 OptimizerName = Literal["adamw", "sgd"]
 
 
-class MultitaskModel(LightningModule, ABC):
+class MultitaskModel(EpochMeans, ABC):
     """Classify an image in T tasks, of which task 0, the principal one, is what counts.
 
     An architecture is a subclass that builds its networks and says how images become features
@@ -152,13 +152,12 @@ class MultitaskModel(LightningModule, ABC):
             logged[f"train/loss/{task}"] = value
             if len(self.task_names) > 1:
                 logged[f"train/weight/{task}"] = weight
-        self.log_dict(
-            logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.images)
-        )
+        self.log_means(logged, len(batch.images))
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Tell the weighting, as some weigh by the losses of whole epochs."""
+        super().on_train_epoch_end()
         self.weighting.end_epoch()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

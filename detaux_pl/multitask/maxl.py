@@ -143,7 +143,7 @@ class MAXL(BilevelModel):
             "train/loss/meta": meta.loss,
             "train/entropy": meta.entropy,
         }
-        self.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
+        self.log_means(logged, len(images))
         return loss.detach()
 
     def meta_gradient(self, images: Tensor, targets: Tensor, lr: float) -> MetaGradient:

@@ -82,7 +82,7 @@ def _step(way: str) -> Callable[[], object]:
         image_shape=_SHAPE, task_sizes=_SIZES, weighting=weighting, **backbone
     )
     # Without a trainer there is nowhere to log to.
-    model.log_dict = lambda *args, **kwargs: None
+    model.log_means = lambda *args, **kwargs: None
     optimizer = torch.optim.AdamW(model.parameters())
     targets = torch.stack([torch.randint(size, (_BATCH,)) for size in _SIZES], 1)
     batch = Batch(torch.rand(_BATCH, *_SHAPE), targets, torch.arange(_BATCH))

@@ -137,7 +137,7 @@ def _build(architecture: type[MultitaskModel], sizes: tuple[int, ...]) -> Multit
     taken = inspect.signature(architecture).parameters
     torch.manual_seed(0)
     model = architecture(**{name: value for name, value in settings.items() if name in taken})
-    model.log_dict = lambda *args, **kwargs: None
+    model.log_means = lambda *args, **kwargs: None
     # Batch norm is of a rank's batch; all else is the same in both modes without dropout.
     return model.double().eval()
 
