@@ -123,7 +123,9 @@ def run(args: list[str]) -> int:
     def work() -> list[Path]:
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
         if selection is not None:
-            with net_workers(config["nets"], config["jobs"]) as workers:
+            n_fits = max(1 + selection.tries, 2 * selection.confirmations)
+            n_nets = config["nets"]["folds"] * n_fits
+            with net_workers(config["nets"], config["jobs"], n_nets) as workers:
                 outputs = _select(folder, config, sources, discovery, selection, workers)
         else:
             outputs = save_tasks(discovery(sources[stages[0]]), folder.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def run(args: list[str]) -> int:
             "replace": True,
             "fits": {"tasks": {"labels": str(run_dir / labels), "seed": config["seed"]}},
         }
-        with net_workers(config["nets"], config["jobs"]) as workers:
+        n_nets = max(comb(config["nets"]["folds"], 1 + r) for r in range(config["rounds"]))
+        with net_workers(config["nets"], config["jobs"], n_nets) as workers:
             from detaux_pl.cli.nets import run_nets
             from detaux_pl.multitask.refine import refine_labels
 

@@ -80,12 +80,15 @@ def _tell(child: subprocess.Popen[bytes], work: Any) -> None:
 
 
 @contextmanager
-def net_workers(nets: Mapping[str, Any], n_jobs: int | None) -> Iterator[Workers | None]:
+def net_workers(
+    nets: Mapping[str, Any], n_jobs: int | None, n_nets: int
+) -> Iterator[Workers | None]:
     """Start the processes that a stage's nets are trained in.
 
     Args:
         nets: Settings of the nets.
         n_jobs: How many; None for one per core, or per device of an accelerator.
+        n_nets: How many nets there are to train at once, at most.
 
     Returns:
         None where this process is to train them itself: as one of several ranks, or as asked for.
@@ -97,7 +100,8 @@ def net_workers(nets: Mapping[str, Any], n_jobs: int | None) -> Iterator[Workers
         import torch
 
         n = torch.accelerator.device_count()
-    workers = Workers(n) if n and n > 1 and rank_and_world()[1] == 1 else None
+    n = min(n or 1, n_nets)
+    workers = Workers(n) if n > 1 and rank_and_world()[1] == 1 else None
     try:
         yield workers
     finally:
