@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def fit(run_dir: Path, *args: str) -> int:
     return chain.fit(
         ["--config", str(CONF / "chain.yaml"), "--run_dir", str(run_dir), *args], in_process
     )
+
+
+def children_of(pid: int) -> list[int]:
+    """Ids of the processes that a process started."""
+    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in listed.stdout.split()]
 
 
 @pytest.fixture(scope="session")

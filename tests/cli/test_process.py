@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from detaux_pl.artifacts.labels import AuxiliaryLabels
-from detaux_pl.cli.process import run_processes
-from tests.cli.conftest import CONF
+from detaux_pl.cli.process import Stopped, run_processes
+from detaux_pl.cli.workers import Workers
+from tests.cli.conftest import CONF, children_of
 
 
 def test_the_worst_exit_code_counts():
@@ -23,6 +24,18 @@ def test_the_worst_exit_code_counts():
     assert ticks
     two = [[["--version"], ["--version"]], [["bogus"]]]
     assert run_processes(two, None, lambda: None) == 2
+
+
+def test_a_worker_that_fails_ends_the_work(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    workers = Workers(2)
+    try:
+        with pytest.raises(Stopped) as stop:
+            workers([(str(tmp_path / "nothing"), "tasks", (0, [0]))], lambda: None)
+    finally:
+        workers.close()
+    assert stop.value.code == 2
+    assert "nets.json is missing" in capfd.readouterr().err
+    assert all(child.returncode is not None for child in workers.children)
 
 
 def _start(run_dir: Path) -> subprocess.Popen[bytes]:
@@ -37,11 +50,6 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    return [int(word) for word in listed.stdout.split()]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "where", ["disentangle/checkpoints/last.ckpt", "cluster/config.yaml", "multitask/single_task"]
@@ -49,7 +57,7 @@ def _children(pid: int) -> list[int]:
 def test_kill_9_in_a_stage_then_the_same_labels(tmp_path: Path, finished_run: Path, where: str):
     first = _start(tmp_path)
     _wait_for(tmp_path / where, first)
-    children = _children(first.pid)
+    children = children_of(first.pid)
     first.kill()
     assert first.wait() == -signal.SIGKILL
     # A stage ends soon after its planner; until it has, the folder stays locked.
@@ -69,7 +77,7 @@ def test_a_signal_reaches_the_stage_and_the_run_goes_on_later(
 ):
     first = _start(tmp_path)
     _wait_for(tmp_path / "disentangle" / "checkpoints" / "last.ckpt", first)
-    children = _children(first.pid)
+    children = children_of(first.pid)
     os.kill(first.pid, number)
     assert first.wait() == code
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)

@@ -19,13 +19,15 @@ from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.cli.main import main
 from detaux_pl.evaluation.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
-from tests.cli.conftest import fit
+from tests.cli.conftest import children_of, fit
 
 REFINE = ["--refine.rounds", "2", "--nets.epochs", "6", "--jobs", "1"]
 
 
-def labels_of(folder: Path) -> list[np.ndarray]:
-    return [task.labels for task in load_tasks(folder)]
+def _assert_same_labels(run_dir: Path, other: Path) -> None:
+    tasks = [load_tasks(folder / "refine") for folder in (run_dir, other)]
+    for one, two in zip(*tasks, strict=True):
+        np.testing.assert_array_equal(one.labels, two.labels)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,7 @@ def test_a_lost_stage_is_made_again_alike(refined: Path, tmp_path: Path):
     again = Path(shutil.copytree(refined, tmp_path / "run"))
     shutil.rmtree(again / "refine")
     assert fit(again, *REFINE, "--until", "refine") == 0
-    for one, other in zip(labels_of(again / "refine"), labels_of(refined / "refine"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    _assert_same_labels(again, refined)
 
 
 def test_the_arms_learn_the_refined_labels(refined: Path, tmp_path: Path):
@@ -221,6 +222,15 @@ def _start(stage: str, run_dir: Path, rank: int | None, *words: str) -> subproce
     return subprocess.Popen([sys.executable, "-m", "detaux_pl", *words], env=_environment(rank))
 
 
+def _wait_for_nets(run_dir: Path) -> None:
+    """Wait until one net has its file, and the next one is at work."""
+    deadline = time.monotonic() + 120
+    while not list((run_dir / "refine" / "nets").glob("*/tasks/round0-*.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+
+
 def _begun_anew(refined: Path, run_dir: Path) -> None:
     shutil.copytree(refined, run_dir)
     for path in (run_dir / "refine").iterdir():
@@ -234,10 +244,7 @@ def test_two_ranks_find_the_labels_of_one(refined: Path, tmp_path: Path):
     _begun_anew(refined, run_dir)
     ranks = [_refine(run_dir, rank) for rank in range(2)]
     assert [process.wait(timeout=240) for process in ranks] == [0, 0]
-    for one, other in zip(
-        labels_of(run_dir / "refine"), labels_of(refined / "refine"), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
+    _assert_same_labels(run_dir, refined)
 
 
 @pytest.mark.ddp
@@ -258,16 +265,30 @@ def test_two_ranks_judge_as_one(finished_run: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_workers_and_the_stage_goes_on_later(
+    refined: Path, tmp_path: Path, number: int, code: int
+):
+    run_dir = tmp_path / "run"
+    _begun_anew(refined, run_dir)
+    first = _refine(run_dir, None, "--jobs", "2")
+    _wait_for_nets(run_dir)
+    workers = children_of(first.pid)
+    assert len(workers) == 2
+    first.send_signal(number)
+    assert first.wait(timeout=60) == code
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert _refine(run_dir, None, "--jobs", "2").wait(timeout=240) == 0
+    _assert_same_labels(run_dir, refined)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jobs: str):
     run_dir = tmp_path / "run"
     _begun_anew(refined, run_dir)
     first = _refine(run_dir, None, "--jobs", jobs)
-    deadline = time.monotonic() + 120
-    while not list((run_dir / "refine" / "nets").glob("*/tasks/round0-*.npz")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.2)  # the next net is at work
+    _wait_for_nets(run_dir)
     first.kill()
     assert first.wait() == -signal.SIGKILL
     made = set((run_dir / "refine" / "nets").glob("*/tasks/round*.npz"))
@@ -280,7 +301,4 @@ def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jo
         assert kept.items() <= times.items()
         time.sleep(0.05)
     assert again.returncode == 0
-    for one, other in zip(
-        labels_of(run_dir / "refine"), labels_of(refined / "refine"), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
+    _assert_same_labels(run_dir, refined)
