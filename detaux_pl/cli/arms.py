@@ -13,7 +13,10 @@ from detaux_pl.cli.parser import closest, concrete_subclasses
 from detaux_pl.cli.trainable import arm_name, resolve, stage_parser
 from detaux_pl.multitask.base import MultitaskModel
 
-_TRAINER = ("accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val")
+_TRAINER = (
+    "accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val",
+    "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
+)  # fmt: skip
 """What the trainer of the nets has from that of the main arm."""
 
 
@@ -25,8 +28,8 @@ class NetSettings:
         model: A multi-task model, as in baselines; None for `HardParameterSharing`. What it does
             not say is as in the main arm.
         folds: Into how many parts the training images are dealt.
-        epochs: Epochs of a net; None for those of the main arm. What a task does for the principal
-            one may show late: fewer can mislead.
+        epochs: Epochs of a net, which nothing ends earlier; None for those of the main arm. What a
+            task does for the principal one may show late: fewer can mislead.
     """
 
     model: str | dict[str, Any] | None = None
@@ -65,6 +68,11 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
     trainer = {name: main["trainer"][name] for name in _TRAINER}
     if settings["epochs"] is not None:
         trainer |= {"max_epochs": settings["epochs"], "max_steps": -1}
+    if trainer["max_epochs"] in (None, -1) and trainer["max_steps"] == -1:
+        raise UserError(
+            "the nets that try tasks and refine labels train as long as the main arm, and "
+            f"multitask.trainer.max_epochs is {trainer['max_epochs']}: give nets.epochs."
+        )
     data = main["data"]
     # Each net has labels and seeds of its own.
     own = {"labels": None, "auxiliary": "discovered", "seed": 0}

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -462,6 +462,7 @@ def _run(
             # Another discovery may find nothing: the arms of the others do not need it.
             worst, lost = max(worst, code), lost | failed
         if name == "cluster":
+            _tell_verdicts(chain, jobs, pending, console)
             empty = {job.name for job in jobs if not found_task(_folder(chain, job).path)}
             if empty:
                 worst, lost = max(worst, NOTHING_FOUND), lost | empty
@@ -501,9 +502,21 @@ def _run_stage(
     return code
 
 
+def _tell_verdicts(
+    chain: Chain, jobs: Sequence[Job], fresh: Sequence[Job], console: Console
+) -> None:
+    """Say whether a task worth training on was found, where that is new or none was."""
+    for job in jobs:
+        path = _folder(chain, job).path / CANDIDATES
+        verdict = read_json(path)["verdict"] if path.is_file() else None
+        if verdict is not None and (job in fresh or not verdict["found"]):
+            discovery = job.config["discovery"]
+            lead = "" if discovery is None else f"{discovery}: "
+            console.print(f"{lead}{verdict['sentence']}", soft_wrap=True, markup=False)
+
+
 def _end_without_task(chain: Chain, runner: Runner, lock: int | None, console: Console) -> int:
     """End a run that found no task worth training on, with a report that says so."""
-    console.print(read_json(chain.run_dir / "cluster" / CANDIDATES)["verdict"]["sentence"])
     if chain.config["until"] not in (None, STAGES[-1].name):
         return NOTHING_FOUND
     label = f"[dim]{len(STAGES)}/{len(STAGES)}[/] {'report':<12}"
@@ -552,6 +565,12 @@ def _check(chain: Chain, stages: Mapping[str, list[Job]], redo: str | None) -> N
                 if not job.derived:
                     raise
                 shutil.rmtree(folder.path)
+    for folder in () if redo is not None else _unwanted(chain):
+        raise ArtifactError(
+            f"{folder.path} holds refined labels, and refine.rounds is 0 now: give the rounds that "
+            "it was made with, another --run_dir to keep both, or --redo refine to remove it and "
+            "what follows from it."
+        )
 
 
 def _build(chain: Chain) -> str | None:
@@ -597,23 +616,26 @@ def _build(chain: Chain) -> str | None:
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
-    # All that train nets train the same.
-    nets = next((config["nets"] for config in (*clusters, *refines) if config["nets"]), None)
-    if nets is not None:
-        _build_nets(nets)
+    for cluster, refine in zip(clusters, refines, strict=True):
+        if cluster["select"] is not None:
+            _build_nets(cluster["nets"], {1, 2, 1 + cluster["n_tasks"]})
+        if refine["rounds"]:
+            _build_nets(refine["nets"], {1 + cluster["n_tasks"]})
     return files
 
 
-def _build_nets(nets: dict[str, Any]) -> None:
-    """Build the nets that try tasks and refine labels once, as `_build` does the models."""
-    try:
-        data = build(FactorDataModule, nets["data"])
-        with torch.device("meta"):
-            for name, tasks in (("single", 1), ("model", 2)):
-                sizes = (data.n_classes, 2)[:tasks]
-                build(MultitaskModel, nets[name], image_shape=data.image_shape, task_sizes=sizes)
-    except (ValueError, TypeError) as error:
-        raise explain(error) from error
+def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:
+    """Build nets of given numbers of tasks once, as `_build` does the models."""
+    for n_tasks in sorted(numbers):
+        try:
+            data = build(FactorDataModule, nets["data"])
+            sizes = (data.n_classes, *[2] * (n_tasks - 1))
+            config = nets["single" if n_tasks == 1 else "model"]
+            with torch.device("meta"):
+                build(MultitaskModel, config, image_shape=data.image_shape, task_sizes=sizes)
+        except (ValueError, TypeError) as error:
+            line = explain(error)
+            raise UserError(f"nets.model, of {n_tasks} task(s): {line}") from error
 
 
 def _code_shape(
@@ -655,14 +677,19 @@ def _task_sizes(chain: Chain, config: dict[str, Any], data: Any) -> tuple[int, .
     return (data.n_classes, *[2] * cluster["n_tasks"])
 
 
+def _unwanted(chain: Chain) -> list[StageFolder]:
+    """Stages of refined labels that are there, and not asked for any more."""
+    wanted: dict[str | None, int] = {None: chain.config["refine"]["rounds"]}
+    wanted |= {name: own.refine["rounds"] for name, own in chain.discoveries.items()}
+    names = [discovery_folder("refine", name) for name, rounds in wanted.items() if not rounds]
+    folders = [StageFolder(chain.run_dir, name) for name in names]
+    return [folder for folder in folders if folder.manifest is not None]
+
+
 def _forget(chain: Chain, jobs: Mapping[str, list[Job]], redo: str | None) -> None:
     """Remove a stage that is to be made again, with what follows, and refined labels not wanted."""
-    if not chain.config["refine"]["rounds"]:
-        shutil.rmtree(chain.run_dir / "refine", ignore_errors=True)
-    for name, own in chain.discoveries.items():
-        if not own.refine["rounds"]:
-            folder = chain.run_dir / discovery_folder("refine", name)
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in _unwanted(chain):
+        shutil.rmtree(folder.path)
     if redo is not None:
         shutil.rmtree(chain.run_dir / redo, ignore_errors=True)
     for name in _following(jobs, redo):

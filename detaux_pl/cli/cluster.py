@@ -28,6 +28,8 @@ from detaux_pl.cli.stage import (
     import_room,
     is_global_zero,
     rank_and_world,
+    refuse_nets,
+    refuse_redo_by_ranks,
     run_stage,
     wants_redo,
 )
@@ -37,6 +39,7 @@ from detaux_pl.cluster.candidates import (
     Selection,
     choose,
     judge,
+    pick_tries,
     propose,
     proposing_subspaces,
 )
@@ -91,6 +94,11 @@ def build_discovery(config: dict[str, Any]) -> tuple[Discovery, Selection | None
         discovery, selection = Discovery(**settings), built["select"]
     except (ValueError, TypeError) as error:
         raise explain(error) from error
+    if selection is not None and selection.tries < discovery.n_tasks:
+        raise UserError(
+            f"n_tasks is {discovery.n_tasks}, but select.tries is {selection.tries}: each task is "
+            "chosen among those that were tried, so try at least as many."
+        )
     if selection is None and not isinstance(config["codes"], str):
         raise UserError(
             f"codes are {config['codes']}, but without select nothing chooses among them: give "
@@ -118,9 +126,12 @@ def run(args: list[str]) -> int:
             "--until cluster`, or this command with the config.yaml that it wrote to the folder "
             "cluster."
         )
+    refuse_nets(config["nets"])
     stages = [config["codes"]] if isinstance(config["codes"], str) else config["codes"]
 
     def work() -> list[Path]:
+        if is_global_zero():  # first, or it would be lost with a --redo that is killed
+            write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
         if selection is not None:
             n_fits = max(1 + selection.tries, 2 * selection.confirmations)
@@ -129,19 +140,18 @@ def run(args: list[str]) -> int:
                 outputs = _select(folder, config, sources, discovery, selection, workers)
         else:
             outputs = save_tasks(discovery(sources[stages[0]]), folder.path)
-        if not is_global_zero():
-            return []
-        kept = {**config, "redo": None}
-        write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
-        return [folder.path / "config.yaml", *outputs]
+        return [folder.path / "config.yaml", *outputs] if is_global_zero() else []
 
+    kept = {**config, "redo": None}
     redo = wants_redo(config["redo"], folder.name)
+    if redo and selection is not None:
+        refuse_redo_by_ranks()
     try:
         run_stage(folder, cluster_settings(config), stages, work, redo)
     except Stopped as end:
         return stopped(end.code) if end.code > 128 else end.code
     except DiscoveryError as failure:
-        print(failure, file=sys.stderr)
+        print(f"error: {failure}", file=sys.stderr)
         return NOTHING_FOUND
     if selection is None or not is_global_zero():
         return 0
@@ -180,12 +190,8 @@ def _select(
     n_subspaces = sum(len(proposing_subspaces(c, discovery)) for c in sources.values())
     with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
         candidates = propose(sources, discovery, selection, advance)
-    tried = {
-        f"candidate{k}": candidate
-        for k, candidate in enumerate(candidates)
-        if candidate.refused is None
-    }
-    tried = dict(list(tried.items())[: selection.tries])
+    picked = pick_tries(candidates, selection, discovery.n_tasks)
+    tried = {f"candidate{k}": candidate for k, candidate in enumerate(picked)}
     seed = discovery.seed
     chosen: list[Candidate] = []
     if tried:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_json, sha256_file, write_json
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.cli.main import TERMINATED
 from detaux_pl.cli.process import Stopped
-from detaux_pl.cli.stage import import_room, on_cpu, rank_and_world
+from detaux_pl.cli.stage import import_room, nets_settings, on_cpu, rank_and_world
 from detaux_pl.cli.trainable import quiet
 from detaux_pl.cli.workers import Workers, answer
 from detaux_pl.data.modules import LabelledDataModule
@@ -58,7 +59,20 @@ class Nets:
         self.data: LabelledDataModule = build(LabelledDataModule, self.plan["data"])
         self.data.prepare_data()
         self.data.setup("fit")
+        self._check_sizes()
         self.fits = {name: self._fit(name, **fit) for name, fit in self.plan["fits"].items()}
+
+    def _check_sizes(self) -> None:
+        """Refuse folds that leave a net less than one batch to be trained on."""
+        folds, rounds = self.plan["folds"], self.plan["rounds"]
+        n = len(self.data.dataset.rows("train"))
+        fewest = n - rounds * -(-n // folds)
+        if fewest < self.data.batch_size:
+            raise UserError(
+                f"with {folds} folds and {rounds} round(s) a net is trained on {max(fewest, 0)} of "
+                f"{n} images, fewer than one batch of {self.data.batch_size}: lower "
+                "multitask.data.batch_size or the rounds, or take other folds (nets.folds)."
+            )
 
     def _fit(self, name: str, labels: str | None, seed: int) -> CrossFit:
         dataset = self.data.dataset
@@ -96,7 +110,14 @@ class Nets:
         Raises:
             Stopped: If the process was asked to end.
         """
-        devices = 1 if on_cpu(self.plan) else [device % torch.accelerator.device_count()]
+        devices: int | list[int] = 1
+        if not on_cpu(self.plan):
+            if not (there := torch.accelerator.device_count()):
+                raise UserError(
+                    f"the nets' trainer.accelerator is {self.plan['trainer']['accelerator']!r}, "
+                    "and this machine has none: give cpu or auto."
+                )
+            devices = [device % there]
         trainer = {**self.plan["trainer"], "devices": devices}
         name, net = work
         try:
@@ -181,7 +202,7 @@ def _digest(plan: dict[str, Any]) -> str:
         name: {**fit, "labels": fit["labels"] and _sha256_labels(Path(fit["labels"]))}
         for name, fit in plan["fits"].items()
     }
-    text = json.dumps({**plan, "fits": fits}, sort_keys=True)
+    text = json.dumps({**(nets_settings(plan) or {}), "fits": fits}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -22,6 +22,8 @@ from detaux_pl.cli.stage import (
     is_global_zero,
     rank_and_world,
     refine_settings,
+    refuse_nets,
+    refuse_redo_by_ranks,
     run_stage,
     wants_redo,
 )
@@ -77,12 +79,15 @@ def run(args: list[str]) -> int:
             f"{'given' if config['nets'] else 'not'}: run `detaux fit --refine.rounds 2 --until "
             "refine`, or this command with the config.yaml that it wrote to the folder refine."
         )
+    refuse_nets(config["nets"])
     refuse_rounds(config, config["nets"]["folds"])
     run_dir = Path(config["run_dir"])
     folder = StageFolder(run_dir, discovery_folder("refine", config["discovery"]))
     labels = discovery_folder("cluster", config["discovery"])
 
     def work() -> list[Path]:
+        if is_global_zero():  # first, or it would be lost with a --redo that is killed
+            write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         plan = {
             **config["nets"],
             "rounds": config["rounds"],
@@ -97,8 +102,6 @@ def run(args: list[str]) -> int:
             nets = run_nets(run_dir, folder.path / "nets", plan, workers)
         if not is_global_zero():
             return []
-        kept = {**config, "redo": None}
-        write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         tasks = load_tasks(run_dir / labels)
         refined = refine_labels(nets.fits["tasks"], tasks, nets.data.dataset.ids)
         paths = save_tasks(refined, folder.path)
@@ -106,12 +109,15 @@ def run(args: list[str]) -> int:
             shutil.rmtree(folder.path / "nets")
         return [folder.path / "config.yaml", *paths]
 
+    kept = {**config, "redo": None}
     redo = wants_redo(config["redo"], folder.name)
+    if redo:
+        refuse_redo_by_ranks()
     try:
         run_stage(folder, refine_settings(config), (labels,), work, redo)
     except Stopped as end:
         return stopped(end.code) if end.code > 128 else end.code
     except DiscoveryError as failure:
-        print(failure, file=sys.stderr)
+        print(f"error: {failure}", file=sys.stderr)
         return NOTHING_FOUND
     return 0

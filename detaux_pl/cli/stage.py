@@ -60,21 +60,35 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     # Without a selection no net is trained.
     apart += ["select", "nets"] if config["select"] is None else []
     settings = {k: _without_places(v) for k, v in config.items() if k not in apart}
-    return settings | ({"nets": _nets_settings(config["nets"])} if "nets" in settings else {})
+    return settings | ({"nets": nets_settings(config["nets"])} if "nets" in settings else {})
 
 
 def refine_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what changes the refined labels."""
-    nets = _nets_settings(config["nets"])
+    nets = nets_settings(config["nets"])
     return {"rounds": config["rounds"], "seed": config["seed"], "nets": nets}
 
 
-def _nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Pick what changes what nets say: not where they are trained."""
     if config is None:
         return None
     trainer = {k: v for k, v in config["trainer"].items() if k != "accelerator"}
     return {**_without_places(config), "trainer": trainer}
+
+
+def refuse_nets(config: Mapping[str, Any] | None) -> None:
+    """Refuse settings of nets that `detaux fit` did not write.
+
+    Raises:
+        UserError: If something is missing.
+    """
+    missing = {"model", "single", "data", "trainer", "folds"} - (config or {}).keys()
+    if config is not None and missing:
+        raise UserError(
+            f"nets lack {', '.join(sorted(missing))}: take the config.yaml that `detaux fit` wrote "
+            "to the folder of the stage."
+        )
 
 
 def evaluate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,10 +127,11 @@ def run_stage(
         return True
     with run_lock(folder.run_dir):
         before = [StageFolder(folder.run_dir, name) for name in upstream]
-        if redo and folder.path.exists():
-            shutil.rmtree(folder.path)
         for stage in before:
             stage.verify()
+            stage.check_inputs()
+        if redo and folder.path.exists():
+            shutil.rmtree(folder.path)
         keys = {stage.name: str((stage.manifest or {})["key"]) for stage in before}
         folder.check(settings, keys)
         folder.check_inputs()
@@ -170,6 +185,19 @@ def rank_and_world() -> tuple[int, int]:
         if rank in os.environ:
             return int(os.environ[rank]), int(os.environ.get(world, "1"))
     return 0, 1
+
+
+def refuse_redo_by_ranks() -> None:
+    """Refuse to begin a stage of many nets anew under torchrun or SLURM.
+
+    Raises:
+        UserError: If this process is one of several ranks: one would remove what another writes.
+    """
+    if rank_and_world()[1] > 1:
+        raise UserError(
+            "--redo is given to several ranks, of which one would remove what another has begun: "
+            "run the command once by itself with --redo, or delete the folder of the stage."
+        )
 
 
 def is_global_zero() -> bool:

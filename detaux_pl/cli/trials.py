@@ -306,7 +306,7 @@ def last_words(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # What the planner says after a stage has ended, and what Python says before, explain nothing.
-    error = r"(error: |(\w+\.)*\w*(Error|Exception|Interrupt)\b)"
+    error = r"(error: |No task worth |Only \d+ of |(\w+\.)*\w*(Error|Exception|Interrupt)\b)"
     telling = [line for line in lines[-50:] if re.match(error, line)]
     return (telling or lines or ["no output"])[-1]
 

@@ -215,7 +215,7 @@ def choose(
         n_tasks: How many to take, at most.
 
     Returns:
-        Those that may be chosen, the best one first.
+        Those that may be chosen, the best one first; the further ones gain something too.
     """
     for candidate in candidates:
         told = candidate.learnability
@@ -224,9 +224,33 @@ def choose(
     chosen: list[Candidate] = []
     ranked = [c for c in candidates if c.refused is None and c.gain is not None]
     for candidate in sorted(ranked, key=lambda c: -(c.gain or 0.0)):
-        if len(chosen) < n_tasks and all(_ami(candidate, other) <= UNLIKE for other in chosen):
+        gains = not chosen or (candidate.gain or 0.0) > 0
+        if len(chosen) < n_tasks and gains and _is_unlike(candidate, chosen):
             chosen.append(candidate)
     return chosen
+
+
+def pick_tries(
+    candidates: Sequence[Candidate], selection: Selection, n_tasks: int = 1
+) -> list[Candidate]:
+    """Take the candidates to try on images: the most stable ones.
+
+    Where several tasks are wanted, those that are unlike one another come first, so that not all
+    tries go to the same grouping, finer and coarser.
+    """
+    left = [candidate for candidate in candidates if candidate.refused is None]
+    unlike: list[Candidate] = []
+    if n_tasks > 1:
+        for candidate in left:
+            if _is_unlike(candidate, unlike):
+                unlike.append(candidate)
+    taken = {id(candidate) for candidate in unlike}
+    others = [candidate for candidate in left if id(candidate) not in taken]
+    return [*unlike, *others][: selection.tries]
+
+
+def _is_unlike(candidate: Candidate, others: Sequence[Candidate]) -> bool:
+    return all(_ami(candidate, other) <= UNLIKE for other in others)
 
 
 def judge(
@@ -258,9 +282,11 @@ def judge(
         t-test. It does not correct for the best of several candidates being taken.
     """
     if len(chosen) < n_tasks:
-        what = "No task" if n_tasks == 1 else f"Only {len(chosen)} of {n_tasks} tasks"
-        lead = f"{what} worth training on was found"
-        return {"found": False, **_tell(lead, [ADVICE]), "chosen": [c.name for c in chosen]}
+        lead, advice = "No task worth training on was found", ADVICE
+        if chosen:
+            lead = f"Only {len(chosen)} of {n_tasks} tasks that gain something were found"
+            advice = f"Ask for fewer (cluster.n_tasks: {len(chosen)}), or try more candidates."
+        return {"found": False, **_tell(lead, [advice]), "chosen": [c.name for c in chosen]}
     from scipy.stats import t
 
     gains = together - alone
@@ -341,13 +367,14 @@ def describe(candidate: Candidate, codes: Codes) -> None:
     assert candidate.task is not None
     task = candidate.task
     labels = task.labels[task.splits == 0]
-    found = labels[labels != IGNORED]
-    sizes = np.bincount(found, minlength=task.n_classes)
-    shares = sizes[sizes > 0] / found.size
+    sizes = np.bincount(labels[labels != IGNORED], minlength=task.n_classes)
+    # A class of noise may be small, or of other splits alone, and is no part of the grouping.
+    clusters = np.delete(sizes, [] if (noise := task.meta.get("noise_class")) is None else [noise])
+    shares = clusters[clusters > 0] / clusters.sum()
     candidate.n_classes = task.n_classes
-    candidate.smallest = int(sizes.min())
-    candidate.largest = float(shares.max())
-    candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(task.n_classes, 2)))
+    candidate.smallest = int(clusters.min())
+    candidate.largest = float(sizes.max() / sizes.sum())
+    candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(len(clusters), 2)))
     candidate.noise = float(task.is_noise[task.splits == 0].mean())
     principal = codes.factor(codes.info.principal)[codes.rows("train")]
     candidate.ami_principal = _agreement(principal, _clusters(candidate))

@@ -104,7 +104,7 @@ def write_report(
         )
     baseline = None if baseline == arms[0] else baseline
     codes = Codes.load(run_dir / "disentangle" / "codes")
-    tasks = _read_tasks(run_dir, codes)
+    tasks = _read_tasks(run_dir, codes, arms[0])
     metrics = _read_metrics(run_dir)
     report: dict[str, Any] = {
         "run": run_dir.resolve().name,
@@ -115,7 +115,9 @@ def write_report(
         "auxiliary": _describe_task(codes, tasks[0]),
         "further_tasks": [_describe_task(codes, labels) for labels in tasks[1:]],
         "discoveries": {
-            name: [_describe_task(codes, labels) for labels in _read_tasks(run_dir, codes, name)]
+            name: [
+                _describe_task(codes, labels) for labels in _read_tasks(run_dir, codes, name, name)
+            ]
             for name in discoveries
         },
         "candidates": _read_candidates(run_dir),
@@ -138,9 +140,7 @@ def write_report(
         with replacing(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(figures.to_png(figure))
         charts[name] = figures.to_svg(figure, name, alt)
-    config = run_dir / "config.yaml"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    write_text(folder / "report.html", render_page(report, charts, text))
+    write_text(folder / "report.html", render_page(report, charts, _read_config(run_dir)))
     write_json(folder / "report.json", report)
     return report
 
@@ -169,8 +169,8 @@ def write_report_without_task(run_dir: Path) -> dict[str, Any]:
         "seconds": _seconds(run_dir),
         "versions": (StageFolder(run_dir, "disentangle").manifest or {}).get("versions", {}),
     }
-    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
-    write_text(run_dir / "report" / "report.html", render_page_without_task(report, text))
+    page = render_page_without_task(report, _read_config(run_dir))
+    write_text(run_dir / "report" / "report.html", page)
     write_json(run_dir / "report" / "report.json", report)
     return report
 
@@ -200,9 +200,23 @@ def arms_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _read_tasks(run_dir: Path, codes: Codes, discovery: str | None = None) -> list[AuxiliaryLabels]:
+def _read_config(run_dir: Path) -> str:
+    """Settings of the chain; nothing where its stages were run one by one."""
+    config = run_dir / "config.yaml"
+    return config.read_text(encoding="utf-8") if config.is_file() else ""
+
+
+def _read_tasks(
+    run_dir: Path, codes: Codes, arm: str, discovery: str | None = None
+) -> list[AuxiliaryLabels]:
+    """Read the labels of a discovery: those that its arm learned, if it learned any."""
+    trained = [
+        StageFolder(run_dir, path.relative_to(run_dir).as_posix()).manifest
+        for path in sorted((run_dir / "multitask" / arm).glob("seed*"))
+    ]
+    learned = [name for manifest in trained if manifest for name in manifest["upstream"]]
     root = run_dir if discovery is None else run_dir / "discoveries" / discovery
-    folder = labels_folder(root)
+    folder = run_dir / learned[0] if learned else labels_folder(root)
     tasks = load_tasks(folder)
     if not np.array_equal(codes.ids, tasks[0].ids):
         raise ArtifactError(

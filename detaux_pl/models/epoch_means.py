@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from lightning import LightningModule
 from torch import Tensor
 
@@ -28,7 +29,9 @@ class EpochMeans(LightningModule):
             batch_size: Number of samples, by which batches weigh.
         """
         for name, value in values.items():
-            total = value.detach() * batch_size
+            # In half precision a sum stops growing, or overflows.
+            wide = torch.promote_types(value.dtype, torch.float32)
+            total = value.detach().to(wide) * batch_size
             self._sums[name] = self._sums[name] + total if name in self._sums else total
             self._counts[name] = self._counts.get(name, 0) + batch_size
         if self.trainer.is_last_batch:

@@ -299,6 +299,9 @@ def fit_net(
             limit_val_batches=0, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
+        threads = torch.get_num_threads()
+        if runner.strategy.root_device.type == "cpu":
+            torch.set_num_threads(1)  # sums depend on it, and processes have more or fewer
         try:
             runner.fit(model, datamodule=data)
             logits: Any = runner.predict(model, datamodule=data)
@@ -306,6 +309,8 @@ def fit_net(
             raise
         except SystemExit:  # Lightning's way out of an interrupt
             raise KeyboardInterrupt from None
+        finally:
+            torch.set_num_threads(threads)
     if runner.received_sigterm:  # which a prediction does not look at
         raise SIGTERMException
     return [torch.cat(task).float().softmax(1).cpu().numpy() for task in zip(*logits, strict=True)]

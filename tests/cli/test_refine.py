@@ -93,6 +93,17 @@ def test_the_arms_learn_the_refined_labels(refined: Path, tmp_path: Path):
         (["--refine.rounds", "1", "--nets.epochs", "0"], "give at least 2 and 1"),
         (["--refine.rounds", "1", "--nets.model", "SingleTask"], "learns no auxiliary labels"),
         (["--refine.jobs", "2"], "set --jobs"),
+        (["--refine.rounds", "1", "--multitask.trainer.max_epochs", "-1"], "give nets.epochs"),
+        (["--cluster.select.tries", "1", "--cluster.n_tasks", "2"], "try at least as many"),
+        (
+            [
+                "--refine.rounds",
+                "1",
+                "--multitask.model.weighting",
+                '{"class_path": "FixedWeighting", "init_args": {"weights": [1, 1, 1]}}',
+            ],
+            "FixedWeighting has 3 weights for 2 tasks",
+        ),
         (["--restarts", "0"], "at least once"),
         (["--restarts", "2"], "nothing chooses among them"),
         (["--cluster.select.tries", "0"], "give at least 1 of each"),
@@ -114,6 +125,53 @@ def test_alone_the_stage_needs_nets(command: str, run_copy: Path, error_line):
     line = error_line([command, "--run_dir", str(run_copy), *words])
     assert "config.yaml" in line
     assert load_tasks(run_copy / "cluster")  # nothing is lost
+
+
+def test_alone_the_stage_needs_whole_nets(refined: Path, error_line):
+    words = ["refine", "--run_dir", str(refined), "--rounds", "1", "--nets", '{"folds": 4}']
+    assert "nets lack data, model, single, trainer" in error_line(words)
+
+
+def test_nothing_is_removed_before_what_is_upstream_is_known_to_be_there(
+    refined: Path, tmp_path: Path, error_line
+):
+    run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
+    (run_dir / "cluster" / "stage.json").unlink()
+    config = str(run_dir / "refine" / "config.yaml")
+    words = ["refine", "--config", config, "--run_dir", str(run_dir), "--redo", "refine"]
+    assert "cluster is not complete" in error_line(words)
+    assert load_tasks(run_dir / "refine")
+
+
+def test_refined_labels_are_not_removed_unasked(refined: Path, tmp_path: Path, error_line):
+    run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
+    conf = str(Path(__file__).parents[1] / "conf" / "chain.yaml")
+    line = error_line(["fit", "--config", conf, "--run_dir", str(run_dir), "--until", "cluster"])
+    assert "holds refined labels, and refine.rounds is 0 now" in line
+    assert load_tasks(run_dir / "refine")
+
+
+def test_labels_refined_from_other_clusters_are_not_used(refined: Path, tmp_path: Path, error_line):
+    run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
+    words = ["--config", str(run_dir / "cluster" / "config.yaml"), "--run_dir", str(run_dir)]
+    words += ["--clusterer", "KMeans", "--clusterer.n_clusters", "3", "--redo", "cluster"]
+    assert main(["cluster", *words]) == 0
+    config = read_yaml(refined / "refine" / "config.yaml")["nets"]
+    arm = {"model": config["model"], "data": config["data"], "run_dir": str(run_dir)}
+    path = tmp_path / "arm.yaml"
+    path.write_text(json.dumps({**arm, "refined": True}))
+    line = error_line(["multitask", "fit", "--config", str(path), "--trainer.max_epochs", "1"])
+    assert "was made from another result of `cluster`" in line
+
+
+def test_folds_too_small_for_a_batch(refined: Path, tmp_path: Path, error_line):
+    run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
+    shutil.rmtree(run_dir / "refine")
+    path = tmp_path / "refine.yaml"
+    config = read_yaml(refined / "refine" / "config.yaml")
+    config["nets"]["data"]["init_args"]["batch_size"] = 1000
+    path.write_text(json.dumps({**config, "run_dir": str(run_dir)}))
+    assert "fewer than one batch of 1000" in error_line(["refine", "--config", str(path)])
 
 
 def test_alone_the_stage_takes_no_more_rounds_than_folds_allow(refined: Path, error_line):

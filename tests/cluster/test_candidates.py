@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.cluster.candidates import Candidate, Selection, choose, judge, propose
+from detaux_pl.cluster.candidates import (
+    Candidate,
+    Selection,
+    choose,
+    judge,
+    pick_tries,
+    propose,
+)
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
@@ -83,6 +90,36 @@ def test_one_giant_class_is_no_candidate(make_codes):
     assert each.refused == "one class has 95% of the samples"
 
 
+def few_strays(make_codes, rows):
+    """Four groups of 400 training and 100 test samples; some rows belong to none of them."""
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 4, 500)
+    values = rng.normal(scale=0.02, size=(500, 2, 3))
+    values[:, 1] += 5 * rng.normal(size=(4, 3))[group]
+    values[rows, 1] += 1000 * (1 + np.arange(len(rows)))[:, None]
+    splits = np.repeat([0, 2], [400, 100])
+    return make_codes(values, splits, shape=rng.integers(0, 3, 500), group=group)
+
+
+@pytest.mark.parametrize("rows", [[], [0, 1, 2], [450]])
+def test_a_few_strays_do_not_rule_out_a_grouping(make_codes, rows):
+    codes = few_strays(make_codes, rows)
+    (each,) = propose({"codes": codes}, Discovery(HDBSCAN(0.05, 5)), Selection())
+    assert each.refused is None
+    assert each.n_classes == 4 + bool(rows)
+    assert each.smallest > 80
+    assert each.balance > 0.99
+
+
+def test_a_giant_class_of_noise_is_no_candidate(make_codes, rounding):
+    rng = np.random.default_rng(0)
+    values = rng.normal(scale=0.02, size=(400, 2, 1)) + 0.5  # between the clusters
+    values[:10, 1], values[10:20, 1] = 0, 5
+    codes = make_codes(values, shape=rng.integers(0, 3, 400))
+    (each,) = propose({"codes": codes}, Discovery(rounding()), Selection())
+    assert each.refused == "one class has 95% of the samples"
+
+
 def test_restarts_are_compared(disentangled):
     rng = np.random.default_rng(1)
     order = [0, 3, 1, 4, 2]  # another seed finds the factors in other subspaces
@@ -132,6 +169,30 @@ def test_several_tasks_are_unlike_one_another(found):
     assert choose(found, Selection(), 2) == [first, found[other]]
 
 
+def test_a_further_task_that_gains_nothing_is_not_taken(found):
+    open_ = [k for k, each in enumerate(found) if each.refused is None]
+    first = found[open_[0]]
+    other = next(k for k in open_ if found[k].subspace not in (first.subspace, 4))
+    tried(found, **{f"_{open_[0]}": 0.3, f"_{other}": -0.1})
+    chosen = choose(found, Selection(), 2)
+    assert chosen == [first]
+    verdict = judge(chosen, 2, 4, np.zeros(0), np.zeros(0), "digit")
+    assert verdict["sentence"] == (
+        "Only 1 of 2 tasks that gain something were found. Ask for fewer (cluster.n_tasks: 1), or "
+        "try more candidates."
+    )
+
+
+def test_tries_go_to_the_most_stable_or_to_unlike_ones_where_several_are_wanted(found):
+    open_ = [each for each in found if each.refused is None]
+    assert names(pick_tries(found, Selection(tries=2))) == names(open_[:2])
+    first, second = pick_tries(found, Selection(tries=2), n_tasks=2)
+    assert first is open_[0]
+    assert second.subspace != first.subspace
+    everything = pick_tries(found, Selection(tries=99), n_tasks=2)
+    assert sorted(names(everything)) == sorted(names(open_))
+
+
 def test_the_verdict_says_how_sure_it_is(found):
     alone = np.array([0.40, 0.44, 0.42, 0.41])
     verdict = judge(found[:1], 1, 4, alone, alone + np.array([10, 12, 11, 9]) / 100, "digit")
@@ -156,7 +217,7 @@ def test_a_gain_that_is_none_or_luck_is_no_task(found, gains):
 def test_too_few_candidates(found):
     verdict = judge(found[:1], 2, 4, np.zeros(0), np.zeros(0), "digit")
     assert not verdict["found"]
-    assert verdict["sentence"].startswith("Only 1 of 2 tasks worth training on was found.")
+    assert verdict["sentence"].startswith("Only 1 of 2 tasks that gain something were found.")
 
 
 def test_a_record_has_no_arrays(found):

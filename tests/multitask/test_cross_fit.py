@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.data.digit_scenes import DigitScenes
@@ -189,6 +190,21 @@ def test_a_net_follows_from_its_seeds_alone(scenes):
     for a, b, c in zip(first, second, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert (a != c).any()
+
+
+def test_a_net_does_not_depend_on_the_threads_of_its_process(scenes):
+    rows = scenes.dataset.rows("train")
+    targets = np.stack([scenes.dataset.factor("digit"), scenes.dataset.factor("location")], axis=1)
+    fold, before, said = Fold(rows[:64], rows[64:], targets), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            said.append(fit_net(scenes, build, fold, (10, 4), [0], TRAINER))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*said, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def task_of(labels, is_noise, n_train, noise_class=None):
