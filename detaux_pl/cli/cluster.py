@@ -14,14 +14,13 @@ import numpy as np
 import yaml
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.errors import DiscoveryError, UserError
-from detaux_pl.artifacts.files import read_json, write_json, write_text
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.labels import save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.main import NOTHING_FOUND, stopped
+from detaux_pl.cli.main import NOTHING_FOUND
 from detaux_pl.cli.parser import ShortParser, config_parser, explain
-from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
     cluster_settings,
     discovery_folder,
@@ -29,9 +28,7 @@ from detaux_pl.cli.stage import (
     is_global_zero,
     rank_and_world,
     refuse_nets,
-    refuse_redo_by_ranks,
-    run_stage,
-    wants_redo,
+    run_discovery_stage,
 )
 from detaux_pl.cli.workers import Workers, net_workers
 from detaux_pl.cluster.candidates import (
@@ -130,31 +127,17 @@ def run(args: list[str]) -> int:
     stages = [config["codes"]] if isinstance(config["codes"], str) else config["codes"]
 
     def work() -> list[Path]:
-        if is_global_zero():  # first, or it would be lost with a --redo that is killed
-            write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
         if selection is not None:
             n_fits = max(1 + selection.tries, 2 * selection.confirmations)
             n_nets = config["nets"]["folds"] * n_fits
             with net_workers(config["nets"], config["jobs"], n_nets) as workers:
-                outputs = _select(folder, config, sources, discovery, selection, workers)
-        else:
-            outputs = save_tasks(discovery(sources[stages[0]]), folder.path)
-        return [folder.path / "config.yaml", *outputs] if is_global_zero() else []
+                return _select(folder, config, sources, discovery, selection, workers)
+        return save_tasks(discovery(sources[stages[0]]), folder.path)
 
-    kept = {**config, "redo": None}
-    redo = wants_redo(config["redo"], folder.name)
-    if redo and selection is not None:
-        refuse_redo_by_ranks()
-    try:
-        run_stage(folder, cluster_settings(config), stages, work, redo)
-    except Stopped as end:
-        return stopped(end.code) if end.code > 128 else end.code
-    except DiscoveryError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return NOTHING_FOUND
-    if selection is None or not is_global_zero():
-        return 0
+    code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
+    if code or selection is None or not is_global_zero():
+        return code
     verdict = read_json(folder.path / CANDIDATES)["verdict"]
     if "DETAUX_STAGE" not in os.environ:  # the planner says it
         print(verdict["sentence"], file=sys.stderr)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from math import comb
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from detaux_pl.artifacts.errors import DiscoveryError, UserError
-from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks, save_tasks
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.main import NOTHING_FOUND, stopped
 from detaux_pl.cli.parser import ShortParser, config_parser
-from detaux_pl.cli.process import Stopped
 from detaux_pl.cli.stage import (
     discovery_folder,
     is_global_zero,
     rank_and_world,
     refine_settings,
     refuse_nets,
-    refuse_redo_by_ranks,
-    run_stage,
-    wants_redo,
+    run_discovery_stage,
 )
 from detaux_pl.cli.workers import net_workers
 
@@ -86,8 +80,6 @@ def run(args: list[str]) -> int:
     labels = discovery_folder("cluster", config["discovery"])
 
     def work() -> list[Path]:
-        if is_global_zero():  # first, or it would be lost with a --redo that is killed
-            write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         plan = {
             **config["nets"],
             "rounds": config["rounds"],
@@ -107,17 +99,6 @@ def run(args: list[str]) -> int:
         paths = save_tasks(refined, folder.path)
         if rank_and_world() == (0, 1):  # another rank may still read them
             shutil.rmtree(folder.path / "nets")
-        return [folder.path / "config.yaml", *paths]
+        return paths
 
-    kept = {**config, "redo": None}
-    redo = wants_redo(config["redo"], folder.name)
-    if redo:
-        refuse_redo_by_ranks()
-    try:
-        run_stage(folder, refine_settings(config), (labels,), work, redo)
-    except Stopped as end:
-        return stopped(end.code) if end.code > 128 else end.code
-    except DiscoveryError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return NOTHING_FOUND
-    return 0
+    return run_discovery_stage(folder, config, refine_settings(config), (labels,), work)

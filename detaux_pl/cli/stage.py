@@ -7,14 +7,20 @@ import os
 import pkgutil
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.errors import UserError
+import yaml
+
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
+from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder, redo_name
+from detaux_pl.cli.main import NOTHING_FOUND, stopped
+from detaux_pl.cli.process import Stopped
 
 TRAINER_SETTINGS = (
     "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "callbacks", "precision",
@@ -145,6 +151,51 @@ def run_stage(
         return True
 
 
+def run_discovery_stage(
+    folder: StageFolder,
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    upstream: Sequence[str],
+    work: Callable[[], Iterable[Path]],
+) -> int:
+    """Do the work of `cluster` or `refine` as `run_stage` does, and keep its configuration.
+
+    Args:
+        folder: Folder of the stage.
+        config: The resolved configuration.
+        settings: What of it changes the result.
+        upstream: Names of the stages whose outputs are read.
+        work: Does it and returns the files that are the stage's outputs.
+
+    Returns:
+        The exit code: that of nothing found, or of what stopped it.
+
+    Raises:
+        UserError: If several ranks are to begin it anew: one would remove what another writes.
+    """
+    redo = wants_redo(config["redo"], folder.name)
+    if redo and rank_and_world()[1] > 1:
+        raise UserError(
+            "--redo is given to several ranks, of which one would remove what another has begun: "
+            "run the command once by itself with --redo, or delete the folder of the stage."
+        )
+
+    def keep_and_work() -> list[Path]:
+        path = folder.path / "config.yaml"
+        if is_global_zero():  # first, or it would be lost with a --redo that is killed
+            write_text(path, yaml.safe_dump({**config, "redo": None}, sort_keys=False))
+        return [path, *work()]
+
+    try:
+        run_stage(folder, settings, upstream, keep_and_work, redo)
+    except Stopped as end:
+        return stopped(end.code) if end.code > 128 else end.code
+    except DiscoveryError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return NOTHING_FOUND
+    return 0
+
+
 def discovery_folder(stage: str, discovery: str | None) -> str:
     """Return the name of a stage of the main discovery (None) or of a further one.
 
@@ -185,19 +236,6 @@ def rank_and_world() -> tuple[int, int]:
         if rank in os.environ:
             return int(os.environ[rank]), int(os.environ.get(world, "1"))
     return 0, 1
-
-
-def refuse_redo_by_ranks() -> None:
-    """Refuse to begin a stage of many nets anew under torchrun or SLURM.
-
-    Raises:
-        UserError: If this process is one of several ranks: one would remove what another writes.
-    """
-    if rank_and_world()[1] > 1:
-        raise UserError(
-            "--redo is given to several ranks, of which one would remove what another has begun: "
-            "run the command once by itself with --redo, or delete the folder of the stage."
-        )
 
 
 def is_global_zero() -> bool:
