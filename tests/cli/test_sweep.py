@@ -542,6 +542,8 @@ def test_last_words():
         assert words("", path) == "no output"
         assert words("a\n\n b \n", path) == "b"
         assert words("error: give x.\n1/5 disentangle failed\n", path) == "error: give x."
+        verdict = "No task worth training on was found. Try more."
+        assert words(f"3/6 cluster done\n{verdict}\n6/6 report done in 3 s\n", path) == verdict
         error = "torch.cuda.OutOfMemoryError: no memory"
         assert words(f"Traceback\n  raise X\n{error}\n1/5 failed\n", path) == error
     finally:
