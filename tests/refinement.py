@@ -18,7 +18,7 @@ from scipy.stats import wilcoxon
 
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.cli import chain
-from detaux_pl.cli.main import NOTHING_FOUND
+from detaux_pl.cli.main import NOTHING_FOUND, USER_ERROR
 
 DISENTANGLERS = {
     "residual": "residual_blind",
@@ -34,6 +34,7 @@ CLUSTERERS: dict[str, tuple[str, dict[str, Any]]] = {
     "mean_shift": ("MeanShift", {}),
     "nr_kmeans": ("NrKMeans", {"n_clusters": 4, "n_other": [10]}),
 }
+FACTORS = ("digit", "location")
 AS_FOUND = "-as_found"
 
 
@@ -50,7 +51,7 @@ def main() -> None:
             "--discoveries", json.dumps(_discoveries()),
         ]
     )  # fmt: skip
-    if code not in (0, NOTHING_FOUND):
+    if code not in (0, USER_ERROR, NOTHING_FOUND):  # some pairs find nothing, or cannot be
         raise SystemExit(code)
     _print_table(read_json(args.run_dir / "report" / "report.json"))
 
@@ -112,8 +113,6 @@ def _print_table(report: dict[str, Any]) -> None:
         f"{np.median(moves):+.2f}, better for {np.sum(np.array(moves) > 0)}."
     )
 
-
-FACTORS = ("digit", "location")
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")

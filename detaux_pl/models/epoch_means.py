@@ -13,7 +13,7 @@ class EpochMeans(LightningModule):
     """A LightningModule whose training steps log nothing but means over the epoch.
 
     Lightning copies and checks every value that is logged, at every step, which takes a small net
-    on a CPU a seventh of its time. Here they are added up, and logged once.
+    on a CPU an eighth of its time. Here they are added up, and logged once.
     """
 
     def __init__(self) -> None:
