@@ -565,12 +565,14 @@ def _check(chain: Chain, stages: Mapping[str, list[Job]], redo: str | None) -> N
                 if not job.derived:
                     raise
                 shutil.rmtree(folder.path)
-    for folder in () if redo is not None else _unwanted(chain):
-        raise ArtifactError(
-            f"{folder.path} holds refined labels, and refine.rounds is 0 now: give the rounds that "
-            "it was made with, another --run_dir to keep both, or --redo refine to remove it and "
-            "what follows from it."
-        )
+    for folder in _unwanted(chain):
+        made_from = (folder.manifest or {})["upstream"]
+        if redo not in ("refine", folder.name, "multitask") and replaced.isdisjoint(made_from):
+            raise ArtifactError(
+                f"{folder.path} holds refined labels, and refine.rounds is 0 now: give the rounds "
+                "that it was made with, another --run_dir to keep both, or --redo refine to remove "
+                "it."
+            )
 
 
 def _build(chain: Chain) -> str | None:
@@ -616,21 +618,22 @@ def _build(chain: Chain) -> str | None:
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
+    numbers: set[int] = set()
     for cluster, refine in zip(clusters, refines, strict=True):
-        if cluster["select"] is not None:
-            _build_nets(cluster["nets"], {1, 2, 1 + cluster["n_tasks"]})
-        if refine["rounds"]:
-            _build_nets(refine["nets"], {1 + cluster["n_tasks"]})
+        numbers |= {1, 2, 1 + cluster["n_tasks"]} if cluster["select"] is not None else set()
+        numbers |= {1 + cluster["n_tasks"]} if refine["rounds"] else set()
+    if numbers:  # all that train nets train the same
+        _build_nets(next(each["nets"] for each in (*clusters, *refines) if each["nets"]), numbers)
     return files
 
 
 def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:
     """Build nets of given numbers of tasks once, as `_build` does the models."""
+    data = build(FactorDataModule, nets["data"])  # which was built for the main arm before
     for n_tasks in sorted(numbers):
+        sizes = (data.n_classes, *[2] * (n_tasks - 1))
+        config = nets["single" if n_tasks == 1 else "model"]
         try:
-            data = build(FactorDataModule, nets["data"])
-            sizes = (data.n_classes, *[2] * (n_tasks - 1))
-            config = nets["single" if n_tasks == 1 else "model"]
             with torch.device("meta"):
                 build(MultitaskModel, config, image_shape=data.image_shape, task_sizes=sizes)
         except (ValueError, TypeError) as error:

@@ -146,9 +146,11 @@ def test_nothing_is_removed_before_what_is_upstream_is_known_to_be_there(
 def test_refined_labels_are_not_removed_unasked(refined: Path, tmp_path: Path, error_line):
     run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
     conf = str(Path(__file__).parents[1] / "conf" / "chain.yaml")
-    line = error_line(["fit", "--config", conf, "--run_dir", str(run_dir), "--until", "cluster"])
-    assert "holds refined labels, and refine.rounds is 0 now" in line
-    assert load_tasks(run_dir / "refine")
+    words = ["fit", "--config", conf, "--run_dir", str(run_dir), "--until", "cluster"]
+    for redo in ([], ["--redo", "evaluate"]):  # which has nothing to do with it
+        line = error_line([*words, *redo])
+        assert "holds refined labels, and refine.rounds is 0 now" in line
+        assert load_tasks(run_dir / "refine")
 
 
 def test_labels_refined_from_other_clusters_are_not_used(refined: Path, tmp_path: Path, error_line):
