@@ -25,7 +25,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.labels import AuxiliaryLabels, load_tasks, save_tasks
 from detaux_pl.artifacts.progress import progress_bar
-from detaux_pl.cli import chain
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cluster.candidates import (
     Candidate,
     Selection,
@@ -39,11 +39,11 @@ from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
 from detaux_pl.cluster.subspace import score_subspaces
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.modules import Fold, LabelledDataModule
 from detaux_pl.data.noise import SaltPepper
-from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.multitask.cross_fit import CrossFit, fit_net
 
 Work = tuple[Path, str, str, str, int]
@@ -119,7 +119,7 @@ def _prepare(room: Path, setting: str) -> None:
         words += ["--evaluate.metrics", "[]"]  # pixels are too many for them
         words += ["--noise.amount", str(told["noise"])]
         words += ["--dataset", json.dumps(_described(setting))]
-        if code := chain.fit(words):
+        if code := run_chain(words):
             raise SystemExit(code)
         codes = Codes.load(run_dir / "disentangle" / "codes")
         clusterers = [KMeans(2), KMeans(4), KMeans(8)]
@@ -241,10 +241,10 @@ def _do(item: Work) -> None:
     """Score a candidate out of fold, or train on it in full."""
     import torch
 
-    from detaux_pl.cli.trainable import quiet
     from detaux_pl.multitask.base import MultitaskModel
     from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
     from detaux_pl.multitask.single_task import SingleTask
+    from detaux_pl.training.quiet import quiet
 
     quiet()
     torch.set_num_threads(1)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import wilcoxon
 
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import read_json
-from detaux_pl.cli import chain
-from detaux_pl.cli.main import NOTHING_FOUND
+from detaux_pl.cli.fit import run as run_chain
 
 
 class Draw(NamedTuple):
@@ -66,7 +66,7 @@ def main() -> None:
 def _run(config: Path, seed: int, run_dir: Path) -> Draw | None:
     """Run a draw; None where it says that no task was found."""
     words = ["--config", str(config), "--run_dir", str(run_dir)]
-    code = chain.fit([*words, "--seed", str(seed), "--dataset.seed", str(seed)])
+    code = run_chain([*words, "--seed", str(seed), "--dataset.seed", str(seed)])
     if code == NOTHING_FOUND:
         return None
     if code:

@@ -17,9 +17,9 @@ import numpy as np
 import yaml
 from scipy.stats import wilcoxon
 
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND, USER_ERROR
 from detaux_pl.artifacts.files import read_json
-from detaux_pl.cli import chain
-from detaux_pl.cli.main import NOTHING_FOUND, USER_ERROR
+from detaux_pl.cli.fit import run as run_chain
 
 DISENTANGLERS = {
     "residual": "residual_blind",
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--run_dir", type=Path, default=Path("runs/refinement"))
     parser.add_argument("--seeds", type=int, default=4)
     args = parser.parse_args()
-    code = chain.fit(
+    code = run_chain(
         [
             "--config", "configs/quickstart.yaml", "--run_dir", str(args.run_dir),
             "--cluster.select", "null", "--seeds", str(args.seeds), "--controls", "[location]",

@@ -12,10 +12,10 @@ import statistics
 from pathlib import Path
 
 from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.labels import AuxiliaryLabels
-from detaux_pl.cli import chain
-from detaux_pl.cli.main import NOTHING_FOUND
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.metrics.agreement import agreement
 
 VARIANTS = {
@@ -44,7 +44,7 @@ def main() -> None:
 def _one(config: str, seed: int, folder: Path) -> dict[str, float] | None:
     """Discover once; None where the run says that it found no task."""
     run_dir = folder / f"seed{seed}"
-    code = chain.fit(
+    code = run_chain(
         [
             "--config", "configs/quickstart.yaml", "--disentangle", config,
             "--seed", str(seed), "--run_dir", str(run_dir), "--until", "cluster",

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detaux_pl.cli import chain, sweep
-from detaux_pl.cli.cluster import cluster_parser
-from detaux_pl.cli.parser import concrete_subclasses
-from detaux_pl.cli.trainable import stage_parser
+from detaux_pl.cli import sweep
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.run import load
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.plan import plan_jobs, stage_keys
+from detaux_pl.pipeline.stage import stage_named
+from detaux_pl.settings.parser import concrete_subclasses
+from detaux_pl.training.stage_cli import stage_parser
 from tests.cli.conftest import in_process
 
 ROOT = Path(__file__).parents[1]
@@ -31,16 +34,16 @@ def _name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", CHAINS + MINIATURES, ids=_name)
 def test_a_chain_parses(path: Path):
-    parsed = chain.parse(["--config", str(path)])
+    parsed = parse(["--config", str(path)])
     assert len(parsed.arms) >= 3
-    for job in (job for stage in chain.STAGES for job in stage.jobs(parsed)):
+    for job in (job for jobs in plan_jobs(parsed).values() for job in jobs):
         assert job.config["run_dir"] == parsed.config["run_dir"]
 
 
 @pytest.mark.parametrize("path", STAGES, ids=_name)
 def test_a_stage_parses_alone(path: Path):
     stage = {"contrastive": "disentangle"}.get(path.parent.name, path.parent.name)
-    parser = cluster_parser() if stage == "cluster" else stage_parser(stage)
+    parser = stage_named("cluster").code.parser() if stage == "cluster" else stage_parser(stage)
     args = ["--config", str(path)]
     if stage != "cluster":
         args += ["--data.dataset=DigitScenes"]
@@ -58,8 +61,8 @@ def test_the_trials_of_a_sweep_parse(path: Path, tmp_path: Path):
         }
         given = tmp_path / "given.yaml"
         given.write_text(yaml.safe_dump(plan.settings(values)))
-        parsed = chain.parse(["--config", str(given), "--until", str(plan.until)])
-        assert list(chain.stage_keys(parsed)) == ["disentangle", "disentangle/codes", "evaluate"]
+        parsed = parse(["--config", str(given), "--until", str(plan.until)])
+        assert list(stage_keys(parsed)) == ["disentangle", "disentangle/codes", "evaluate"]
 
 
 def _plan(args: list[str]) -> sweep.Plan:
@@ -75,7 +78,8 @@ def test_a_config_opens_with_a_command_that_parses(path: Path, monkeypatch: pyte
     assert _name(path) in commands[0]
     monkeypatch.chdir(ROOT)
     command, *args = shlex.split(commands[0].removeprefix("#   detaux "))
-    parsers = {"fit": chain.parse, "cluster": cluster_parser().parse_args, "sweep": _plan}
+    cluster = stage_named("cluster").code.parser()
+    parsers = {"fit": parse, "cluster": cluster.parse_args, "sweep": _plan}
     assert parsers[command](args)
 
 
@@ -93,7 +97,7 @@ def test_whatever_can_be_built_has_a_config(base: type, room: str):
 
 def test_the_other_half_of_the_rooms_runs(tmp_path: Path):
     conf = ROOT / "tests" / "conf" / "shapes.yaml"
-    assert chain.fit(["--config", str(conf), "--run_dir", str(tmp_path)], in_process) == 0
+    assert run_chain(["--config", str(conf), "--run_dir", str(tmp_path)], in_process) == 0
     run = load(tmp_path)
     assert run.codes.values.shape == (280, 3, 4)
     assert run.labels.meta["noise"] == "drop"

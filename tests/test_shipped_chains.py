@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from detaux_pl.cli import chain
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.cluster import candidates
-from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
+from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.evaluation.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
+from detaux_pl.pipeline.chain import parse
 from tests.cli.conftest import in_process
 from tests.data import (
     written,
@@ -155,7 +156,7 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     words = ["--config", str(CONFIGS / f"{name}.yaml"), *words, *_WRITE[name](files, monkeypatch)]
     assert main(["data", "check", *words]) in (0, 3)
     assert main(["data", "show", *words]) == 0
-    assert chain.fit(words, in_process) == 0
+    assert run_chain(words, in_process) == 0
 
     run = load(run_dir)
     data = run.data.dataset
@@ -189,8 +190,8 @@ def test_a_chain_of_many_arms_runs_whole(
         words += ["--baselines", _BASELINES]
     words = ["--config", str(config), *words, *_WRITE[name](files, monkeypatch)]
     words += ["--discoveries", json.dumps(_small_discoveries(config))]
-    assert chain.fit(words, in_process) == 0
-    assert set(load(run_dir).arms) == set(chain.parse(words).arms)
+    assert run_chain(words, in_process) == 0
+    assert set(load(run_dir).arms) == set(parse(words).arms)
 
 
 def _small_discoveries(config: Path) -> dict[str, Any]:
@@ -225,7 +226,7 @@ def test_a_row_of_the_papers_tables_runs(
     files.mkdir()
     words = ["--config", str(CONFIGS / "mnist_stl10.yaml"), "--run_dir", str(run_dir)]
     words += ["--disentangle", str(CONFIGS / "contrastive" / f"{row}.yaml"), *_ROW.split()]
-    assert chain.fit([*words, *_mnist_stl10(files, monkeypatch)], in_process) == 0
+    assert run_chain([*words, *_mnist_stl10(files, monkeypatch)], in_process) == 0
     run = load(run_dir)
     assert run.codes.values.shape == (144, 2, 8)
     assert set(run.probes["inputs"]) == {"z", "r"}

@@ -1,1 +1,1 @@
-"""The command line: the only room that knows the order of the stages."""
+"""The command line: a thin file a command, and the parsers of what they are given."""

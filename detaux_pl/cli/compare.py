@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.files import read_json, read_yaml, sha256_file
 from detaux_pl.artifacts.stage import StageFolder, first_difference
-from detaux_pl.cli.main import OK
-from detaux_pl.cli.parser import closest
 from detaux_pl.cli.table import PlainParser, put_out
-from detaux_pl.evaluation.compare import Arm, Kind, compare, to_latex, to_markdown, to_rich
-from detaux_pl.evaluation.wording import SHUFFLED, plural
+from detaux_pl.evaluation.compare import Arm, Kind, compare
+from detaux_pl.report.compare_table import to_latex, to_markdown, to_rich
+from detaux_pl.report.wording import SHUFFLED, plural
+from detaux_pl.settings.parser import closest
 
 _DEFAULT = "single_task"
 _SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex"}
@@ -69,7 +70,7 @@ def run(args: list[str]) -> int:
     form = given.format or _SUFFIXES.get(Path(given.output or "").suffix, "text")
     if form == "html":
         # matplotlib takes longer to import than all that a table in the terminal needs.
-        from detaux_pl.evaluation.compare_page import render_comparison
+        from detaux_pl.report.compare_page import render_comparison
 
         content: Any = render_comparison(
             compared,

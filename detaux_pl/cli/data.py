@@ -15,17 +15,17 @@ from rich.text import Text
 
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing, write_json
-from detaux_pl.cli.chain import parse
-from detaux_pl.cli.given import with_config
-from detaux_pl.cli.main import MEND, OK
-from detaux_pl.cli.parser import explain
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
 from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule
-from detaux_pl.evaluation import figures
-from detaux_pl.evaluation.figures import SheetRow
-from detaux_pl.evaluation.run import build
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.given import with_config
+from detaux_pl.report.sheets import SheetRow, strip_sheet
+from detaux_pl.report.style import PALETTE, to_png
+from detaux_pl.settings.build import build
+from detaux_pl.settings.parser import explain
 
 HELP = """\
 usage: detaux data {check,show} --config FILE [--KEY VALUE ...]
@@ -217,7 +217,7 @@ def _show(data: FactorDataModule, folder: Path) -> int:
         with warnings.catch_warnings():
             # A class may be named in a script that the font lacks.
             warnings.filterwarnings("ignore", message="Glyph .* missing")
-            png = figures.to_png(figures.strip_sheet(rows, columns))
+            png = to_png(strip_sheet(rows, columns))
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png)
         console.print(str(folder / name), soft_wrap=True, markup=False)
@@ -256,10 +256,10 @@ def _pair_strips(data: FactorDataModule) -> list[SheetRow]:
             rows.append(SheetRow(_shorten(names[0], 26), "", strip))
         elif len(set(values)) == 1:
             title = f"same {factor}"
-            rows.append(SheetRow(title, _shorten(names[0], 30), strip, figures.PALETTE[0]))
+            rows.append(SheetRow(title, _shorten(names[0], 30), strip, PALETTE[0]))
         else:
             title, detail = f"different {factor}", " · ".join(_shorten(name, 14) for name in names)
-            rows.append(SheetRow(title, detail, strip, figures.PALETTE[1]))
+            rows.append(SheetRow(title, detail, strip, PALETTE[1]))
     return rows
 
 

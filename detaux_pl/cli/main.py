@@ -10,38 +10,76 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import NamedTuple
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import CRASH, INTERRUPTED, OK, USER_ERROR, stopped
+from detaux_pl.pipeline.stage import STAGES
 
-OK, CRASH, USER_ERROR, MEND, NOTHING_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+_CLI = "detaux_pl.cli"
 
-HELP = """\
+
+class Command(NamedTuple):
+    """A row of the help.
+
+    Args:
+        name: The first word.
+        module: Its file, whose `run(args)` does it.
+        help: What it does.
+        takes: The words that follow, for the help.
+    """
+
+    name: str
+    module: str
+    help: str
+    takes: str = ""
+
+
+GROUPS = {
+    "The whole chain": [
+        Command(
+            "fit", f"{_CLI}.fit", "disentangle, evaluate, cluster, refine, train all arms, report"
+        ),
+    ],
+    "The data, before anything is trained": [
+        Command(
+            "data", f"{_CLI}.data", "what must be mended; pictures of images and pairs",
+            "{check,show}",
+        ),
+    ],
+    "A stage by itself (on several machines, or with other settings)": [
+        Command(
+            stage.name, f"detaux_pl.pipeline.stages.{stage.name}", stage.help,
+            f"{{{','.join(stage.subcommands)}}}" if stage.subcommands else "",
+        )
+        for stage in STAGES
+    ],
+    "Several runs": [
+        Command("sweep", f"{_CLI}.sweep", "a grid or random search over any settings, its table"),
+        Command(
+            "compare", f"{_CLI}.compare", "one table and page of their arms: accuracy, tests, cost",
+            "RUN_DIR ...",
+        ),
+        Command("probes", f"{_CLI}.probes", "one table of their probes, over seeds", "RUN_DIR ..."),
+        Command(
+            "metrics", f"{_CLI}.metrics", "one table of their disentanglement metrics, over seeds",
+            "RUN_DIR ...",
+        ),
+    ],
+}  # fmt: skip
+"""The commands, as the help groups them."""
+
+COMMANDS = {each.name: each for group in GROUPS.values() for each in group}
+
+_HELP = """\
 usage: detaux COMMAND [--config FILE] [--KEY VALUE ...]
 
 From images labelled for one task to a better classifier: learn a representation split into
 subspaces, judge them, discover an auxiliary task in one of them, train on both tasks, report.
 
-The whole chain:
-  fit                                     disentangle, evaluate, cluster, train all arms, report
-
-The data, before anything is trained:
-  data {check,show}                       what must be mended; pictures of images and pairs
-
-A stage by itself (on several machines, or with other settings):
-  disentangle {fit,validate,test,predict} learn the subspaces; predict writes the codes
-  evaluate                                codes -> linear probes and disentanglement metrics
-  cluster                                 codes -> auxiliary labels
-  refine                                  auxiliary labels -> those that nets see in the images
-  multitask {fit,validate,test}           train one arm with one seed
-  report                                  tables and pictures of a run folder
-
-Several runs:
-  sweep                                   a grid or random search over any settings, its table
-  compare RUN_DIR ...                     one table and page of their arms: accuracy, tests, cost
-  probes RUN_DIR ...                      one table of their probes, over seeds
-  metrics RUN_DIR ...                     one table of their disentanglement metrics, over seeds
-
+{commands}
 Examples:
   detaux data check --config configs/quickstart.yaml
   detaux fit --config configs/quickstart.yaml
@@ -61,11 +99,6 @@ Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one lin
 interrupted and 143 terminated (run the same command again to go on).
 """
 
-COMMANDS = (
-    "fit", "data", "disentangle", "evaluate", "cluster", "refine", "multitask", "report", "compare",
-    "probes", "metrics", "sweep",
-)  # fmt: skip
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -79,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP)
+        print(_help())
         return OK if args else USER_ERROR
     if args[0] == "--version":
         print(f"detaux {version('detaux_pl')}")
@@ -93,13 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stopped(INTERRUPTED)
 
 
-def stopped(code: int) -> int:
-    """Say how to go on after an interrupt or a request to end, and return the exit code."""
-    if "DETAUX_STAGE" not in os.environ:  # a stage's planner says it
-        print("stopped: run the same command again, without --redo, to go on", file=sys.stderr)
-    return code
-
-
 def entry_point() -> None:
     """Run the command of this process and exit with its code."""
     if os.environ.get("DETAUX_STAGE"):
@@ -107,58 +133,22 @@ def entry_point() -> None:
     sys.exit(main())
 
 
+def _help() -> str:
+    lines = ""
+    for title, group in GROUPS.items():
+        rows = [f"  {f'{each.name} {each.takes}'.rstrip():<39} {each.help}\n" for each in group]
+        lines += f"{title}:\n{''.join(rows)}\n"
+    return _HELP.replace("{commands}\n", lines)
+
+
 def _dispatch(command: str, args: list[str]) -> int:
     if command == "_batch":
         return _batch([list(words) for words in json.loads(args[0])])
     if command == "_worker":
-        from detaux_pl.cli import nets
-
-        return nets.work(args)
+        return int(import_module("detaux_pl.pipeline.nets").work(args))
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}.")
-    if command == "fit":
-        from detaux_pl.cli import chain
-
-        return chain.fit(args)
-    if command == "data":
-        from detaux_pl.cli import data
-
-        return data.run(args)
-    if command == "evaluate":
-        from detaux_pl.cli import evaluate
-
-        return evaluate.run(args)
-    if command == "cluster":
-        from detaux_pl.cli import cluster
-
-        return cluster.run(args)
-    if command == "refine":
-        from detaux_pl.cli import refine
-
-        return refine.run(args)
-    if command == "report":
-        from detaux_pl.cli import report
-
-        return report.run(args)
-    if command == "compare":
-        from detaux_pl.cli import compare
-
-        return compare.run(args)
-    if command == "probes":
-        from detaux_pl.cli import probes
-
-        return probes.run(args)
-    if command == "metrics":
-        from detaux_pl.cli import metrics
-
-        return metrics.run(args)
-    if command == "sweep":
-        from detaux_pl.cli import sweep
-
-        return sweep.run(args)
-    from detaux_pl.cli import trainable
-
-    return trainable.run(command, args)
+    return int(import_module(COMMANDS[command].module).run(args))
 
 
 def _batch(commands: list[list[str]]) -> int:

@@ -10,13 +10,13 @@ import numpy as np
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
-from detaux_pl.cli.main import OK
 from detaux_pl.cli.table import PlainParser, put_out
-from detaux_pl.evaluation.grid import WRITERS
-from detaux_pl.evaluation.metric_table import collate, lay_out
 from detaux_pl.metrics.udr import udr
+from detaux_pl.report.grid import WRITERS
+from detaux_pl.report.metric_table import collate, lay_out
 
 
 def run(args: list[str]) -> int:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
-from detaux_pl.cli.main import OK
-from detaux_pl.cli.parser import closest
 from detaux_pl.cli.table import PlainParser, put_out
-from detaux_pl.evaluation.grid import WRITERS
-from detaux_pl.evaluation.probe_table import collate, lay_out
+from detaux_pl.report.grid import WRITERS
+from detaux_pl.report.probe_table import collate, lay_out
+from detaux_pl.settings.parser import closest
 
 
 def run(args: list[str]) -> int:

@@ -1,1 +1,1 @@
-"""Metrics applied to artifacts: significance, figures, the report."""
+"""Numbers about artifacts: probes, scores of disentanglement, tests over seeds; a finished run."""

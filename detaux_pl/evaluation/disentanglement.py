@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.evaluation.probes import draw_rows
-from detaux_pl.evaluation.wording import plural
 from detaux_pl.metrics.beta_vae_score import beta_vae_score
 from detaux_pl.metrics.dci import dci_scores, fit_importances
 from detaux_pl.metrics.explicitness import explicitness
@@ -24,6 +23,7 @@ from detaux_pl.metrics.modularity import modularity
 from detaux_pl.metrics.mutual_information import mutual_information
 from detaux_pl.metrics.sap import sap
 from detaux_pl.metrics.unsupervised import unsupervised
+from detaux_pl.report.wording import plural
 
 SCORES = {
     "mig": ("mig",),

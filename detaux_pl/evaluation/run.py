@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
@@ -21,6 +16,7 @@ from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.settings.build import build
 
 _FILLED = ("image_shape", "n_classes", "task_sizes")
 """Arguments of the models that no config holds: the command line takes them from the data."""
@@ -145,27 +141,6 @@ def check_files(run_dir: Path, files: str | None) -> None:
             f"the data files have changed since {before.path} was trained: restore them, give "
             "another --run_dir, or run `detaux disentangle fit` with --redo disentangle."
         )
-
-
-def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
-    """Build an object from its part of a stage's config.
-
-    Args:
-        kind: Base class of what is built.
-        config: `class_path` and `init_args`.
-        filled: Arguments that the command line fills in, used where the class has them.
-
-    Raises:
-        ValueError: If the class refuses its arguments.
-    """
-    known = inspect.signature(locate(config["class_path"])).parameters  # type: ignore[arg-type]
-    # jsonargparse parses the items of a list in place.
-    init_args = copy.deepcopy(config.get("init_args", {}))
-    init_args |= {name: value for name, value in filled.items() if name in known}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, "built")
-    value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
-    return parser.instantiate(parser.parse_object(value))["built"]
 
 
 def _load(kind: type, folder: Path, checkpoint: str) -> Any:

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+LEVEL = 0.05
+"""p-value below which the project speaks of a difference."""
+
 
 @dataclass(frozen=True)
 class Summary:

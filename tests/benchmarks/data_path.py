@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.modules import PairDataModule
-from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 
 _BATCH = 32
 _SECONDS = 2.0

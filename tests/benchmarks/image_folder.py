@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms.v2 import PILToTensor
 
-from detaux_pl.data.image_folder import ImageFolder
+from detaux_pl.data.datasets.image_folder import ImageFolder
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.data.pixel_cache import PixelWriter
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from detaux_pl.artifacts.codes import Codes, FactorInfo
-from detaux_pl.cli.trainable import quiet
 from detaux_pl.cluster.candidates import Selection, propose
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import Fold, LabelledDataModule
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, fit_net
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
+from detaux_pl.training.quiet import quiet
 
 _SIZES = (10, 4)
 _TRAINER = {"max_epochs": 20, "accelerator": "cpu", "devices": 1}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from detaux_pl.cli import chain
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
-from detaux_pl.cli.process import Commands
+from detaux_pl.pipeline.process import Commands
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -25,7 +25,7 @@ def in_process(processes: Sequence[Commands], lock: int | None, tick: Callable[[
 
 def fit(run_dir: Path, *args: str) -> int:
     """Run the miniature chain."""
-    return chain.fit(
+    return run_chain(
         ["--config", str(CONF / "chain.yaml"), "--run_dir", str(run_dir), *args], in_process
     )
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.cli import chain
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.evaluation.run import load
 from tests.cli.conftest import in_process
@@ -171,8 +171,8 @@ def test_changed_images_are_not_mixed_with_what_was_trained_on_others(
     words += ["4", "--disentangle.trainer.max_epochs", "1", "--multitask.trainer.max_epochs", "1"]
     words += ["--disentangle.trainer.accelerator", "cpu"]
     words += ["--disentangle.trainer.enable_progress_bar", "false"]
-    assert chain.fit(words, in_process) == 0
-    assert chain.fit(words, in_process) == 0
+    assert run_chain(words, in_process) == 0
+    assert run_chain(words, in_process) == 0
     Image.new("RGB", (64, 64), "white").save(folder / "cat" / "00.png")
     line = error_line(["fit", *words])
     assert "made with other settings: files was" in line

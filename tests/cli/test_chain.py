@@ -18,10 +18,13 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.artifacts.lock import run_lock
-from detaux_pl.cli import chain
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
-from detaux_pl.cli.records import merge_records
+from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.residual import ResidualAutoencoder
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.stage import STAGES
+from detaux_pl.training.records import merge_records
 from tests.cli.conftest import CONF, fit
 
 ARMS = ("hard_parameter_sharing", "single_task", "shuffled")
@@ -53,12 +56,12 @@ def test_codes_hold_every_sample_once_and_labels_follow_their_ids(finished_run: 
 
 
 def test_both_stages_see_the_same_noisy_training_images(finished_run: Path):
-    from detaux_pl.evaluation.run import build
+    from detaux_pl.settings.build import build
 
     seen = []
     for stage in ("disentangle", "multitask/single_task/seed1"):
         config = yaml.safe_load((finished_run / stage / "config.yaml").read_text())
-        data = build(chain.FactorDataModule, config["data"])
+        data = build(FactorDataModule, config["data"])
         data.setup("fit")
         images, rows = [], []
         for batch in data.train_dataloader():
@@ -110,13 +113,13 @@ def test_load_gives_the_trained_modules(finished_run: Path):
 def test_a_second_run_skips_every_stage(run_copy: Path, capsys: pytest.CaptureFixture[str]):
     before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*.ckpt")}
     assert fit(run_copy, "--run_dir", str(run_copy)) == 0
-    assert capsys.readouterr().err.count("skipped") == len(chain.STAGES) - 1  # not refine
+    assert capsys.readouterr().err.count("skipped") == len(STAGES) - 1  # not refine
     assert {path: path.stat().st_mtime_ns for path in run_copy.rglob("*.ckpt")} == before
 
 
 def test_a_run_folder_remembers_its_config(run_copy: Path, capsys: pytest.CaptureFixture[str]):
-    assert chain.fit(["--run_dir", str(run_copy)]) == 0
-    assert capsys.readouterr().err.count("skipped") == len(chain.STAGES) - 1  # not refine
+    assert run_chain(["--run_dir", str(run_copy)]) == 0
+    assert capsys.readouterr().err.count("skipped") == len(STAGES) - 1  # not refine
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,7 @@ def test_an_interrupted_disentangler_ends_with_the_same_codes(
 
 
 def test_arms_inherit_the_main_model_and_differ_where_they_say():
-    parsed = chain.parse(
+    parsed = parse(
         [
             "--config", str(CONF / "chain.yaml"), "--multitask.model.lr=0.003",
             "--baselines", "[{class_path: SingleTask, init_args: {weight_decay: 0.5}}]",
@@ -302,7 +305,7 @@ def test_a_stage_file_replaces_the_stage_and_overrides_apply_to_it():
     quickstart = CONF.parents[1] / "configs" / "quickstart.yaml"
     file = quickstart.parent / "disentangle" / "product_manifold.yaml"
     for given in (["--disentangle", str(file)], [f"--disentangle={file}"]):
-        parsed = chain.parse(
+        parsed = parse(
             ["--config", str(quickstart), *given, "--disentangle.model.lr=0.5", "--seeds=2"]
         )
         model = parsed.config["disentangle"]["model"]
@@ -317,7 +320,7 @@ def test_a_stage_file_replaces_the_stage_and_overrides_apply_to_it():
 def test_under_a_launcher_the_chain_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UserError, match="launch"):
-        chain.fit(["--config", str(CONF / "chain.yaml")])
+        run_chain(["--config", str(CONF / "chain.yaml")])
 
 
 def test_print_config_round_trips(capsys: pytest.CaptureFixture[str], tmp_path: Path):
@@ -326,8 +329,8 @@ def test_print_config_round_trips(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert caught.value.code == 0
     path = tmp_path / "all.yaml"
     path.write_text(capsys.readouterr().out)
-    first = chain.parse(["--config", str(CONF / "chain.yaml")])
-    second = chain.parse(["--config", str(path)])
+    first = parse(["--config", str(CONF / "chain.yaml")])
+    second = parse(["--config", str(path)])
     assert first == second
 
 

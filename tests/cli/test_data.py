@@ -14,8 +14,8 @@ from PIL import Image
 
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.cli.main import main
-from detaux_pl.data.digit_scenes import DigitScenes
-from detaux_pl.evaluation.figures import SheetRow
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.report.sheets import SheetRow
 from tests.cli.conftest import CONF
 
 Refused = Callable[[list[str]], str]
@@ -110,7 +110,7 @@ def test_strips_say_what_their_images_are(tmp_path: Path, monkeypatch: pytest.Mo
         drawn.append(rows)
         return Figure()
 
-    monkeypatch.setattr("detaux_pl.evaluation.figures.strip_sheet", strip_sheet)
+    monkeypatch.setattr("detaux_pl.cli.data.strip_sheet", strip_sheet)
     assert main(_data("show", tmp_path / "run", "--noise=null")) == 0
     classes, pairs = drawn
     titles = [row.title.replace(" in train", "").split(" · ") for row in classes]

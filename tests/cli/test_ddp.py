@@ -13,7 +13,7 @@ import pytest
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
 
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]

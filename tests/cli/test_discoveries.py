@@ -11,9 +11,10 @@ import pytest
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks
-from detaux_pl.cli import chain
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.evaluation.run import load
+from detaux_pl.pipeline.stage import STAGES
 from tests.cli.conftest import CONF, in_process
 
 RIVALS = ["--config", str(CONF / "rivals.yaml")]
@@ -30,7 +31,7 @@ def test_every_kind_of_arm_in_one_chain(
     error_line: Callable[[list[str]], str],
 ):
     words = [*RIVALS, "--run_dir", str(tmp_path)]
-    assert chain.fit(words, in_process) == 0
+    assert run_chain(words, in_process) == 0
     run = load(tmp_path)
     arms = ["hard_parameter_sharing", "single_task", "maxl", "auxi_learn", "nddr", "cross_stitch",
             "mti_net", "pcgrad", "mean_shift", "pixels", "more_pixels", "two_tasks",
@@ -82,8 +83,8 @@ def test_every_kind_of_arm_in_one_chain(
 
     # A second run finds all done; clustering again leaves what reads no labels.
     capsys.readouterr()
-    assert chain.fit(words, in_process) == 0
-    assert capsys.readouterr().err.count("skipped") == len(chain.STAGES) - 1
+    assert run_chain(words, in_process) == 0
+    assert capsys.readouterr().err.count("skipped") == len(STAGES) - 1
 
     assert main(["report", "--run_dir", str(tmp_path)]) == 0
     again = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -95,7 +96,7 @@ def test_every_kind_of_arm_in_one_chain(
     pixels_arm, main_arm = "multitask/pixels/seed0", "multitask/pcgrad/seed0"
     kept = {name: stamp(name) for name in ("multitask/maxl/seed0", pixels_arm, "cluster")}
     one = "discoveries/mean_shift/cluster"
-    assert chain.fit([*words, "--redo", one, "--until", "cluster"], in_process) == 0
+    assert run_chain([*words, "--redo", one, "--until", "cluster"], in_process) == 0
     assert kept == {name: stamp(name) for name in kept}
     assert not (tmp_path / "multitask" / "mean_shift" / "seed0").exists()
     before = stamp("discoveries/pixels/cluster")
@@ -103,7 +104,7 @@ def test_every_kind_of_arm_in_one_chain(
         main(["cluster", "--config", str(tmp_path / "cluster/config.yaml"), "--redo=cluster"]) == 0
     )
     assert stamp("discoveries/pixels/cluster") == before
-    assert chain.fit([*words, "--redo", "cluster", "--until", "cluster"], in_process) == 0
+    assert run_chain([*words, "--redo", "cluster", "--until", "cluster"], in_process) == 0
     assert stamp("multitask/maxl/seed0") == kept["multitask/maxl/seed0"]
     assert stamp("discoveries/pixels/cluster") != before
     assert not (tmp_path / pixels_arm).exists()
@@ -118,7 +119,7 @@ def test_a_discovery_that_finds_nothing_costs_its_own_arm_alone(
     bad = {"class_path": "HDBSCAN", "init_args": {"min_cluster_size": 60, "min_samples": 1}}
     bad_and_good = {"bad": {"cluster": {"clusterer": bad}}, "good": {"cluster": {"noise": "drop"}}}
     words += ["--discoveries", json.dumps(bad_and_good)]
-    assert chain.fit(words, in_process) == 2
+    assert run_chain(words, in_process) == 2
     said = capsys.readouterr().err
     assert "no auxiliary task was found" in said
     assert "failed: discoveries/bad/cluster" in said
@@ -168,7 +169,7 @@ def test_what_an_arm_cannot_be_is_refused_before_anything_runs(
     words: list[str], message: str, tmp_path: Path
 ):
     with pytest.raises(UserError, match=message) as caught:
-        chain.fit([*RIVALS, "--run_dir", str(tmp_path), *words], in_process)
+        run_chain([*RIVALS, "--run_dir", str(tmp_path), *words], in_process)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "disentangle").exists()
 
@@ -177,5 +178,5 @@ def test_a_weighting_is_held_against_the_tasks_of_each_arm(tmp_path: Path):
     weighting = '{"class_path": "FixedWeighting", "init_args": {"weights": [2.0, 1.0]}}'
     words = [*RIVALS, "--run_dir", str(tmp_path), "--multitask.model.weighting", weighting]
     with pytest.raises(UserError, match="has 2 weights for 3 tasks"):
-        chain.fit(words, in_process)
+        run_chain(words, in_process)
     assert not (tmp_path / "disentangle").exists()

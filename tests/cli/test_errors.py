@@ -13,7 +13,7 @@ import yaml
 
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.cli.main import main
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from tests.cli.conftest import CONF
 
 Refused = Callable[[list[str]], str]

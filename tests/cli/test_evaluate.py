@@ -18,11 +18,13 @@ from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli import chain, evaluate
 from detaux_pl.cli.main import main
 from detaux_pl.evaluation import disentanglement
 from detaux_pl.evaluation.disentanglement import METRICS, SCORES
 from detaux_pl.evaluation.requirements import requirements
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.checks import build_all
+from detaux_pl.pipeline.stages import evaluate
 from tests.cli.conftest import CONF, fit
 
 Refused = Callable[[list[str]], str]
@@ -189,8 +191,8 @@ def test_a_model_that_must_be_trained_to_encode_is_not_refused(monkeypatch: pyte
         raise RuntimeError("train it first")
 
     monkeypatch.setattr(ResidualAutoencoder, "encode", untrained)
-    parsed = chain.parse(["--config", str(CONF / "chain.yaml"), "--evaluate.max_codes=1"])
-    assert chain.build_all(parsed).files is None
+    parsed = parse(["--config", str(CONF / "chain.yaml"), "--evaluate.max_codes=1"])
+    assert build_all(parsed).files is None
 
 
 def test_the_stage_by_itself(

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detaux_pl.artifacts.exit_codes import Stopped
 from detaux_pl.artifacts.labels import AuxiliaryLabels
-from detaux_pl.cli.process import Stopped, run_processes
-from detaux_pl.cli.workers import Workers
+from detaux_pl.pipeline.process import run_processes
+from detaux_pl.pipeline.workers import Workers
 from tests.cli.conftest import CONF, children_of
 
 

@@ -10,14 +10,14 @@ import torch
 from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
 
-from detaux_pl.cli import trainable
 from detaux_pl.cli.main import main
-from detaux_pl.cli.snapshot import Snapshot
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import LabelledDataModule, PairDataModule, ViewDataModule
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
+from detaux_pl.training import stage_job
+from detaux_pl.training.snapshot import Snapshot
 from tests.data.lazy import LazyScenes
 
 pytestmark = [
@@ -191,7 +191,7 @@ def test_a_killed_stage_goes_on_from_its_snapshot(
         return saved
 
     whole = fit(tmp_path / "whole")
-    monkeypatch.setattr(trainable, "SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr(stage_job, "SNAPSHOT_SECONDS", 0.0)
     killed = tmp_path / "killed"
     for step in (3, 12):
         monkeypatch.setattr(StopAt, "step", step)

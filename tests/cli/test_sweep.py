@@ -22,13 +22,17 @@ import yaml
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_json, write_json
-from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli import chain, process, sweep, trials
+from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.cli import sweep
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
-from detaux_pl.cli.process import OF_AGENT, run_processes
-from detaux_pl.cli.study import draw
-from detaux_pl.cli.trials import Start, Trial, last_words, start_process
 from detaux_pl.evaluation.run import load
+from detaux_pl.pipeline import chain, checks, process, trials
+from detaux_pl.pipeline.job import Chain
+from detaux_pl.pipeline.plan import plan_jobs
+from detaux_pl.pipeline.process import OF_AGENT, run_processes
+from detaux_pl.pipeline.study import draw
+from detaux_pl.pipeline.trials import Start, Trial, last_words, start_process
 from tests.cli.conftest import CONF, in_process
 
 LR = "disentangle.model.init_args.lr"
@@ -73,12 +77,12 @@ class Fake:
         all_.running.add(self.folder.name)
         all_.ran_at_once = max(all_.ran_at_once, len(all_.running))
 
-    def _jobs(self, parsed: chain.Chain) -> Iterator[None]:
+    def _jobs(self, parsed: Chain) -> Iterator[None]:
         keys: dict[str, str] = {}
-        for stage in chain.STAGES:
-            for job in stage.jobs(parsed):
+        for stage, jobs in plan_jobs(parsed).items():
+            for job in jobs:
                 upstream = {name: keys[name] for name in job.upstream}
-                keys[job.name] = chain.stage_key(job.name, job.settings, upstream)
+                keys[job.name] = stage_key(job.name, job.settings, upstream)
                 folder = StageFolder(self.folder, job.name)
                 folder.check(job.settings, upstream)
                 folder.check_inputs()
@@ -96,7 +100,7 @@ class Fake:
                 write_json(output, content)
                 folder.finish([output], 1.0)
                 self.all.made.append((self.folder.name, job.name))
-            if stage.name == parsed.config["until"]:
+            if stage == parsed.config["until"]:
                 return
 
     def poll(self) -> int | None:
@@ -120,16 +124,16 @@ class Fake:
 
 
 @pytest.fixture(scope="module")
-def miniature() -> chain.Chain:
-    return chain.build_all(chain.parse(["--config", str(CONF / "chain.yaml")]))
+def miniature() -> Chain:
+    return checks.build_all(chain.parse(["--config", str(CONF / "chain.yaml")]))
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, miniature: chain.Chain) -> Fakes:
+def fakes(monkeypatch: pytest.MonkeyPatch, miniature: Chain) -> Fakes:
     """Trials that take no time; what differs from the miniature in little is not parsed anew."""
     parse = chain.parse
 
-    def quick_parse(words: list[str]) -> chain.Chain:
+    def quick_parse(words: list[str]) -> Chain:
         given = yaml.safe_load(Path(words[words.index("--config") + 1]).read_text())
         own, plain = (_apart(each) for each in (given, yaml.safe_load(MINIATURE)))
         if own.pop("rest") != plain.pop("rest"):
@@ -143,7 +147,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, miniature: chain.Chain) -> Fakes:
         return replace(miniature, config=config)
 
     monkeypatch.setattr(chain, "parse", quick_parse)
-    monkeypatch.setattr(chain, "build_all", lambda parsed: parsed)
+    monkeypatch.setattr(checks, "build_all", lambda parsed: parsed)
     monkeypatch.setattr(trials, "_POLL", 0.0)
     return Fakes()
 
@@ -503,7 +507,7 @@ def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, fakes: Fake
 def test_a_trial_is_a_run_as_any_other(tmp_path: Path):
     class Whole:
         def __init__(self, start: Start) -> None:
-            self.code = chain.fit(start.words[1:], in_process)
+            self.code = run_chain(start.words[1:], in_process)
 
         def poll(self) -> int:
             return self.code
@@ -726,7 +730,7 @@ def test_under_an_agent_the_results_are_the_summary_of_its_run(
 
     monkeypatch.setattr(wandb.Run, "__exit__", watched)
     words = ["--config", str(CONF / "chain.yaml"), "--run_dir", str(run)]
-    assert chain.fit(words, in_process) == 0
+    assert run_chain(words, in_process) == 0
     wandb.teardown()
     ((run_id, summary),) = summaries
     assert run_id == "therun01"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 
 
 @pytest.fixture(scope="session")

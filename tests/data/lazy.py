@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 
 
 class LazyScenes(DigitScenes):

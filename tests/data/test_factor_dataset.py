@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.factor_dataset import existing_file, to_uint8
 
 

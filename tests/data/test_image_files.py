@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data import image_files
+from detaux_pl.data.datasets.image_folder import ImageFolder
 from detaux_pl.data.image_files import ImageFiles, find_images
-from detaux_pl.data.image_folder import ImageFolder
 from detaux_pl.data.pixel_cache import PixelCache
 from detaux_pl.data.read_image import read_image
 from tests.data.written import write_class_folders

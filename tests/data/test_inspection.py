@@ -10,7 +10,7 @@ from PIL import Image
 
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.image_files import FileIndex, ImageFiles
 from detaux_pl.data.inspection import Inspection, inspect_dataset
 

@@ -14,7 +14,8 @@ from torchvision.transforms.v2.functional import resize
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.data.crop_flip import CropFlip
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.data.modules import (
     Batch,
     FactorDataModule,
@@ -25,7 +26,6 @@ from detaux_pl.data.modules import (
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import ChangedFactors, GivenPairs, PrincipalPairs, SharedFactors
 from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
-from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
 from tests.data.lazy import LazyScenes
 
 Make = Callable[..., FactorDataModule]

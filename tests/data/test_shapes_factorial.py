@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
+from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 
 
 def _set_up(cache_dir: Path, **arguments: object) -> SyntheticShapes3D:

@@ -33,7 +33,7 @@ def write_dsprites(
 
 def mini_mpi3d(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make 1 × 2 positions of the arm a whole MPI3D: 1,296 images, 576 of the complex one."""
-    monkeypatch.setattr("detaux_pl.data.mpi3d._AXES", (1, 2))
+    monkeypatch.setattr("detaux_pl.data.datasets.mpi3d._AXES", (1, 2))
 
 
 def write_mpi3d(

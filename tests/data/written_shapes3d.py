@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import torch
 
-from detaux_pl.data.synthetic_shapes3d import SyntheticShapes3D
+from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 
 _N = 480_000
 

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 from lightning import Trainer, seed_everything
 
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
 from detaux_pl.data.noise import SaltPepper
 

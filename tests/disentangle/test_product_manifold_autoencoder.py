@@ -3,7 +3,7 @@ import torch
 from lightning import Trainer
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import Batch, LabelledDataModule, ViewDataModule
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.losses import product_manifold as losses

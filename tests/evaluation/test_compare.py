@@ -17,9 +17,10 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import write_json
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.main import main
-from detaux_pl.evaluation.compare import Arm, cells, compare, score_text, si
-from detaux_pl.evaluation.figures import Priced, cost_chart, gaps_chart, pareto_front
-from tests.evaluation.test_report import Page
+from detaux_pl.evaluation.compare import Arm, compare
+from detaux_pl.report.compare_table import cells, score_text, si
+from detaux_pl.report.cost_charts import Priced, cost_chart, gaps_chart, pareto_front
+from tests.report.test_report import Page
 
 ALONE = {0: 0.20, 1: 0.30, 2: 0.40, 3: 0.25}
 OURS = {0: 0.25, 1: 0.36, 2: 0.41, 3: 0.25, 4: 0.90}

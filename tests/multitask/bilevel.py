@@ -8,7 +8,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.multitask.bilevel import pure
 

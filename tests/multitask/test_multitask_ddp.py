@@ -21,13 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import detaux_pl.multitask
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.cli.parser import concrete_subclasses
 from detaux_pl.data.modules import Batch
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.fixed import FixedWeighting
 from detaux_pl.multitask.weighting.gramian import GramianWeighting
 from detaux_pl.multitask.weighting.torchjd import TorchJDWeighting
+from detaux_pl.settings.parser import concrete_subclasses
 
 WORLD, STEPS, BATCH, SHAPE = 2, 2, 4, (3, 8, 8)
 SIZES = {2: (4, 3), 3: (4, 3, 5)}

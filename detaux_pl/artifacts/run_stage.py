@@ -1,0 +1,75 @@
+"""The work of a stage, done once: lock, key, manifest, and who of several ranks writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.artifacts.stage import StageFolder
+
+
+def run_stage(
+    folder: StageFolder,
+    settings: Mapping[str, Any],
+    upstream: Sequence[str],
+    work: Callable[[], Iterable[Path]],
+    redo: bool = False,
+) -> bool:
+    """Do the work of a stage unless it is done, and record it.
+
+    Args:
+        folder: Folder of the stage.
+        settings: The settings that change the result.
+        upstream: Names of the stages whose outputs are read.
+        work: Does it and returns the files that are the stage's outputs.
+        redo: Begin anew, whatever the folder holds.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        ArtifactError: If the folder is in use, was begun with other settings, holds outputs that
+            were changed, or a stage upstream is missing or has another result.
+    """
+    if not is_global_zero():
+        # The manifest is rank 0's; the other ranks only take part in the work, if there is any.
+        if folder.complete and not redo:
+            return False
+        list(work())
+        return True
+    with run_lock(folder.run_dir):
+        before = [StageFolder(folder.run_dir, name) for name in upstream]
+        for stage in before:
+            stage.verify()
+            stage.check_inputs()
+        if redo and folder.path.exists():
+            shutil.rmtree(folder.path)
+        keys = {stage.name: str((stage.manifest or {})["key"]) for stage in before}
+        folder.check(settings, keys)
+        folder.check_inputs()
+        if folder.complete:
+            folder.verify()
+            return False
+        folder.begin(settings, keys, {stage.name: stage.digest for stage in before})
+        started = time.monotonic()
+        outputs = list(work())
+        folder.finish(outputs, time.monotonic() - started)
+        return True
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Rank of this process among those that torchrun or SLURM started, and their number."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ:
+            return int(os.environ[rank]), int(os.environ.get(world, "1"))
+    return 0, 1
+
+
+def is_global_zero() -> bool:
+    """Whether this process is the first rank, as far as its environment tells."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

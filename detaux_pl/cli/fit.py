@@ -1,0 +1,68 @@
+"""`detaux fit`: a thin planner over the stages, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import stopped
+from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.checks import build_all, check_folders
+from detaux_pl.pipeline.execute import execute
+from detaux_pl.pipeline.given import with_config
+from detaux_pl.pipeline.job import Chain
+from detaux_pl.pipeline.plan import forget, plan_jobs, stage_to_redo
+from detaux_pl.pipeline.process import Runner, run_processes
+
+
+def run(args: list[str], runner: Runner = run_processes) -> int:
+    """Run `detaux fit`: every stage that is not done yet.
+
+    Args:
+        args: Arguments of the command.
+        runner: Runs the commands of the stages; by default in processes of their own.
+
+    Returns:
+        The exit code: that of the stage that failed, or 0.
+
+    Raises:
+        UserError: If the settings do not fit, or the run folder was made with others.
+    """
+    launched = "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if launched or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        raise UserError(
+            "`detaux fit` starts the processes of a stage itself: under torchrun or SLURM launch "
+            "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
+        )
+    chain = parse(with_config(args))
+    console = Console(stderr=True, highlight=False)
+    with run_lock(chain.run_dir) as lock:
+        redo = stage_to_redo(chain, plan_jobs(chain))
+        chain = build_all(chain)
+        plan = plan_jobs(chain)
+        # Nothing is removed before all else is known to fit.
+        check_folders(chain, plan, redo)
+        forget(chain, plan, redo)
+        write_text(chain.run_dir / "config.yaml", chain.source)
+        code = execute(chain, plan, runner, lock, console)
+    if code > 128:
+        stopped(code)
+    if code == 0 and chain.config["until"] in (None, list(plan)[-1]):
+        _show(chain, console)
+    if code == 0 and "WANDB_SWEEP_ID" in os.environ:
+        from detaux_pl.training.tracking import log_results
+
+        log_results(chain.run_dir)
+    return code
+
+
+def _show(chain: Chain, console: Console) -> None:
+    from detaux_pl.report.report import arms_table
+
+    folder = chain.run_dir / "report"
+    Console().print(arms_table(read_json(folder / "report.json")))
+    console.print(f"report: [link]{folder / 'report.html'}[/]")

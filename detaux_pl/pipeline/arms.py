@@ -1,0 +1,182 @@
+"""The arms of a chain: the main model, its baselines and its controls, each with every seed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pydoc import locate
+from typing import Any
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.settings.names import arm_name
+from detaux_pl.settings.parser import closest, concrete_subclasses
+from detaux_pl.training.stage_cli import resolve, stage_parser
+
+_TRAINER = (
+    "accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val",
+    "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
+)  # fmt: skip
+"""What the trainer of the nets has from that of the main arm."""
+
+
+@dataclass(frozen=True)
+class NetSettings:
+    """The small nets that try tasks and refine labels, each told of all training images but some.
+
+    Args:
+        model: A multi-task model, as in baselines; None for `HardParameterSharing`. What it does
+            not say is as in the main arm.
+        folds: Into how many parts the training images are dealt.
+        epochs: Epochs of a net, which nothing ends earlier; None for those of the main arm. What a
+            task does for the principal one may show late: fewer can mislead.
+    """
+
+    model: str | dict[str, Any] | None = None
+    folds: int = 4
+    epochs: int | None = None
+
+
+def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
+    """Resolve what the nets that try tasks and refine labels are built from.
+
+    Args:
+        config: The resolved configuration of the chain.
+
+    Returns:
+        `model`, `single`, `data`, `trainer` and `folds`.
+
+    Raises:
+        UserError: If a setting is outside its range, or the model learns no auxiliary labels.
+    """
+    settings, main = config["nets"], config["multitask"]
+    if settings["folds"] < 2 or (settings["epochs"] is not None and settings["epochs"] < 1):
+        raise UserError(
+            f"nets.folds is {settings['folds']} and nets.epochs {settings['epochs']}: give at "
+            "least 2 and 1."
+        )
+    models = []
+    for given in (settings["model"] or "HardParameterSharing", "SingleTask"):
+        model, _ = _inherit(given, main["model"], "nets.model")
+        models.append(_resolve_arm({**main, "model": model, "arm": None})["model"])
+    net: Any = locate(models[0]["class_path"])
+    if not net.uses_auxiliary:
+        raise UserError(
+            f"nets.model is {settings['model']!r}, which learns no auxiliary labels: take another, "
+            "such as HardParameterSharing."
+        )
+    trainer = {name: main["trainer"][name] for name in _TRAINER}
+    if settings["epochs"] is not None:
+        trainer |= {"max_epochs": settings["epochs"], "max_steps": -1}
+    if trainer["max_epochs"] in (None, -1) and trainer["max_steps"] == -1:
+        raise UserError(
+            "the nets that try tasks and refine labels train as long as the main arm, and "
+            f"multitask.trainer.max_epochs is {trainer['max_epochs']}: give nets.epochs."
+        )
+    data = main["data"]
+    # Each net has labels and seeds of its own.
+    own = {"labels": None, "auxiliary": "discovered", "seed": 0}
+    return {
+        "model": models[0],
+        "single": models[1],
+        "data": {
+            "class_path": data["class_path"],
+            "init_args": {**data["init_args"], **own},
+        },
+        "trainer": trainer,
+        "folds": settings["folds"],
+    }
+
+
+def resolve_arms(
+    config: dict[str, Any], refined: Collection[str | None] = ()
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Give the configs of each arm, one per seed; the main arm comes first.
+
+    Args:
+        config: The resolved configuration of the chain.
+        refined: Names of the discoveries whose labels are refined, None for the main one.
+    """
+    main = {**config["multitask"], "refined": None in refined}
+    arms = [(main["arm"] or arm_name(main["model"]["class_path"]), main)]
+    model: Any = locate(main["model"]["class_path"])
+    if not model.uses_auxiliary and (config["discoveries"] or config["controls"]):
+        raise UserError(
+            f"{model.__name__} learns no auxiliary labels, so that discoveries and controls would "
+            "repeat the main arm: give --discoveries '{}' --controls '[]', or another main model."
+        )
+    for baseline in config["baselines"]:
+        model, name = _inherit(baseline, main["model"], "a baseline")
+        arm = _resolve_arm({**main, "model": model, "arm": None})
+        arms.append((name or arm_name(arm["model"]["class_path"]), arm))
+    for discovery in config["discoveries"]:
+        own = {"discovery": discovery, "refined": discovery in refined}
+        arms.append((discovery, {**main, **own}))
+    for control in config["controls"]:
+        if control == "discovered":
+            raise UserError("a control is 'discovered', which the main arm has: leave it out.")
+        data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
+        arms.append((control_name(control), {**main, "data": data}))
+    names = [name for name, _ in arms]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(
+            f"two arms are named {twice.pop()!r}: give each control once, and a baseline of a "
+            "class that another arm has a `name` of its own."
+        )
+    for name, arm in arms:
+        yield name, _per_seed(arm, name, config["seeds"])
+
+
+def control_name(control: str | list[str]) -> str:
+    """Return the name of the arm of a control: that of a factor, or of several."""
+    return control if isinstance(control, str) else "-".join(control)
+
+
+def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]]:
+    configs = []
+    for k in range(seeds):
+        seed = arm["seed_everything"] + k
+        data = {**arm["data"], "init_args": {**arm["data"]["init_args"], "seed": seed}}
+        configs.append({**arm, "seed_everything": seed, "data": data, "arm": name})
+    return configs
+
+
+def _inherit(
+    baseline: str | dict[str, Any], main: dict[str, Any], what: str
+) -> tuple[dict[str, Any], str | None]:
+    """Give a baseline the main model's settings that it has too and does not say itself.
+
+    Returns:
+        The model and the name of the arm, None for that of the class.
+    """
+    given: Any = {"class_path": baseline} if isinstance(baseline, str) else baseline
+    unknown = given.keys() - {"class_path", "init_args", "name"}
+    settings, own_name = given.get("init_args", {}), given.get("name", "")
+    if unknown or not isinstance(settings, dict) or not isinstance(own_name, str):
+        raise UserError(
+            f"{what} is {baseline!r}: give a class, or class_path and init_args with settings, and "
+            "for a baseline a name where another arm is of the same class."
+        )
+    classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
+    name = str(given.get("class_path", ""))
+    cls: Any = classes.get(name) or (locate(name) if "." in name else None)
+    if cls is None:
+        raise UserError(f"{what} is {name!r}, which there is not: {closest(name, sorted(classes))}")
+    known = inspect.signature(cls).parameters
+    defaults = inspect.signature(locate(main["class_path"])).parameters  # type: ignore[arg-type]
+    # What the main model has by default, such as an HRNet, the baseline has its own default of.
+    shared = {
+        key: value
+        for key, value in main["init_args"].items()
+        if key in known and (key not in defaults or value != defaults[key].default)
+    }
+    model = {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
+    return model, given.get("name")
+
+
+def _resolve_arm(arm: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults of an arm and check it, as if it had been given by itself."""
+    parser = stage_parser("multitask")
+    return resolve(parser, parser.parse_object(arm))

@@ -1,0 +1,178 @@
+"""What is refused before anything runs: what a later stage could not use, or was made otherwise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.pipeline.evaluation_checks import (
+    refuse_impossible_evaluation,
+    refuse_impossible_metrics,
+)
+from detaux_pl.pipeline.job import Chain
+from detaux_pl.pipeline.plan import Plan, following, unwanted
+from detaux_pl.pipeline.stages.cluster import build_discovery
+from detaux_pl.pipeline.stages.refine import refuse_rounds
+from detaux_pl.settings.build import build
+from detaux_pl.settings.names import needs_labels
+from detaux_pl.settings.parser import explain
+
+
+def build_all(chain: Chain) -> Chain:
+    """Build every model and data module once, which refuses what a later stage could not use.
+
+    Returns:
+        The chain with the fingerprint of the user's own data files.
+
+    Raises:
+        UserError: If the settings do not fit the data or each other.
+    """
+    return replace(chain, files=_build(chain))
+
+
+def _build(chain: Chain) -> str | None:
+    """Build every model and data module once, to refuse now what a later stage could not use.
+
+    Returns:
+        The fingerprint of the user's own data files.
+    """
+    stages: list[tuple[dict[str, Any], type]] = [
+        (config, Disentangler) for config in chain.configs("disentangle")
+    ]
+    stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
+    clusters, refines = chain.configs("cluster"), chain.configs("refine")
+    for config in clusters:
+        build_discovery(config)
+    for config in refines:
+        refuse_rounds(config, chain.config["nets"]["folds"])
+    files = None
+    for config, kind in stages:
+        try:
+            data = build(FactorDataModule, config["data"])
+            if data.n_classes < 2:
+                raise UserError(
+                    f"{type(data.dataset).__name__} has {data.n_classes} class of "
+                    f"{data.dataset.principal!r}: at least 2 are needed."
+                )
+            with torch.device("meta"):
+                model = build(
+                    kind,
+                    config["model"],
+                    image_shape=data.image_shape,
+                    n_classes=data.n_classes,
+                    task_sizes=_task_sizes(chain, config, data) if kind is MultitaskModel else None,
+                )
+            wanted, factors = chain.config["evaluate"], data.dataset.factor_names
+            refuse_impossible_evaluation(wanted, factors)
+            if config is chain.config["disentangle"] and wanted["metrics"] != []:
+                shape = _code_shape(model, config["model"], data)
+                if shape is not None:
+                    refuse_impossible_metrics(wanted, factors, *shape)
+            files = data.dataset.fingerprint() if files is None else files
+        except (ValueError, TypeError) as error:
+            raise explain(error) from error
+    numbers: set[int] = set()
+    for cluster, refine in zip(clusters, refines, strict=True):
+        numbers |= {1, 2, 1 + cluster["n_tasks"]} if cluster["select"] is not None else set()
+        numbers |= {1 + cluster["n_tasks"]} if refine["rounds"] else set()
+    if numbers:  # all that train nets train the same
+        _build_nets(next(each["nets"] for each in (*clusters, *refines) if each["nets"]), numbers)
+    return files
+
+
+def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:
+    """Build nets of given numbers of tasks once, as `_build` does the models."""
+    data = build(FactorDataModule, nets["data"])  # which was built for the main arm before
+    for n_tasks in sorted(numbers):
+        sizes = (data.n_classes, *[2] * (n_tasks - 1))
+        config = nets["single" if n_tasks == 1 else "model"]
+        try:
+            with torch.device("meta"):
+                build(MultitaskModel, config, image_shape=data.image_shape, task_sizes=sizes)
+        except (ValueError, TypeError) as error:
+            line = explain(error)
+            raise UserError(f"nets.model, of {n_tasks} task(s): {line}") from error
+
+
+def _code_shape(
+    model: Disentangler, config: dict[str, Any], data: FactorDataModule
+) -> tuple[int, int] | None:
+    """Subspaces and dimensions of the codes, told without training.
+
+    Args:
+        model: The disentangler on the meta device.
+        config: What it was built from.
+        data: Its images.
+
+    Returns:
+        The shape; None for a model that must be trained before it encodes.
+    """
+    size = (1, *data.image_shape)
+    with torch.no_grad():
+        try:
+            codes = model.eval().encode_all(torch.zeros(size, device="meta"))
+        except RuntimeError:
+            # A model that looks at its own numbers needs some.
+            filled = {"image_shape": data.image_shape, "n_classes": data.n_classes}
+            model = build(Disentangler, config, **filled)
+            try:
+                codes = model.eval().encode_all(torch.zeros(size))
+            except RuntimeError:
+                return None
+    _, n_subspaces, dims = next(iter(codes.values())).shape
+    return n_subspaces, dims
+
+
+def _task_sizes(chain: Chain, config: dict[str, Any], data: Any) -> tuple[int, ...]:
+    """Number of classes of each task; two stand for one that is yet to be discovered."""
+    if not needs_labels(config):
+        sizes: tuple[int, ...] = data.task_sizes
+        return sizes
+    name = config["discovery"]
+    cluster = (chain.config if name is None else chain.discoveries[name])["cluster"]
+    return (data.n_classes, *[2] * cluster["n_tasks"])
+
+
+def check_folders(chain: Chain, plan: Plan, redo: str | None) -> None:
+    """Refuse what is there and was made with other settings.
+
+    Args:
+        chain: The chain.
+        plan: Its jobs.
+        redo: The stage that is to be made again.
+
+    Raises:
+        ArtifactError: If a stage was made with others, or is there and not asked for any more.
+    """
+    keys: dict[str, str] = {}
+    replaced = following(plan, redo)
+    for job in (job for jobs in plan.values() for job in jobs):
+        if job.name in replaced:
+            continue
+        upstream = {name: keys[name] for name in job.upstream}
+        keys[job.name] = stage_key(job.name, job.settings, upstream)
+        folder = StageFolder(chain.run_dir, job.name)
+        try:
+            folder.check(job.settings, upstream)
+        except ArtifactError:
+            if not job.derived:
+                raise
+            shutil.rmtree(folder.path)
+    for folder in unwanted(chain, plan):
+        stage = folder.name.split("/")[-1]
+        made_from = (folder.manifest or {})["upstream"]
+        if redo not in (stage, folder.name, "multitask") and replaced.isdisjoint(made_from):
+            raise ArtifactError(
+                f"{folder.path} holds what `{stage}` made, which is not asked for any more: give "
+                "the settings that it was made with, another --run_dir to keep both, or --redo "
+                f"{stage} to remove it."
+            )

@@ -1,0 +1,76 @@
+"""What `cluster` and `refine` do around their work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND, Stopped, stopped
+from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world, run_stage
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.settings.names import wants_redo
+
+
+def refuse_nets(config: Mapping[str, Any] | None) -> None:
+    """Refuse settings of nets that `detaux fit` did not write.
+
+    Raises:
+        UserError: If something is missing.
+    """
+    missing = {"model", "single", "data", "trainer", "folds"} - (config or {}).keys()
+    if config is not None and missing:
+        raise UserError(
+            f"nets lack {', '.join(sorted(missing))}: take the config.yaml that `detaux fit` wrote "
+            "to the folder of the stage."
+        )
+
+
+def run_discovery_stage(
+    folder: StageFolder,
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    upstream: Sequence[str],
+    work: Callable[[], Iterable[Path]],
+) -> int:
+    """Do the work of `cluster` or `refine` as `run_stage` does, and keep its configuration.
+
+    Args:
+        folder: Folder of the stage.
+        config: The resolved configuration.
+        settings: What of it changes the result.
+        upstream: Names of the stages whose outputs are read.
+        work: Does it and returns the files that are the stage's outputs.
+
+    Returns:
+        The exit code: that of nothing found, or of what stopped it.
+
+    Raises:
+        UserError: If several ranks are to begin it anew: one would remove what another writes.
+    """
+    redo = wants_redo(config["redo"], folder.name)
+    if redo and rank_and_world()[1] > 1:
+        raise UserError(
+            "--redo is given to several ranks, of which one would remove what another has begun: "
+            "run the command once by itself with --redo, or delete the folder of the stage."
+        )
+
+    def keep_and_work() -> list[Path]:
+        path = folder.path / "config.yaml"
+        if is_global_zero():  # first, or it would be lost with a --redo that is killed
+            write_text(path, yaml.safe_dump({**config, "redo": None}, sort_keys=False))
+        return [path, *work()]
+
+    try:
+        run_stage(folder, settings, upstream, keep_and_work, redo)
+    except Stopped as end:
+        return stopped(end.code) if end.code > 128 else end.code
+    except DiscoveryError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return NOTHING_FOUND
+    return 0

@@ -1,0 +1,187 @@
+"""The jobs of a chain, run stage by stage; each stage is a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
+from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.pipeline.job import Chain, Job
+from detaux_pl.pipeline.plan import Plan
+from detaux_pl.pipeline.process import Runner
+from detaux_pl.pipeline.stages.cluster import CANDIDATES, found_task
+from detaux_pl.settings.devices import on_cpu
+
+
+def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console: Console) -> int:
+    """Run every job that is not done yet.
+
+    Args:
+        chain: The chain.
+        plan: Its jobs.
+        runner: Runs the commands of the stages.
+        lock: Descriptor of the run folder's lock.
+        console: Where progress is told.
+
+    Returns:
+        The exit code: that of the stage that failed, of nothing found, or 0.
+    """
+    console.print(f"[bold]detaux[/] {chain.run_dir}")
+    worst, lost = 0, set[str]()
+    for number, (name, jobs) in enumerate(plan.items(), start=1):
+        label = f"[dim]{number}/{len(plan)}[/] {name:<12}"
+        for job in jobs:
+            if not job.derived and not lost.isdisjoint(job.upstream):
+                lost.add(job.name)
+        pending = [job for job in jobs if job.name not in lost and not _is_done(chain, job)]
+        if not jobs:
+            console.print(f"{label} [dim]not asked for[/]")
+        elif all(job.name in lost for job in jobs):
+            console.print(f"{label} [yellow]left out[/], as nothing was found for it")
+        elif not pending:
+            console.print(f"{label} [green]complete[/], skipped")
+        else:
+            code = _run_stage(chain, pending, runner, lock, console, label)
+            failed = {job.name for job in pending if not _folder(chain, job).complete}
+            if code > 128 or (code and not all(map(_is_further, failed))):
+                return code
+            # Another discovery may find nothing: the arms of the others do not need it.
+            worst, lost = max(worst, code), lost | failed
+        if name == "cluster":
+            _tell_verdicts(chain, jobs, pending, console)
+            empty = {job.name for job in jobs if not found_task(_folder(chain, job).path)}
+            if empty:
+                worst, lost = max(worst, NOTHING_FOUND), lost | empty
+            if "cluster" in empty:
+                return _end_without_task(chain, plan, runner, lock, console)
+        if name == chain.config["until"]:
+            break
+    return worst
+
+
+def _run_stage(
+    chain: Chain, pending: list[Job], runner: Runner, lock: int | None, console: Console, label: str
+) -> int:
+    started = time.monotonic()
+    alone = any(job.alone for job in pending)
+    n_jobs = 1 if alone else _n_jobs(chain, pending[0])
+    console.print(f"{label} running{f' {len(pending)} trainings' if n_jobs > 1 else ''}")
+    commands = [_command(chain, job) for job in pending]
+    code = 0
+    with _Counter(chain, pending, console, shown=n_jobs > 1) as count:
+        if alone:
+            for command in commands:
+                code = max(code, runner([[command]], lock, count))
+                if code > 128:
+                    return code
+        else:
+            # Dealt out in turn, so that each process gets its share of every arm.
+            dealt = [commands[k::n_jobs] for k in range(min(n_jobs, len(commands)))]
+            code = runner(dealt, lock, count)
+    if code > 128:
+        return code
+    left = [job.name for job in pending if not _folder(chain, job).complete]
+    if left:
+        console.print(f"{label} [red]failed[/]: {', '.join(left)}")
+        return max(code, 1)
+    console.print(f"{label} [green]done[/] in {time.monotonic() - started:.0f} s")
+    return code
+
+
+def _tell_verdicts(
+    chain: Chain, jobs: Sequence[Job], fresh: Sequence[Job], console: Console
+) -> None:
+    """Say whether a task worth training on was found, where that is new or none was."""
+    for job in jobs:
+        path = _folder(chain, job).path / CANDIDATES
+        verdict = read_json(path)["verdict"] if path.is_file() else None
+        if verdict is not None and (job in fresh or not verdict["found"]):
+            discovery = job.config["discovery"]
+            lead = "" if discovery is None else f"{discovery}: "
+            console.print(f"{lead}{verdict['sentence']}", soft_wrap=True, markup=False)
+
+
+def _end_without_task(
+    chain: Chain, plan: Plan, runner: Runner, lock: int | None, console: Console
+) -> int:
+    """End a run that found no task worth training on, with a report that says so."""
+    *_, last = plan
+    if chain.config["until"] not in (None, last):
+        return NOTHING_FOUND
+    label = f"[dim]{len(plan)}/{len(plan)}[/] {last:<12}"
+    return _run_stage(chain, plan[last], runner, lock, console, label) or NOTHING_FOUND
+
+
+def _folder(chain: Chain, job: Job) -> StageFolder:
+    return StageFolder(chain.run_dir, job.name)
+
+
+def _is_further(name: str) -> bool:
+    """Whether a job is of a further discovery, without which a chain can go on."""
+    return name.startswith("discoveries/") and not re.match(r"discoveries/restart\d+/", name)
+
+
+def _is_done(chain: Chain, job: Job) -> bool:
+    """Whether a job is complete and still made from what is there; refuses what is neither."""
+    folder = StageFolder(chain.run_dir, job.name)
+    if not folder.complete:
+        return False
+    try:
+        folder.verify()
+        folder.check_inputs()
+    except ArtifactError:
+        if not job.derived:
+            raise
+        shutil.rmtree(folder.path)
+        return False
+    return True
+
+
+def _n_jobs(chain: Chain, job: Job) -> int:
+    """How many trainings run at once: on the CPU one per core, which small nets use best."""
+    if job.command != ("multitask", "fit"):
+        return 1
+    if chain.config["jobs"] is not None:
+        return max(1, int(chain.config["jobs"]))
+    return (os.cpu_count() or 1) if on_cpu(job.config) else 1
+
+
+class _Counter:
+    """A bar that counts the finished trainings, where they show none themselves."""
+
+    def __init__(self, chain: Chain, jobs: list[Job], console: Console, shown: bool) -> None:
+        self.folders = [StageFolder(chain.run_dir, job.name) for job in jobs]
+        self.progress = Progress(
+            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), console=console, transient=True,
+            disable=not shown or not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.progress.add_task("trainings", total=len(jobs))
+
+    def __enter__(self) -> _Counter:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def __call__(self) -> None:
+        if not self.progress.disable:
+            done = sum(folder.complete for folder in self.folders)
+            self.progress.update(self.task, completed=done)
+
+
+def _command(chain: Chain, job: Job) -> list[str]:
+    path = chain.run_dir / job.name / "config.yaml"
+    write_text(path, yaml.safe_dump(job.config, sort_keys=False))
+    return [*job.command, "--config", str(path)]

@@ -1,0 +1,131 @@
+"""What the user gave for a chain: files and words, and what contradicts itself in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import read_yaml
+from detaux_pl.pipeline.stage import OF_CHAIN
+
+STAGE_KEYS = tuple(stage.name for stage in OF_CHAIN)
+"""The stages that the config of a chain describes."""
+
+
+def refuse_linked(words: list[str]) -> None:
+    """Refuse on the command line what a stage takes from the chain.
+
+    Raises:
+        UserError: If a word sets such a thing.
+    """
+    for word in words:
+        for stage in OF_CHAIN:
+            for source, target in stage.takes:
+                # Short forms such as --disentangle.data.dataset leave init_args out.
+                for name in (target, target.replace(".init_args", "")):
+                    if re.match(rf"--{stage.name}\.{re.escape(name)}([.=]|$)", word):
+                        raise UserError(
+                            f"{word.partition('=')[0]} is shared by the stages: set --{source}."
+                        )
+
+
+def refuse_overruled(given: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a stage's setting in the config file that the chain's own would overrule in silence.
+
+    Raises:
+        UserError: If a stage says another thing than the chain.
+    """
+    links = [(stage.name, *link) for stage in OF_CHAIN for link in stage.takes]
+    for stage, source, target in links:
+        value, used = given.get(stage), config[stage]
+        for key in target.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+            used = used[key] if isinstance(used, dict) else None
+        if value is not None and not _agrees(value, used):
+            raise UserError(
+                f"{stage}.{target} is {value!r}, but the chain's {source} is {used!r} and would "
+                f"overrule it: set {source} at the top of the config."
+            )
+
+
+def _agrees(said: Any, used: Any) -> bool:
+    """Whether a setting as it was written is part of the resolved one."""
+    if isinstance(said, dict) and isinstance(used, dict):
+        return all(key in used and _agrees(value, used[key]) for key, value in said.items())
+    if isinstance(said, str) and isinstance(used, dict):
+        return _agrees(said, used.get("class_path"))
+    if isinstance(said, str) and isinstance(used, str):
+        return used == said or used.endswith(f".{said}")
+    return bool(said == used)
+
+
+def with_config(args: list[str]) -> list[str]:
+    """Go on with the config of a run folder that is named without one."""
+    run_dir = _option(args, "run_dir")
+    if run_dir is not None and _option(args, "config") is None:
+        path = Path(run_dir) / "config.yaml"
+        if path.is_file():
+            return ["--config", str(path), *args]
+    return args
+
+
+def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Read the config file with the stage files that it or the command line names.
+
+    A stage's file on the command line replaces that stage: jsonargparse would lay the one over
+    the other, and the settings of one class under another.
+
+    Returns:
+        The arguments, with the settings in place of the files, and the settings.
+    """
+    path = _option(args, "config")
+    if path is None or not _is_file(path):
+        return args, {}
+    config = read_yaml(Path(path))
+    read = {"config"}
+    for stage in STAGE_KEYS:
+        option = _option(args, stage)
+        if option is not None and _is_file(option):
+            config[stage] = read_yaml(Path(option))
+            read.add(stage)
+        elif isinstance(config.get(stage), str):
+            config[stage] = read_yaml(Path(path).parent / config[stage])
+    discoveries = config.get("discoveries")
+    for parts in discoveries.values() if isinstance(discoveries, dict) else ():
+        for stage in (each.name for each in OF_CHAIN if each.further):
+            if isinstance(parts, dict) and isinstance(parts.get(stage), str):
+                parts[stage] = read_yaml(Path(path).parent / parts[stage])
+    return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
+
+
+def _is_file(text: str) -> bool:
+    """Whether an option is the path of a file; settings written out may be too long for one."""
+    with suppress(OSError):
+        return Path(text).is_file()
+    return False
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """Return the value of `--name value` or `--name=value`."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == f"--{name}":
+            return following
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without_options(args: list[str], names: set[str]) -> list[str]:
+    """Leave out options, with their values."""
+    kept, skip = [], False
+    for word in args:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if not skip and not (word.startswith("--") and name in names):
+            kept.append(word)
+            continue
+        skip = not skip and not equals
+    return kept

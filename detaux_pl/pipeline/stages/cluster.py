@@ -1,0 +1,232 @@
+"""The stage that turns codes into auxiliary labels; imports no torch unless it tries them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
+from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.labels import save_tasks
+from detaux_pl.artifacts.progress import progress_bar
+from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.candidates import (
+    Candidate,
+    Selection,
+    choose,
+    judge,
+    pick_tries,
+    propose,
+    proposing_subspaces,
+)
+from detaux_pl.cluster.discover import Discovery
+from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage
+from detaux_pl.pipeline.job import Chain, Job
+from detaux_pl.pipeline.workers import Workers, net_workers
+from detaux_pl.settings.build import import_room
+from detaux_pl.settings.keys import nets_settings, without_places
+from detaux_pl.settings.names import discovery_folder
+from detaux_pl.settings.parser import ShortParser, config_parser, explain, parse
+
+CANDIDATES = "candidates.json"
+"""What is known of every candidate, and the verdict."""
+
+
+def parser() -> ShortParser:
+    """Return the parser of the stage."""
+    import_room("cluster")
+    made = config_parser(ShortParser, prog="detaux cluster")
+    made.add_argument("--run_dir", type=str, default="runs/cluster", help="Folder of the run.")
+    made.add_argument("--redo", type=str, default=None, help="`cluster`, to begin anew.")
+    made.add_argument(
+        "--discovery", type=str, default=None,
+        help="Name of a further discovery of the run; null for the main one.",
+    )  # fmt: skip
+    made.add_argument(
+        "--codes", type=str | list[str], default="disentangle/codes",
+        help="Stage whose codes are clustered; several where a task is selected.",
+    )  # fmt: skip
+    made.add_class_arguments(Discovery, None)
+    made.add_argument(
+        "--select", type=Selection | None, default=None,
+        help="How to choose among candidates tried on images; null for the rule alone.",
+    )  # fmt: skip
+    made.add_argument(
+        "--jobs", type=int | None, default=None,
+        help="Processes that try candidates; null for one per core, or per accelerator.",
+    )  # fmt: skip
+    made.add_argument(
+        "--nets", type=dict[str, Any] | None, default=None,
+        help="Model, data, trainer and folds; `detaux fit` writes them from those of multitask.",
+    )  # fmt: skip
+    return made
+
+
+def build_discovery(config: dict[str, Any]) -> tuple[Discovery, Selection | None]:
+    """Build what the stage does from its resolved configuration.
+
+    Raises:
+        UserError: If a setting is outside its range, or does not go with another.
+    """
+    own = parser()
+    try:
+        # jsonargparse parses the items of a list in place.
+        built = own.instantiate(own.parse_object(deepcopy(config)))
+        apart = ("select", "nets")
+        settings = {name: built[name] for name in cluster_settings(config) if name not in apart}
+        discovery, selection = Discovery(**settings), built["select"]
+    except (ValueError, TypeError) as error:
+        raise explain(error) from error
+    if selection is not None and selection.tries < discovery.n_tasks:
+        raise UserError(
+            f"n_tasks is {discovery.n_tasks}, but select.tries is {selection.tries}: each task is "
+            "chosen among those that were tried, so try at least as many."
+        )
+    if selection is None and not isinstance(config["codes"], str):
+        raise UserError(
+            f"codes are {config['codes']}, but without select nothing chooses among them: give "
+            "select, or one stage of codes."
+        )
+    return discovery, selection
+
+
+def found_task(folder: Path) -> bool:
+    """Whether a finished stage found a task worth training on."""
+    path = folder / CANDIDATES
+    return not path.is_file() or bool(read_json(path)["verdict"]["found"])
+
+
+def run(args: list[str]) -> int:
+    """Run `detaux cluster`."""
+    config = parse(parser(), args)
+    discovery, selection = build_discovery(config)
+    folder = StageFolder(Path(config["run_dir"]), discovery_folder("cluster", config["discovery"]))
+    if selection is not None and config["nets"] is None:
+        raise UserError(
+            "select tries candidates on images, and nets does not say how: run `detaux fit "
+            "--until cluster`, or this command with the config.yaml that it wrote to the folder "
+            "cluster."
+        )
+    refuse_nets(config["nets"])
+    stages = _stages(config)
+
+    def work() -> list[Path]:
+        sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
+        if selection is not None:
+            n_fits = max(1 + selection.tries, 2 * selection.confirmations)
+            n_nets = config["nets"]["folds"] * n_fits
+            with net_workers(config["nets"], config["jobs"], n_nets) as workers:
+                return _select(folder, config, sources, discovery, selection, workers)
+        return save_tasks(discovery(sources[stages[0]]), folder.path)
+
+    code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
+    if code or selection is None or not is_global_zero():
+        return code
+    verdict = read_json(folder.path / CANDIDATES)["verdict"]
+    if "DETAUX_STAGE" not in os.environ:  # the planner says it
+        print(verdict["sentence"], file=sys.stderr)
+    return 0 if verdict["found"] else NOTHING_FOUND
+
+
+def _select(
+    folder: StageFolder,
+    config: dict[str, Any],
+    sources: dict[str, Codes],
+    discovery: Discovery,
+    selection: Selection,
+    workers: Workers | None,
+) -> list[Path]:
+    """Propose candidates, try them on images, choose and confirm; write what was found."""
+    from detaux_pl.pipeline.nets import run_nets
+
+    room = folder.path / "nets"
+
+    def cross_fit(name: str, tasks: dict[str, Sequence[Candidate]], seeds: Sequence[int]) -> Any:
+        fits = {}
+        for task, candidates in tasks.items():
+            labels = None
+            if candidates:
+                labels = room / name / "labels" / task
+                labels.mkdir(parents=True, exist_ok=True)
+                save_tasks([c.task for c in candidates if c.task is not None], labels)
+            for seed in seeds:
+                fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
+        plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
+        return run_nets(folder.run_dir, room / name, plan, workers).fits
+
+    n_subspaces = sum(len(proposing_subspaces(c, discovery)) for c in sources.values())
+    with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
+        candidates = propose(sources, discovery, selection, advance)
+    picked = pick_tries(candidates, selection, discovery.n_tasks)
+    tried = {f"candidate{k}": candidate for k, candidate in enumerate(picked)}
+    seed = discovery.seed
+    chosen: list[Candidate] = []
+    if tried:
+        fits = cross_fit("tries", {"single": (), **{k: (c,) for k, c in tried.items()}}, [seed])
+        single = fits[f"single-{seed}"].accuracies()[:, 0]
+        for name, candidate in tried.items():
+            fit = fits[f"{name}-{seed}"]
+            candidate.gain = float((fit.accuracies()[:, 0] - single).mean())
+            candidate.learnability = fit.learnability()
+        chosen = choose(candidates, selection, discovery.n_tasks)
+    alone = together = np.zeros(0)
+    if len(chosen) == discovery.n_tasks:
+        seeds = [seed + 1 + k for k in range(selection.confirmations)]
+        fits = cross_fit("confirmations", {"single": (), "chosen": chosen}, seeds)
+        alone, together = (
+            np.concatenate([fits[f"{arm}-{s}"].accuracies()[:, 0] for s in seeds])
+            for arm in ("single", "chosen")
+        )
+    principal = next(iter(sources.values())).info.principal
+    n_folds = config["nets"]["folds"]
+    verdict = judge(chosen, discovery.n_tasks, n_folds, alone, together, principal)
+    outputs = [folder.path / CANDIDATES]
+    if is_global_zero():
+        records = [candidate.record() for candidate in candidates]
+        write_json(outputs[0], {"verdict": verdict, "candidates": records})
+        if verdict["found"]:
+            outputs += save_tasks([c.task for c in chosen if c.task is not None], folder.path)
+    if rank_and_world() == (0, 1):  # another rank may still read them
+        shutil.rmtree(room, ignore_errors=True)
+    return outputs
+
+
+def trains_nets(config: dict[str, Any]) -> bool:
+    """Whether candidates are tried on images."""
+    return config["select"] is not None
+
+
+def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:
+    """Cluster the codes of the main disentangler, and those of the further discoveries."""
+    return [
+        Job(
+            discovery_folder("cluster", config["discovery"]), ("cluster",), config,
+            cluster_settings(config), tuple(_stages(config)), alone=True,
+        )
+        for config in chain.configs("cluster")
+    ]  # fmt: skip
+
+
+def _stages(config: dict[str, Any]) -> list[str]:
+    """Stages whose codes are clustered."""
+    codes: str | list[str] = config["codes"]
+    return [codes] if isinstance(codes, str) else codes
+
+
+def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what changes the auxiliary labels."""
+    apart = ["run_dir", "redo", "discovery", "codes", "jobs"]
+    # Without a selection no net is trained.
+    apart += ["select", "nets"] if config["select"] is None else []
+    settings = {k: without_places(v) for k, v in config.items() if k not in apart}
+    return settings | ({"nets": nets_settings(config["nets"])} if "nets" in settings else {})

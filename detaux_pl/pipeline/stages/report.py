@@ -1,0 +1,126 @@
+"""The stage that shows what a run found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import read_yaml
+from detaux_pl.artifacts.run_stage import run_stage
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.evaluation.run import Run
+from detaux_pl.pipeline.job import Chain, Job
+from detaux_pl.pipeline.stages.cluster import found_task
+from detaux_pl.report.report import write_report, write_report_without_task
+from detaux_pl.settings.parser import ShortParser, config_parser
+
+
+def parser() -> ShortParser:
+    """Return the parser of the stage."""
+    made = config_parser(ShortParser, prog="detaux report")
+    made.add_argument("--run_dir", type=str, default="runs/detaux", help="Folder of the run.")
+    made.add_argument(
+        "--arms", type=list[str] | None, default=None,
+        help="Arms to show, the main one first; null for all that are trained.",
+    )  # fmt: skip
+    made.add_argument(
+        "--discoveries", type=list[str] | None, default=None,
+        help="Further discoveries to show; null for all that were made.",
+    )  # fmt: skip
+    made.add_argument(
+        "--seeds", type=list[int] | None, default=None,
+        help="Seeds that every arm was to have; null for those that are trained.",
+    )  # fmt: skip
+    return made
+
+
+def run(args: list[str]) -> int:
+    """Run `detaux report`: make it anew from what the run folder holds."""
+    config = parser().parse_args(args)
+    run_ = Run(config.run_dir)
+    tried = run_.candidates
+    folder = StageFolder(run_.run_dir, "report")
+    if tried is not None and not tried["verdict"]["found"]:
+
+        def tell() -> list[Path]:
+            write_report_without_task(run_.run_dir)
+            return [folder.path / name for name in ("report.html", "report.json")]
+
+        run_stage(folder, {}, ["disentangle", "disentangle/codes", "cluster"], tell, redo=True)
+        return 0
+    if not run_.arms:
+        raise ArtifactError(
+            f"{run_.run_dir} has no trained network: run `detaux multitask fit` first."
+        )
+    arms = config.arms or _arms(run_)
+    seeds = config.seeds or sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
+    discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
+    discoveries = [name for name in discoveries if _has_task(run_, name)]
+    further = [f"discoveries/{name}" for name in discoveries]
+    stages = ("disentangle", "cluster", "refine")
+    names = ["disentangle", "evaluate", "cluster", "refine"]
+    names += [f"{name}/{stage}" for stage in stages for name in further]
+    names += [f"{name}/codes" for name in names if name.endswith("disentangle")]
+    # The main discovery must be there; of the others and of the probes, what is.
+    upstream = [
+        name
+        for name in names
+        if name in ("disentangle", "disentangle/codes", "cluster") or _has(run_, name)
+    ]
+    upstream += [
+        f"multitask/{arm}/seed{seed}"
+        for seed in seeds
+        for arm in arms
+        if seed in run_.arms.get(arm, [])
+    ]
+
+    def work() -> list[Path]:
+        baseline = "single_task" if "single_task" in arms else arms[0]
+        write_report(
+            run_.run_dir, arms, baseline, seeds, run_.data.images, run_.disentangler, discoveries
+        )
+        names = ("report.html", "report.json", "figures/*.png")
+        return [path for name in names for path in folder.path.glob(name)]
+
+    # The report only shows the other stages: making it anew loses nothing.
+    shown = {"arms": arms, "discoveries": discoveries, "seeds": seeds}
+    run_stage(folder, shown, upstream, work, redo=True)
+    return 0
+
+
+def _discoveries(run_: Run) -> list[str]:
+    """Name the further discoveries."""
+    return sorted(path.name for path in (run_.run_dir / "discoveries").glob("*"))
+
+
+def _has_task(run_: Run, discovery: str) -> bool:
+    stage = f"discoveries/{discovery}/cluster"
+    return _has(run_, stage) and found_task(run_.run_dir / stage)
+
+
+def _has(run_: Run, stage: str) -> bool:
+    return StageFolder(run_.run_dir, stage).complete
+
+
+def _arms(run_: Run) -> list[str]:
+    """Name the trained arms in the order to show them: main one, baselines, controls."""
+
+    def place(arm: str) -> tuple[bool, bool, str]:
+        folder = run_.run_dir / "multitask" / arm / f"seed{run_.arms[arm][0]}"
+        config = read_yaml(folder / "config.yaml")
+        control = config["data"]["init_args"].get("auxiliary", "discovered") != "discovered"
+        return control, config["model"]["class_path"].endswith(".SingleTask"), arm
+
+    return sorted(run_.arms, key=place)
+
+
+def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:
+    """Show all that the other stages found."""
+    upstream = tuple(job.name for job in before)
+    seeds = [chain.config["seed"] + k for k in range(chain.config["seeds"])]
+    shown = {
+        "arms": list(chain.arms), "discoveries": list(chain.discoveries), "seeds": seeds
+    }  # fmt: skip
+    config = {"run_dir": chain.config["run_dir"], **shown}
+    return [Job("report", ("report",), config, shown, upstream, alone=True, derived=True)]

@@ -1,0 +1,89 @@
+"""How the task was chosen: every candidate, and what was found of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detaux_pl.artifacts.files import read_json
+from detaux_pl.report.markup import html_bar, html_cell, html_lead, html_optional, html_table
+from detaux_pl.report.section import Charts, Part, Report, Section, View
+from detaux_pl.report.wording import points
+
+
+def _describe(view: View) -> dict[str, Any]:
+    return {"candidates": read_candidates(view.run_dir)}
+
+
+def read_candidates(run_dir: Path) -> dict[str, Any] | None:
+    """What is known of every candidate task; None where none was tried."""
+    path = run_dir / "cluster" / "candidates.json"
+    return read_json(path) if path.is_file() else None
+
+
+def _body(report: Report, charts: Charts) -> str:
+    found = report["candidates"]
+    if found is None:
+        return ""
+    alone = all(each["restarts"] is None for each in found["candidates"])
+    rows, marks = [], []
+    for each in found["candidates"]:
+        best = each["name"] in found["verdict"]["chosen"]
+        rows.append(
+            [
+                html_cell(each["name"], _outcome(each, best, found["verdict"]["found"])),
+                html_cell(str(each["n_classes"]), f"balance {each['balance']:.2f}"),
+                html_bar(each["ami_principal"]),
+                html_bar(each["stability"]),
+                *([] if alone else [_optional_bar(each["restarts"])]),
+                _optional_bar(each["learnability"]),
+                html_optional(each["gain"], points),
+            ]
+        )
+        marks.append(best)
+    head = [
+        "candidate", "classes", f"AMI with {report['principal']}", "stability",
+        *([] if alone else ["in other restarts"]), "learnability", "gain [points]",
+    ]  # fmt: skip
+    told = html_lead(found["verdict"]["sentence"]) if found["verdict"]["found"] else ""
+    return (
+        told
+        + html_table(head, rows, marks)
+        + html_lead(
+            "Judged on training images alone, without knowing a hidden factor. Stability: AMI "
+            "with what the clusterer finds in random halves. Learnability: what nets tell of the "
+            "labels of images they never saw, from 0 (chance) to 1. Gain: what learning it too "
+            "adds to their accuracy of the principal task on such images. The sentence above "
+            "rests on other folds of the same images."
+        )
+    )
+
+
+def _outcome(candidate: Mapping[str, Any], best: bool, found: bool) -> str:
+    if best:
+        return "chosen" if found else "the best one"
+    refused: str | None = candidate["refused"]
+    return refused or ("not tried" if candidate["gain"] is None else "tried")
+
+
+def _optional_bar(value: float | None) -> str:
+    return html_cell("") if value is None else html_bar(value)
+
+
+def _render(report: Report, charts: Charts) -> list[Part]:
+    return [
+        Part(
+            "candidates",
+            "How it was chosen" if report["arms"] else "What was tried",
+            _body(report, charts),
+        )
+    ]
+
+
+SECTION = Section(
+    place=30,
+    render=_render,
+    describe=_describe,
+    without_task=True,
+)

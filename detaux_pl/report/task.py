@@ -1,0 +1,97 @@
+"""What a discovered task is, in numbers: what its sections show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detaux_pl.artifacts.codes import SPLITS, Codes
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, labels_folder, load_tasks
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.metrics.agreement import agreement
+from detaux_pl.report.section import Report
+
+SHEET_ROWS = 24
+"""Classes that the sheet of images shows at most."""
+
+
+def describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
+    """What the discovered task is, and what it has in common with the known factors (train)."""
+    train = codes.rows("train")
+    given = train[labels.labels[train] != IGNORED]
+    found = labels.labels[given]
+    principal = codes.info.principal
+    factors = {name: agreement(codes.factor(name)[given], found) for name in codes.info.names}
+    hidden = [name for name in codes.info.names if name != principal]
+    best = max(hidden, key=lambda name: factors[name]["nmi"], default=None)
+    noise_class = labels.meta.get("noise_class")
+    clusters = []
+    for label in range(labels.n_classes):
+        members = given[found == label]
+        cluster = {
+            "label": label,
+            "name": "noise" if label == noise_class else f"cluster {label}",
+            "size": len(members),
+            "share": len(members) / len(train),
+        }
+        if best is not None and len(members):
+            counts = np.bincount(codes.factor(best)[members])
+            cluster["leading"] = {
+                "factor": best,
+                "value": int(counts.argmax()),
+                "share": float(counts.max() / len(members)),
+            }
+        clusters.append(cluster)
+    return {
+        **labels.meta,
+        "n_clusters": labels.n_classes - (noise_class is not None),
+        "n_classes": labels.n_classes,
+        "noise_fraction": float(labels.is_noise[train].mean()),
+        "noise_fractions": {
+            split: float(labels.is_noise[codes.rows(split)].mean())
+            for split in SPLITS
+            if codes.rows(split).size
+        },
+        "nmi_principal": factors[principal]["nmi"],
+        "best_factor": best,
+        "factors": factors,
+        "clusters": clusters,
+    }
+
+
+def described(report: Report) -> list[Mapping[str, Any]]:
+    """What is known of each discovered task, the best one first."""
+    return [report["auxiliary"], *report["further_tasks"]]
+
+
+def task_suffix(number: int) -> str:
+    """Return what the names of the charts of a task end with: nothing for the first one."""
+    return "" if number == 1 else str(number)
+
+
+def is_noise(cluster: Mapping[str, Any]) -> bool:
+    """Whether a row belongs last."""
+    return bool(cluster["name"] == "noise")
+
+
+def read_tasks(
+    run_dir: Path, codes: Codes, arm: str, discovery: str | None = None
+) -> list[AuxiliaryLabels]:
+    """Read the labels of a discovery: those that its arm learned, if it learned any."""
+    trained = [
+        StageFolder(run_dir, path.relative_to(run_dir).as_posix()).manifest
+        for path in sorted((run_dir / "multitask" / arm).glob("seed*"))
+    ]
+    learned = [name for manifest in trained if manifest for name in manifest["upstream"]]
+    root = run_dir if discovery is None else run_dir / "discoveries" / discovery
+    folder = run_dir / learned[0] if learned else labels_folder(root)
+    tasks = load_tasks(folder)
+    if not np.array_equal(codes.ids, tasks[0].ids):
+        raise ArtifactError(
+            f"{folder} labels other samples than there are codes of: cluster again."
+        )
+    return tasks

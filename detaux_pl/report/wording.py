@@ -1,0 +1,299 @@
+"""How the numbers of a report are put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from detaux_pl.evaluation.significance import LEVEL
+
+SHUFFLED = "shuffled"
+"""Name of the arm that learns the auxiliary labels dealt out at random."""
+
+
+@dataclass(frozen=True)
+class ScoreText:
+    """What a score of disentanglement is called, and how to read it.
+
+    Args:
+        name: Its name, with its unit.
+        meaning: What it measures.
+        better: Which end of which range is the better one.
+        share: Whether it goes from 0 to 1.
+    """
+
+    name: str
+    meaning: str
+    better: str
+    share: bool = True
+
+
+_HIGHER = "higher, 0 to 1"
+_SCORES = {
+    "mig": ScoreText(
+        "MIG",
+        "how much more the best code tells of a factor than the second best",
+        _HIGHER,
+    ),
+    "sap": ScoreText(
+        "SAP",
+        "the same gap in accuracy of linear classifiers; below 1 even for perfect codes",
+        _HIGHER,
+    ),
+    "dci": ScoreText("DCI", "", ""),
+    "dci_disentanglement": ScoreText(
+        "DCI disentanglement", "whether a code matters for one factor only", _HIGHER
+    ),
+    "dci_completeness": ScoreText(
+        "DCI completeness", "whether a factor rests on one code only", _HIGHER
+    ),
+    "dci_informativeness": ScoreText(
+        "DCI informativeness", "accuracy of the boosted trees that tell the factors", _HIGHER
+    ),
+    "factor_vae": ScoreText(
+        "FactorVAE score", "whether the code that varies least tells which factor is kept", _HIGHER
+    ),
+    "beta_vae": ScoreText(
+        "BetaVAE score",
+        "whether a linear classifier tells from the moves of codes which factor is kept",
+        _HIGHER,
+    ),
+    "irs": ScoreText(
+        "IRS", "how little a code moves while its factor is kept; above 0 for random codes", _HIGHER
+    ),
+    "modularity": ScoreText(
+        "modularity", "whether a code tells of one factor only; high for random codes", _HIGHER
+    ),
+    "explicitness": ScoreText(
+        "explicitness", "area under the ROC curve of linear classifiers; 0.5 is chance", _HIGHER
+    ),
+    "unsupervised": ScoreText("the scores without factors", "", ""),
+    "gaussian_total_correlation": ScoreText(
+        "Gaussian total correlation [nats]",
+        "dependence of the codes on each other, were they Gaussian",
+        "lower, from 0",
+        share=False,
+    ),
+    "gaussian_wasserstein": ScoreText(
+        "Gaussian Wasserstein distance",
+        "from the codes to independent ones, were they Gaussian; in their unit, squared",
+        "lower, from 0",
+        share=False,
+    ),
+    "gaussian_wasserstein_normalized": ScoreText(
+        "Gaussian Wasserstein distance, normalised",
+        "the same as a share of the variance of the codes",
+        "lower, from 0",
+        share=False,
+    ),
+    "mean_mutual_information": ScoreText(
+        "mean mutual information [nats]", "between two codes", "lower, from 0", share=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run has shown.
+
+    Args:
+        tone: `gain`, `loss`, `none` (no difference shown) or `open` (it cannot be said).
+        headline: The one sentence.
+        details: What qualifies it, one sentence each.
+    """
+
+    tone: Literal["gain", "loss", "none", "open"]
+    headline: str
+    details: tuple[str, ...]
+
+
+def verdict(report: Mapping[str, Any]) -> Verdict:
+    """Say in words what the numbers of a report show, in favour or not.
+
+    Args:
+        report: The content of `report.json`.
+    """
+    tone, headline = _headline(report)
+    details = [
+        _control(report, tone), _ceiling(report), _meaning(report), collapse_text(report),
+        _missing(report),
+    ]  # fmt: skip
+    return Verdict(tone, headline, tuple(text for text in details if text))
+
+
+def collapse_text(report: Mapping[str, Any]) -> str:
+    """Say how many latents of a VAE are dead, and what to try; nothing where none is.
+
+    Args:
+        report: The content of `report.json`.
+    """
+    posterior = report.get("posterior")
+    if posterior is None or posterior["active_units"] == posterior["n_latents"]:
+        return ""
+    n, total = posterior["active_units"], posterior["n_latents"]
+    remedy = "a smaller weight of the KL divergence (beta), another learning rate or more steps"
+    if n <= 1:
+        return (
+            f"Posterior collapse: {n or 'none'} of {plural(total, 'latent')} is active, so the "
+            f"codes say {'little' if n else 'nothing'} of an image. Try {remedy}."
+        )
+    return (
+        f"{n} of {total} latents are active; the codes of the inactive hardly change from image to "
+        f"image and tell nothing. Where reconstructions lack what matters, try {remedy}."
+    )
+
+
+def score_text(key: str) -> ScoreText:
+    """Say how to read a score; one that is not known goes by its own name.
+
+    Args:
+        key: Name of a score, or of a metric, in `metrics.json`.
+    """
+    return _SCORES.get(key, ScoreText(key.replace("_", " "), "", "", share=False))
+
+
+def code_name(index: int, dims: int) -> str:
+    """Name a code among those of all subspaces: `latent 3`, `subspace 1 · dim 4`.
+
+    Args:
+        index: Its index among the K D dimensions.
+        dims: Dimensions D of a subspace.
+    """
+    if dims == 1:
+        return f"latent {index}"
+    return f"subspace {index // dims} · dim {index % dims}"
+
+
+def accuracy_text(arm: Mapping[str, Any]) -> str:
+    """Write the accuracy of an arm with half the width of its interval: `28.8 ± 1.2 %`."""
+    if arm["accuracy_mean"] is None:
+        return "did not finish"
+    if arm["ci95"] is None:
+        return percent(arm["accuracy_mean"])
+    half = (arm["ci95"][1] - arm["ci95"][0]) / 2
+    return f"{100 * arm['accuracy_mean']:.1f} ± {percent(half)}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share as a percentage: 0.2881 -> 28.8 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(share: float) -> str:
+    """Write a difference of shares in percentage points, with its sign: 0.075 -> +7.5."""
+    rounded = round(100 * share, 1) + 0.0  # no negative zero
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_text(p: float) -> str:
+    """Write a p-value for a table: `0.031`, `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 1e-3 else f"{p:.3f}"
+
+
+def p_clause(p: float) -> str:
+    """Write a p-value for a sentence: `p = 0.031`, `p < 0.0001`."""
+    return f"p {p_text(p)}" if p < 1e-4 else f"p = {p_text(p)}"
+
+
+def plural(n: int, noun: str) -> str:
+    """Write a count with its noun: 1 seed, 5 seeds."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _headline(report: Mapping[str, Any]) -> tuple[Literal["gain", "loss", "none", "open"], str]:
+    arms, main, baseline = report["arms"], report["main"], report["baseline"]
+    if baseline is None:
+        return "open", "No verdict: the run has no baseline to compare with."
+    for name in (main, baseline):
+        if not arms[name]["seeds"]:
+            return "open", f"No verdict: no run of {name} finished."
+    gap, interval, p = (arms[main][k] for k in ("difference", "difference_ci95", "p_value"))
+    if gap is None:
+        return "open", f"No verdict: {main} and {baseline} have no seed in common."
+    common = set(arms[main]["seeds"]) & set(arms[baseline]["seeds"])
+    after, before = (percent(_mean_over(common, arms[name])) for name in (main, baseline))
+    what = f"{report['principal']} accuracy"
+    if interval is None or p is None:
+        return "open", (
+            f"One seed only: {what} is {after} with the discovered task and {before} without "
+            f"({points(gap)} points), which allows no test."
+        )
+    evidence = (
+        f"({points(gap)} points, 95 % CI {points(interval[0])} to {points(interval[1])}, "
+        f"{p_clause(p)} over {plural(len(common), 'seed')})"
+    )
+    if p >= LEVEL:
+        return "none", (
+            f"No gain shown: {what} is {after} with the discovered task and {before} without "
+            f"{evidence}."
+        )
+    if gap > 0:
+        return "gain", f"The discovered task raises {what} from {before} to {after} {evidence}."
+    return "loss", f"The discovered task lowers {what} from {before} to {after} {evidence}."
+
+
+def _mean_over(seeds: set[int], arm: Mapping[str, Any]) -> float:
+    runs = dict(zip(arm["seeds"], arm["accuracies"], strict=True))
+    return float(sum(runs[seed] for seed in seeds)) / len(seeds)
+
+
+def _control(report: Mapping[str, Any], tone: str) -> str:
+    arm = report["arms"].get(SHUFFLED)
+    main = report["arms"][report["main"]]
+    if arm is None or not arm["accuracies"] or not main["accuracies"]:
+        return ""
+    reached = percent(arm["accuracy_mean"])
+    p = main["p_value_shuffled"]
+    if p is None:
+        return f"The same labels dealt out at random reach {reached}."
+    if p >= LEVEL or main["accuracy_mean"] <= arm["accuracy_mean"]:
+        lesson = "no benefit of their meaning is shown"
+    elif tone == "gain":
+        lesson = "it is their meaning that helps"
+    else:
+        lesson = "their meaning counts, but does not show in a gain"
+    return f"The same labels dealt out at random reach {reached} ({p_clause(p)}): {lesson}."
+
+
+def _ceiling(report: Mapping[str, Any]) -> str:
+    reached = {
+        name: arm["accuracy_mean"]
+        for name, arm in report["arms"].items()
+        if arm["kind"] == "ceiling" and arm["accuracies"]
+    }
+    if not reached:
+        return ""
+    listed = ", ".join(f"{name} {percent(value)}" for name, value in reached.items())
+    return f"With the true labels of a hidden factor as auxiliary task: {listed}."
+
+
+def _meaning(report: Mapping[str, Any]) -> str:
+    task, principal = report["auxiliary"], report["principal"]
+    nmi = task["nmi_principal"]
+    relation = (
+        "nearly independent of" if nmi <= 0.05 else "weakly tied to" if nmi <= 0.2 else "tied to"
+    )
+    text = (
+        f"The task has {plural(task['n_clusters'], 'cluster')}, {relation} {principal} "
+        f"(NMI {nmi:.3f})"
+    )
+    best = task["best_factor"]
+    if best is None:
+        return f"{text}."
+    nmi = task["factors"][best]["nmi"]
+    follows = (
+        f"they follow {best}" if nmi >= 0.5
+        else f"they partly follow {best}" if nmi >= 0.2
+        else f"no known factor explains them; closest is {best}"
+    )  # fmt: skip
+    return f"{text}; {follows} (NMI {nmi:.2f})."
+
+
+def _missing(report: Mapping[str, Any]) -> str:
+    gaps = [
+        f"{name} (seed {', '.join(map(str, arm['missing_seeds']))})"
+        for name, arm in report["arms"].items()
+        if arm["missing_seeds"]
+    ]
+    return f"Did not finish: {'; '.join(gaps)}." if gaps else ""

@@ -1,0 +1,1 @@
+"""From words to objects: parsers, classes by name, what of a setting changes a result."""

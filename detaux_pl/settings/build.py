@@ -1,0 +1,41 @@
+"""Classes from their names, objects from their part of a config."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from pydoc import locate
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+
+def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
+    """Build an object from its part of a stage's config.
+
+    Args:
+        kind: Base class of what is built.
+        config: `class_path` and `init_args`.
+        filled: Arguments that the command line fills in, used where the class has them.
+
+    Raises:
+        ValueError: If the class refuses its arguments.
+    """
+    known = inspect.signature(locate(config["class_path"])).parameters  # type: ignore[arg-type]
+    # jsonargparse parses the items of a list in place.
+    init_args = copy.deepcopy(config.get("init_args", {}))
+    init_args |= {name: value for name, value in filled.items() if name in known}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(kind, "built")
+    value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
+    return parser.instantiate(parser.parse_object(value))["built"]
+
+
+def import_room(room: str) -> None:
+    """Import every module of a room, so that its classes are known by their short names."""
+    package = importlib.import_module(f"detaux_pl.{room}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)

@@ -1,0 +1,63 @@
+"""What of the settings of a stage changes its result: what its key is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from detaux_pl.settings.moved import first_path
+
+TRAINER_SETTINGS = (
+    "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "callbacks", "precision",
+    "gradient_clip_val",
+    "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
+    "check_val_every_n_epoch", "val_check_interval", "devices", "num_nodes", "sync_batchnorm",
+)  # fmt: skip
+"""What of the trainer changes the result. An allow-list: with a deny-list, every finished run
+would be stale at the next release of Lightning that adds an option."""
+
+_PLACES = {
+    "root", "path", "cache_dir", "cached", "in_memory", "num_workers", "device_resident",
+    "eval_batch_size", "labels", "download",
+}  # fmt: skip
+"""Where the data lie and how they are read: nothing that changes the result."""
+
+
+def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> dict[str, Any]:
+    """Pick from a resolved stage config what changes the result of its training.
+
+    Args:
+        config: The config.
+        files: Fingerprint of the user's own files, where no stage upstream has it in its key.
+    """
+    return {
+        **({} if files is None else {"files": files}),
+        "seed": config["seed_everything"],
+        "model": config["model"],
+        "data": without_places(config["data"]),
+        "trainer": {name: config["trainer"][name] for name in TRAINER_SETTINGS},
+    }
+
+
+def codes_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what changes the codes beside the trained disentangler: nothing but the images."""
+    return {"data": without_places(config["data"])}
+
+
+def nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Pick what changes what nets say: not where they are trained."""
+    if config is None:
+        return None
+    trainer = {k: v for k, v in config["trainer"].items() if k != "accelerator"}
+    return {**without_places(config), "trainer": trainer}
+
+
+def without_places(value: Any) -> Any:
+    """Leave out of settings where data lie and how they are read, at any depth."""
+    if isinstance(value, Mapping):
+        kept = {k: without_places(v) for k, v in value.items() if k not in _PLACES}
+        if isinstance(path := kept.get("class_path"), str):
+            kept["class_path"] = first_path(path)
+        return kept
+    return value

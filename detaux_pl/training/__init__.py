@@ -1,0 +1,1 @@
+"""One training in one process: a LightningCLI stage, what it writes, what it costs."""

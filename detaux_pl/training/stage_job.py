@@ -1,0 +1,263 @@
+"""One subcommand of a stage that trains, on one folder of a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.exit_codes import TERMINATED, stopped
+from detaux_pl.artifacts.files import sha256_file, write_json, write_text
+from detaux_pl.artifacts.run_stage import is_global_zero, run_stage
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.data.factor_dataset import existing_file
+from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.evaluation.run import check_files
+from detaux_pl.settings.keys import codes_settings, trainable_settings
+from detaux_pl.settings.names import labels_stage, stage_folder, wants_redo
+from detaux_pl.training.codes_writer import CodesWriter
+from detaux_pl.training.cost import CostRecord
+from detaux_pl.training.quiet import quiet
+from detaux_pl.training.records import merge_records, next_part
+from detaux_pl.training.snapshot import Snapshot
+from detaux_pl.training.stage_cli import StageCLI
+
+SNAPSHOT_SECONDS = 600.0
+"""Most time that a killed training loses, however long its epochs are."""
+
+
+def run(stage: str, allowed: Sequence[str], args: list[str]) -> int:
+    """Run `detaux disentangle ...` or `detaux multitask ...`.
+
+    Args:
+        stage: The stage.
+        allowed: Its subcommands.
+        args: One of these, and its arguments.
+    """
+    if args and args[0] in ("-h", "--help"):
+        args = ["fit", *args]
+    if not args or args[0] not in allowed:
+        raise UserError(
+            f"`detaux {stage}` got {repr(args[0]) if args else 'no command'}: "
+            f"choose one of {', '.join(allowed)}."
+        )
+    subcommand, *rest = args
+    quiet()
+    cli = StageCLI(stage, rest)
+    job = StageJob(cli)
+    try:
+        return {"fit": job.fit, "predict": job.predict}.get(
+            subcommand, partial(job.evaluate, subcommand)
+        )()
+    except SIGTERMException:
+        return stopped(TERMINATED)
+    finally:
+        job.close()
+
+
+class StageJob:
+    """One subcommand on one stage folder."""
+
+    def __init__(self, cli: StageCLI) -> None:
+        self.cli = cli
+        self.config = cli.resolved
+        self.model: Any = cli.model
+        self.data: FactorDataModule = cli.datamodule
+        self.folder = StageFolder(cli.run_dir, stage_folder(cli.stage, self.config))
+        self.tracked = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder.path.resolve() / "checkpoints"
+
+    def fit(self) -> int:
+        """Train, or go on with it; a multi-task model is tested at its best epoch."""
+        follows = self.cli.stage == "multitask" and self.cli.reads_labels
+        upstream = [labels_stage(self.config)] if follows else []
+        self.data.describe()
+        files = self.data.dataset.fingerprint()
+        if follows:
+            check_files(self.cli.run_dir, files)
+        settings = trainable_settings(self.config, None if follows else files)
+        labels = getattr(self.data, "labels", None)
+        if not follows and labels is not None:
+            existing_file(labels / "labels.npz", "cluster first.")
+            files_of = [*labels.glob("labels*.npz"), *labels.glob("labels*.json")]
+            settings["labels"] = {path.name: sha256_file(path) for path in sorted(files_of)}
+        did = run_stage(
+            self.folder,
+            settings,
+            upstream,
+            self._fit,
+            redo=wants_redo(self.config["redo"], self.folder.name),
+        )
+        return _done(did, self.folder)
+
+    def predict(self) -> int:
+        """Write the codes of every image."""
+        self.data.describe()
+        check_files(self.cli.run_dir, self.data.dataset.fingerprint())
+        folder = StageFolder(self.cli.run_dir, f"{self.folder.name}/codes")
+        did = run_stage(
+            folder,
+            codes_settings(self.config),
+            [self.folder.name],
+            partial(self._predict, folder.path),
+            redo=wants_redo(self.config["redo"], folder.name),
+        )
+        return _done(did, folder)
+
+    def evaluate(self, subcommand: str) -> int:
+        """Print what `validate` or `test` measures."""
+        name = "best" if self.cli.stage == "multitask" else "last"
+        checkpoint = self._checkpoint(name)
+        trained_on = list((self.folder.manifest or {}).get("inputs", {}))
+        reads = self.cli.stage == "multitask" and self.cli.reads_labels
+        if reads and trained_on and labels_stage(self.config) not in trained_on:
+            raise UserError(
+                f"{self.folder.path} was trained on the labels of {', '.join(trained_on)}, not of "
+                f"{labels_stage(self.config)}: give the --discovery that it is of."
+            )
+        self.data.describe()
+        check_files(self.cli.run_dir, self.data.dataset.fingerprint())
+        trainer = self._trainer(callbacks=[], loggers=[])
+        metrics = getattr(trainer, subcommand)(
+            self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
+        )[0]
+        if is_global_zero():
+            from rich.console import Console
+            from rich.table import Table
+
+            table = Table(title=f"{self.folder.name} · {subcommand}", title_justify="left")
+            table.add_column("metric")
+            table.add_column("value", justify="right")
+            for key, value in sorted(metrics.items()):
+                table.add_row(key, f"{value:.4f}")
+            Console().print(table)
+        return 0
+
+    def close(self) -> None:
+        """End what the subcommand began beside its work."""
+        if self.tracked:
+            import wandb
+
+            wandb.finish()
+        if torch.distributed.is_initialized():
+            # Lightning leaves it to the end of the interpreter, which gloo's threads may abort.
+            torch.distributed.destroy_process_group()
+
+    def _fit(self) -> list[Path]:
+        if is_global_zero():
+            write_text(
+                self.folder.path / "config.yaml",
+                yaml.safe_dump({**self.config, "redo": None}, sort_keys=False),
+            )
+        multitask = self.cli.stage == "multitask"
+        named = partial(
+            ModelCheckpoint,
+            dirpath=self.checkpoints,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+        # The disentangler may finish its codes at the end of the epoch, after validation.
+        checkpoints = [named(filename="last", save_on_train_epoch_end=None if multitask else True)]
+        if multitask:  # the best first: the last one keeps which it was
+            best = named(filename="best", monitor="val/accuracy/principal", mode="max")
+            checkpoints.insert(0, best)
+        record = CSVLogger(
+            self.folder.path,
+            name="logs",
+            version=next_part(self.folder.path),
+            flush_logs_every_n_steps=1,
+        )
+        last = self.checkpoints / "last.ckpt"
+        snapshot = Snapshot(last, SNAPSHOT_SECONDS)
+        costs = [CostRecord(self.folder.path)] if multitask else []
+        trainer = self._trainer([*checkpoints, *costs, snapshot], [record, *self._wandb()])
+        if last.is_file():
+            _check_checkpoint(last)
+        trainer.fit(self.model, datamodule=self.data, ckpt_path=last if last.is_file() else None)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        outputs = [self.folder.path / "config.yaml", last]
+        if multitask:
+            metrics = trainer.test(
+                self.model,
+                datamodule=self.data,
+                ckpt_path=self._checkpoint("best"),
+                verbose=False,
+            )[0]
+            outputs += [self.checkpoints / "best.ckpt"]
+            outputs += [self.folder.path / name for name in ("test.json", "cost.json")]
+            if trainer.is_global_zero:
+                write_json(self.folder.path / "test.json", metrics)
+        if trainer.is_global_zero:
+            merge_records(self.folder.path)
+        trainer.strategy.barrier()
+        return [*outputs, self.folder.path / "metrics.csv"]
+
+    def _predict(self, folder: Path) -> list[Path]:
+        if is_global_zero():
+            for shard in folder.glob("rank*"):  # of an interrupted run, maybe on other ranks
+                shutil.rmtree(shard)
+        writer = CodesWriter(folder, self.data, self.model)
+        trainer = self._trainer([writer], [])
+        trainer.predict(
+            self.model,
+            datamodule=self.data,
+            ckpt_path=self._checkpoint("last"),
+            return_predictions=False,
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        # Rank 0 records the shards of all: none may be missing then.
+        trainer.strategy.barrier()
+        return [*folder.glob("rank*/*.npy"), folder / "codes.json"]
+
+    def _checkpoint(self, name: str) -> Path:
+        path = self.checkpoints / f"{name}.ckpt"
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is missing: run `detaux {self.cli.stage} fit` in this run folder first."
+            )
+        return path
+
+    def _trainer(self, callbacks: list[Any], loggers: list[Logger]) -> Trainer:
+        return self.cli.trainer_for(self.folder.path, self.folder.name, callbacks, loggers)
+
+    def _wandb(self) -> list[Logger]:
+        tracking = self.config["tracking"]
+        if tracking["wandb"] == "disabled":
+            return []
+        from detaux_pl.training.tracking import wandb_logger
+
+        self.tracked = True
+        return [wandb_logger(tracking, self.folder, self.config)]
+
+
+def _check_checkpoint(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch.load has no error of its own for a damaged file
+        raise ArtifactError(
+            f"{path} cannot be read ({type(error).__name__}): delete it to begin the stage anew."
+        ) from None
+
+
+def _done(did: bool, folder: StageFolder) -> int:
+    if is_global_zero() and not did and not os.environ.get("DETAUX_STAGE"):
+        print(f"{folder.path} is complete: nothing to do", file=sys.stderr)
+    return 0
