@@ -69,6 +69,10 @@ def nearest_centre(
 
     Returns:
         Index of the centre of each point, shape (n,); strength in [0, 1], shape (n,).
+
+    Example:
+        >>> nearest_centre(np.array([[0.0], [4.0]]), np.array([[0.0], [5.0]]))
+        (array([0, 1]), array([1.  , 0.75]))
     """
     from scipy.spatial.distance import cdist  # its import takes longer than a short clustering
 

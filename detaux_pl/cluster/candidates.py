@@ -57,6 +57,14 @@ class Selection:
 
     Raises:
         ValueError: If a number is outside its range.
+
+    Example:
+        >>> found = Candidate("cluster", 1, {"class": "KMeans"}, smallest=50, largest=0.5)
+        >>> found.ami_principal = 0.2
+        >>> rule_out(found, Selection())
+        'it repeats the principal task (AMI 0.20)'
+        >>> rule_out(found, Selection(max_ami=0.3)) is None
+        True
     """
 
     def __init__(

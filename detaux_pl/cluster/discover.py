@@ -47,6 +47,17 @@ class Discovery:
     Raises:
         ValueError: If a number is outside its range, or there is not one subspace for each task.
 
+    Example:
+        >>> from detaux_pl.artifacts.codes import FactorInfo
+        >>> label, hidden = np.tile([0, 1], 40), np.repeat([0, 1], 40)
+        >>> values = np.stack([label, 5 * hidden], axis=1) + np.linspace(0, 0.1, 80)[:, None]
+        >>> info = FactorInfo(("label",), (2,), "label", principal_subspace=0)
+        >>> arrays = values[..., None].astype(np.float32), np.arange(80), np.zeros(80, np.int8)
+        >>> codes = Codes(*arrays, factors=label[:, None], info=info)
+        >>> (task,) = Discovery(HDBSCAN(min_cluster_size=10))(codes)
+        >>> task.meta["subspace"], np.bincount(task.labels)
+        (1, array([40, 40]))
+
     References:
         Skenderi et al., Detaux, section 4.
     """

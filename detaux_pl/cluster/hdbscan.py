@@ -30,6 +30,13 @@ class HDBSCAN(Clusterer):
     Raises:
         ValueError: If a size is outside its range.
 
+    Example:
+        >>> points = np.add.outer([0.0, 5.0, 9.0], np.linspace(0, 1, 20)).reshape(-1, 1)
+        >>> clusterer = HDBSCAN(min_cluster_size=10)
+        >>> labels, _ = clusterer.fit(points)
+        >>> np.bincount(labels), clusterer.predict(np.array([[100.0]]))[0]  # far out is noise
+        (array([20, 20, 20]), array([-1]))
+
     References:
         Campello, Moulavi, Sander 2013; McInnes, Healy, Astels 2017, `hdbscan`.
     """

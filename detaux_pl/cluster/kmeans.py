@@ -27,6 +27,12 @@ class KMeans(Clusterer):
     Raises:
         ValueError: If a number is outside its range.
 
+    Example:
+        >>> points = np.add.outer([0.0, 5.0, 9.0], np.linspace(0, 1, 20)).reshape(-1, 1)
+        >>> labels, strength = KMeans(n_clusters=3).fit(points)
+        >>> np.bincount(labels), bool(strength.min() > 0.5)
+        (array([20, 20, 20]), True)
+
     References:
         Lloyd 1982; Arthur and Vassilvitskii 2007, k-means++; both rows of Detaux, table 2.
     """

@@ -34,6 +34,12 @@ class MeanShift(Clusterer):
     Raises:
         ValueError: If a number is outside its range.
 
+    Example:
+        >>> points = np.add.outer([0.0, 5.0, 9.0], np.linspace(0, 1, 20)).reshape(-1, 1)
+        >>> labels, _ = MeanShift(bandwidth=1.0).fit(points)
+        >>> np.bincount(labels)
+        array([20, 20, 20])
+
     References:
         Comaniciu and Meer 2002, "Mean Shift: A Robust Approach Toward Feature Space Analysis".
     """

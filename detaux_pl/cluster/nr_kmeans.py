@@ -32,6 +32,14 @@ class NrKMeans(Clusterer):
     Raises:
         ValueError: If a number is outside its range, or ClustPy is not installed.
 
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> known, hidden = rng.integers(2, size=90), rng.integers(3, size=90)
+        >>> points = np.stack([8 * known, 4 * hidden], axis=1) + rng.normal(0, 0.1, (90, 2))
+        >>> labels, _ = NrKMeans(n_clusters=3, n_other=[2], n_init=2).fit(points)
+        >>> np.unique(np.stack([labels, hidden]), axis=1).shape[1]  # a cluster is a hidden class
+        3
+
     References:
         Mautz, Ye, Plant and Böhm 2018, "Discovering Non-Redundant K-means Clusterings in Optimal
         Subspaces"; Leiber et al. 2023, ClustPy.

@@ -15,7 +15,7 @@ from detaux_pl.artifacts.errors import UserError
 Rule = Literal["ratio", "min_l_dist", "abs_dot"]
 
 MARGIN = 0.05
-"""Margin of the distance loss, on the squared distance. Paper: "m", no value; the code's (B.2)."""
+"""Margin of the distance loss, on the squared distance. Paper: "m", no value."""
 
 MIN_MOVE = 0.05
 """What counts as a move of a subspace: this share of the distance between two random codes."""
@@ -62,8 +62,8 @@ def score_subspaces(
     distance of random training pairs in the subspace. A free subspace, one of F, is a candidate
     where it is selected for at least half of its even share, `0.5 / F`, and where the selected
     pairs are apart: by `MIN_MOVE` of the root mean square distance of random pairs in all subspaces
-    together. The latter keeps subspaces out that won only because nothing moved. B.2a asks for
-    an absolute `sqrt(MARGIN)` there, which is a length in the codes of one loss; a share is the
+    together. The latter keeps subspaces out that won only because nothing moved. An
+    absolute `sqrt(MARGIN)` would be a length in the codes of one loss; a share is the
     same for codes of every family and scale, as is HDBSCAN.
 
     Args:
@@ -143,6 +143,12 @@ def rank_subspaces(
 
     Raises:
         UserError: If the rule is `abs_dot` and there is no principal subspace.
+
+    Example:
+        >>> still = SubspaceScore(1, 0.0, 0.0, ratio=None, loss=0.0, dot=0.0, candidate=False)
+        >>> moving = SubspaceScore(2, 1.0, 2.0, ratio=0.0, loss=0.1, dot=0.2, candidate=True)
+        >>> rank_subspaces([still, moving]), rank_subspaces([still, moving], "min_l_dist")
+        ([2], [1, 2])
     """
     if rule == "abs_dot" and principal is None:
         raise UserError(

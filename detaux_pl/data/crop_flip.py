@@ -19,6 +19,10 @@ class CropFlip(Augmentation):
 
     Raises:
         ValueError: If `size` is not positive.
+
+    Example:
+        >>> CropFlip(size=24)(torch.zeros(2, 3, 32, 32), seed=0).shape
+        torch.Size([2, 3, 24, 24])
     """
 
     def __init__(self, size: int = 224, flip: bool = True) -> None:

@@ -321,6 +321,14 @@ class PairDataModule(FactorDataModule):
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order, the pairs and their changes; the command line gives it
             `seed_everything`.
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> data = PairDataModule(DigitScenes(n_train=100, n_val=10, n_test=10), batch_size=8)
+        >>> data.setup("fit")
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch.rows.shape, batch.targets.shape  # two views of 8 pairs, one task
+        (torch.Size([2, 8]), torch.Size([2, 8, 1]))
     """
 
     _unit = "pairs"
@@ -366,7 +374,15 @@ class PairDataModule(FactorDataModule):
 
 
 class ImageDataModule(FactorDataModule):
-    """Single images in random order, for models that need no label and no partner, such as VAEs."""
+    """Single images in random order, for models that need no label and no partner, such as VAEs.
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> data = ImageDataModule(DigitScenes(n_train=100), noise=SaltPepper())
+        >>> data.setup("fit")
+        >>> data.images(np.array([3, 5])).shape
+        torch.Size([2, 3, 16, 16])
+    """
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Put the rows in random order."""
@@ -389,6 +405,13 @@ class ViewDataModule(ImageDataModule):
             or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order and of the views; the command line gives it `seed_everything`.
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> data = ViewDataModule(DigitScenes(n_train=100), SimCLRAugmentation("color"))
+        >>> data.setup("fit")
+        >>> data.images(np.array([3, 5]), epoch=0).shape  # two views of each
+        torch.Size([2, 2, 3, 16, 16])
     """
 
     def __init__(
@@ -449,6 +472,13 @@ class LabelledDataModule(ImageDataModule):
             or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order; the command line gives it `seed_everything`.
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> data = LabelledDataModule(DigitScenes(n_train=300), auxiliary="location")
+        >>> data.setup("fit")
+        >>> data.task_sizes, next(iter(data.train_dataloader())).targets.shape
+        ((10, 8), torch.Size([32, 2]))
     """
 
     def __init__(

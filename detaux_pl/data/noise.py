@@ -33,6 +33,14 @@ class SaltPepper:
     Raises:
         ValueError: If `amount` is outside [0, 1].
 
+    Example:
+        >>> images, rows = torch.full((1, 3, 128, 128), 0.5), torch.tensor([7])
+        >>> noisy = SaltPepper(amount=0.15)(images, rows)
+        >>> round((noisy != images).float().mean().item(), 2)
+        0.15
+        >>> noisy.equal(SaltPepper(amount=0.15)(images, rows))  # row 7 always has this noise
+        True
+
     References:
         Skenderi et al., Detaux, section 5 ("15 % of pixels").
     """

@@ -57,10 +57,19 @@ class PrincipalPairs(Pairing):
 
     Args:
         p_different: Probability that the partner has another principal label, in [0, 1].
-            Paper: unknown; 0.5 is the official code's flag (B.2, row 23).
+            Paper: unknown; 0.5 is the official code's flag (docs/methods.md, 'Data and pairs').
 
     Raises:
         ValueError: If `p_different` is outside [0, 1].
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
+        >>> scenes.setup()
+        >>> rng = np.random.default_rng(0)
+        >>> first, second = PrincipalPairs(p_different=0.0).draw(scenes, scenes.rows("train"), rng)
+        >>> bool((scenes.labels[first] == scenes.labels[second]).all())
+        True
     """
 
     def __init__(self, p_different: float = 0.5) -> None:
@@ -89,9 +98,19 @@ class ChangedFactors(Pairing):
     Raises:
         ValueError: If `k` does not fit.
 
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> scenes = DigitScenes(n_train=500, n_val=10, n_test=10)
+        >>> scenes.setup()
+        >>> rng = np.random.default_rng(0)
+        >>> pairs = ChangedFactors(k=2).draw(scenes, scenes.rows("train"), rng)
+        >>> changed = scenes.factors[pairs[0]] != scenes.factors[pairs[1]]
+        >>> int(changed.sum(axis=1).max())  # of three factors
+        2
+
     References:
         Fumero et al. 2021, "Learning disentangled representations via product manifold
-        projection" (B.2, row 23). Differs in: an image is its own partner only where it is alone.
+        projection". Differs in: an image is its own partner only where it is alone.
     """
 
     def __init__(self, k: int = 1, factors: list[str] | None = None) -> None:
@@ -148,6 +167,16 @@ class SharedFactors(Pairing):
 
     Raises:
         ValueError: If no factor is named, or one twice.
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
+        >>> scenes.setup()
+        >>> rng = np.random.default_rng(0)
+        >>> pairing = SharedFactors(shared=["digit"], different=["location"])
+        >>> first, second = scenes.factors[pairing.draw(scenes, scenes.rows("train"), rng)]
+        >>> (first == second).mean(axis=0)[[0, 2]]  # digit and location
+        array([1., 0.])
     """
 
     def __init__(self, shared: list[str], different: list[str] | None = None) -> None:
@@ -228,7 +257,18 @@ class SharedFactors(Pairing):
 
 
 class GivenPairs(Pairing):
-    """The pairs that the data come in, each once per epoch, either view first at random."""
+    """The pairs that the data come in, each once per epoch, either view first at random.
+
+    Example:
+        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
+        >>> scenes.setup()
+        >>> rng = np.random.default_rng(0)
+        >>> scenes.partners = np.arange(len(scenes)) ^ 1  # rows 2i and 2i + 1 belong together
+        >>> first, second = GivenPairs().draw(scenes, scenes.rows("train"), rng)
+        >>> len(first), int(abs(first - second).max())
+        (50, 1)
+    """
 
     def n_pairs(self, dataset: FactorDataset, rows: NDArray[np.int64]) -> int:
         """Return the number of pairs, of which each has two rows where both are views."""

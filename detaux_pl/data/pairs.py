@@ -22,7 +22,7 @@ def draw_pairs(
 
     Args:
         labels: Principal label of each sample, shape (n,), of at least two classes.
-        p_different: Probability of a partner of another class, in [0, 1]. Paper: 0.5 (B.5).
+        p_different: Probability of a partner of another class, in [0, 1]. Paper: unknown.
         rng: Source of the randomness.
 
     Returns:
@@ -30,6 +30,12 @@ def draw_pairs(
 
     Raises:
         UserError: If all samples are of one class.
+
+    Example:
+        >>> labels = np.repeat([0, 1], 50)
+        >>> first, second = draw_pairs(labels, p_different=1.0, rng=np.random.default_rng(0))
+        >>> bool((labels[first] != labels[second]).all())
+        True
     """
     n = len(labels)
     groups = place_groups(labels)

@@ -20,7 +20,7 @@ class ShapesFactorial(Factorial):
     which floor and wall both have one of their last five hues: either is seen in training, the
     two together never. The `random` one holds as many images, drawn uniformly. Of the rest, 5 %
     are drawn for validation. Disentangling and clustering see the train split alone, where the
-    paper takes all 480,000 (B.3, row 18).
+    paper takes all 480,000 (docs/methods.md, 'Data and pairs').
 
     Args:
         principal: `scale`, `shape`, `orientation`, `floor_hue`, `wall_hue` or `object_hue`.
@@ -36,7 +36,7 @@ class ShapesFactorial(Factorial):
         ValueError: If an argument is outside its range.
 
     References:
-        Skenderi et al., Detaux, section 5 and its official split (B.5); the data: Burgess and
+        Skenderi et al., Detaux, section 5 and its official split; the data: Burgess and
         Kim 2018, "3D Shapes Dataset".
     """
 

@@ -28,6 +28,12 @@ class SimCLRAugmentation(Augmentation):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> images = torch.full((2, 3, 16, 16), 0.5)
+        >>> views = [SimCLRAugmentation("color")(images, seed) for seed in (0, 0, 1)]
+        >>> views[0].equal(views[1]), views[0].equal(views[2])
+        (True, False)
+
     References:
         Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations",
         appendix A. Differs in: the order of brightness, contrast, saturation and hue is random

@@ -47,6 +47,12 @@ def hold_out(
 
     Raises:
         ValueError: If the share is outside its range.
+
+    Example:
+        >>> splits, labels = np.zeros(100, np.int8), np.repeat([0, 1], 50)
+        >>> hold_out(splits, labels, "val", 0.2, np.random.default_rng(0))
+        >>> np.bincount(labels[splits == 1])
+        array([10, 10])
     """
     check_share(split, share)
     rows = np.flatnonzero(splits == _TRAIN)
@@ -73,6 +79,12 @@ def draw_missing(
         val_share: Share of the training samples, in [0, 1).
         test_share: Share of the training samples, in [0, 1).
         seed: Seed of the drawing.
+
+    Example:
+        >>> splits = np.zeros(100, np.int8)
+        >>> draw_missing(splits, np.repeat([0, 1], 50), val_share=0.1, test_share=0.2, seed=0)
+        >>> np.bincount(splits)  # train, val, test
+        array([72,  8, 20])
     """
     for split, share in (("test", test_share), ("val", val_share)):
         index = SPLITS.index(split)

@@ -36,6 +36,12 @@ class AnnealedVAE(VAE):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = AnnealedVAE((3, 16, 16), latent_dim=6, capacity=10.0)
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 6, 1])
+
     References:
         Burgess et al. 2018, "Understanding disentangling in beta-VAE", arXiv 1804.03599, eq. 8.
     """

@@ -41,6 +41,12 @@ class Autoencoder(AutoencodingDisentangler):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = Autoencoder((3, 16, 16), dim=8)
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 1, 8])
+
     References:
         Skenderi et al., Detaux, section 4.5: clusters in "the latent space of an autoencoder that
         only learns to reconstruct".

@@ -39,6 +39,12 @@ class BetaTCVAE(VAE):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = BetaTCVAE((3, 16, 16), latent_dim=6, beta=4.0)
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 6, 1])
+
     References:
         Chen et al. 2018, "Isolating Sources of Disentanglement in VAEs", arXiv 1802.04942, eq. 4
         with alpha = gamma = 1.

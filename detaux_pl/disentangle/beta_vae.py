@@ -30,6 +30,12 @@ class BetaVAE(VAE):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = BetaVAE((3, 16, 16), latent_dim=6, beta=8.0)
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 6, 1])
+
     References:
         Higgins et al. 2017, "beta-VAE: Learning Basic Visual Concepts with a Constrained
         Variational Framework".

@@ -33,6 +33,12 @@ class BottleneckVAE(VAE):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = BottleneckVAE((3, 16, 16), latent_dim=6, target=5.0)
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 6, 1])
+
     References:
         The custom model of disentanglement_lib's example, and the default of the starter kit of
         the NeurIPS 2019 disentanglement challenge.

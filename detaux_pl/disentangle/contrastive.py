@@ -59,7 +59,7 @@ class ContrastiveDisentangler(Disentangler):
         objective: `sub_info_max`, or `info_max` of the unified z. Paper: the latter for the
             Hessian penalty alone.
         regularizers: What keeps the slices apart, each with its weight.
-        temperature: Temperature of the similarities. Paper: unknown (A.2).
+        temperature: Temperature of the similarities. Paper: unknown.
         denominator: Whether the `one_positive` or `all` views stand in the denominator.
         reduction: `mean` or `sum` over the anchors, of the loss and of the regularisers.
         chunk_size: Anchors whose similarities are held at a time: memory grows with this times
@@ -78,9 +78,16 @@ class ContrastiveDisentangler(Disentangler):
     Raises:
         ValueError: If an argument is outside its range, or the features do not divide by K.
 
+    Example:
+        >>> model = ContrastiveDisentangler((3, 16, 16), n_classes=10, encoder="small_convnet")
+        >>> codes = model.encode_all(torch.zeros(2, 3, 16, 16))
+        >>> {name: tuple(part.shape) for name, part in codes.items()}
+        {'z': (2, 2, 8), 'r': (2, 2, 256)}
+
     References:
         Burns et al. 2021, "Unsupervised Disentanglement without Autoencoding", and its poster
-        (methods A.2 to A.5). Differs in: means, not sums, so that weights do not depend on the
+        (docs/methods.md, 'Contrastive loss').
+        Differs in: means, not sums, so that weights do not depend on the
         batch size; the poster's sums are `reduction: sum`.
     """
 

@@ -38,6 +38,12 @@ class DIPVAE(VAE):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = DIPVAE((3, 16, 16), latent_dim=6, variant="ii")
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 6, 1])
+
     References:
         Kumar et al. 2018, "Variational Inference of Disentangled Latent Concepts from Unlabeled
         Observations", arXiv 1711.00848.

@@ -47,6 +47,11 @@ class FactorVAE(VAE):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> model = FactorVAE((3, 16, 16), latent_dim=6, gamma=20.0)
+        >>> model.encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 6, 1])
+
     References:
         Kim & Mnih 2018, "Disentangling by Factorising", arXiv 1802.05983. Differs in: the permuted
         half is of the same batch, where the paper draws a second one.

@@ -60,6 +60,12 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> model = ProductManifoldAutoencoder((3, 16, 16), dim=5, n_subspaces=4)
+        >>> codes = model.encode(torch.zeros(2, 3, 16, 16))
+        >>> codes.shape, model.decode(codes).shape
+        (torch.Size([2, 4, 5]), torch.Size([2, 3, 16, 16]))
+
     References:
         Skenderi et al., "Disentangled Latent Spaces Facilitate Data-Driven Auxiliary Learning"
         (Detaux). Differs in: the projectors train from the first epoch, as in its code; of the

@@ -14,6 +14,10 @@ class RawPixels(Disentangler):
 
     `fit` goes through the motions and leaves a checkpoint, as the stages that follow expect: one
     batch is enough.
+
+    Example:
+        >>> RawPixels().encode(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 1, 768])
     """
 
     principal_subspace: int | None = None

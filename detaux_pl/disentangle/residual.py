@@ -59,6 +59,11 @@ class ResidualAutoencoder(Autoencoder):
 
     Raises:
         ValueError: If an argument is outside its range.
+
+    Example:
+        >>> model = ResidualAutoencoder((3, 16, 16), n_classes=4, n_subspaces=3, subspace_dim=5)
+        >>> model.decode(torch.zeros(2, 3, 5)).shape  # to encode takes the split that training fits
+        torch.Size([2, 3, 16, 16])
     """
 
     principal_subspace: int

@@ -40,6 +40,11 @@ def blind_spot_loss(reconstruction: Tensor, images: Tensor, hidden: Tensor) -> T
     Returns:
         Scalar loss; 0 where no pixel is hidden.
 
+    Example:
+        >>> images, hidden = torch.ones(1, 3, 2, 2), torch.eye(2).bool().view(1, 1, 2, 2)
+        >>> blind_spot_loss(torch.full_like(images, 0.5), images, hidden)
+        tensor(0.2500)
+
     References:
         Batson and Royer 2019, "Noise2Self: blind denoising by self-supervision", eq. 2.
     """

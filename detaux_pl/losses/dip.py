@@ -31,6 +31,11 @@ def dip_penalty(
     Returns:
         Scalar penalty, the weights applied.
 
+    Example:
+        >>> mean = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])  # two latents of variance 1, the same
+        >>> dip_penalty(mean, torch.zeros(2, 2), "i", off_diagonal=10.0, diagonal=100.0)
+        tensor(20.)
+
     References:
         Kumar et al. 2018, "Variational Inference of Disentangled Latent Concepts from Unlabeled
         Observations", arXiv 1711.00848, eq. 6 and 7.

@@ -16,6 +16,10 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     Returns:
         Divergences, shape (B, K), in float32 at least.
 
+    Example:
+        >>> gaussian_kl(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2))
+        tensor([[0., 2.]])
+
     References:
         Kingma & Welling 2014, arXiv 1312.6114, appendix B.
     """

@@ -44,6 +44,12 @@ class InfoNCE(nn.Module):
     Raises:
         ValueError: If `temperature` or `chunk_size` is not positive.
 
+    Example:
+        >>> views = torch.eye(4).repeat(2, 1)  # two equal views of four samples at right angles
+        >>> labels = torch.arange(4).repeat(2)
+        >>> round(InfoNCE(temperature=1.0)(views, labels).item(), 4)  # log(1 + 6 / e)
+        1.1654
+
     References:
         Burns et al. 2021, "Unsupervised Disentanglement without Autoencoding", eq. 1, for one
         positive; the poster has the sum over anchors. Khosla et al. 2020, "Supervised Contrastive

@@ -30,6 +30,10 @@ def reconstruction_loss(decoded: Tensor, images: Tensor, likelihood: Likelihood)
     Raises:
         ValueError: If the shapes differ.
 
+    Example:
+        >>> reconstruction_loss(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4), "gaussian")
+        tensor(4.)
+
     References:
         disentanglement_lib: `bernoulli_loss` without its constant, and `l2_loss`.
     """

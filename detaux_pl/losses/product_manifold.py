@@ -9,6 +9,7 @@ References:
     Fumero et al. 2021, "Learning disentangled representations via product manifold projection".
     Skenderi et al., "Disentangled Latent Spaces Facilitate Data-Driven Auxiliary Learning"
     (Detaux), section 3 and appendix A, and its official code.
+    docs/methods.md, 'Differences from the paper and its code'.
 """
 
 from __future__ import annotations
@@ -67,6 +68,13 @@ def oracle(
 
     Returns:
         One-hot assignment, shape (b, k), of the codes' type.
+
+    Example:
+        >>> codes = torch.zeros(2, 3, 2, 4)  # two views, three subspaces, two pairs
+        >>> codes[1, 2] = 1.0  # the views differ in subspace 2
+        >>> oracle(codes, same=torch.tensor([True, False]))
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
 
     References:
         Detaux, equations 3 and 4. Its softmax with factor 1e6 is an argmax up to ties.
@@ -133,6 +141,13 @@ def distance_loss(
     Raises:
         ValueError: If `margin` is negative.
 
+    Example:
+        >>> assignment = torch.tensor([[0.0, 1.0]])
+        >>> distance_loss(torch.tensor([[0.0, 2.0]]), assignment)  # far apart where it should be
+        tensor(0.)
+        >>> distance_loss(torch.tensor([[2.0, 0.0]]), assignment)  # (2 + 10 * 0.05) / 2
+        tensor(1.2500)
+
     References:
         Detaux, equation 7, which sums over subspaces and gives the hinge weight 1.
     """
@@ -157,6 +172,11 @@ def sparsity_loss(codes: Tensor) -> Tensor:
     Returns:
         Scalar loss, mean over views, pairs and dimensions, sum over subspaces.
 
+    Example:
+        >>> shared, apart = torch.ones(2, 2, 3, 2), torch.eye(2).view(1, 2, 1, 2).expand(2, 2, 3, 2)
+        >>> sparsity_loss(shared), sparsity_loss(apart)
+        (tensor(2.), tensor(0.))
+
     References:
         Detaux, equation 8, which sums over dimensions.
     """
@@ -175,6 +195,13 @@ def mix(codes: Tensor, mixtures: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Codes of the mixtures, shape (k, m, d), and the subspace swapped in, shape (m,).
+
+    Example:
+        >>> codes = torch.zeros(2, 3, 2, 1)  # two views, three subspaces, two pairs
+        >>> codes[1] = 1.0
+        >>> mixed, swapped = mix(codes, torch.tensor([4]))  # subspace 2 of pair 0 is from view 1
+        >>> mixed[:, 0, 0], swapped
+        (tensor([1., 1., 0.]), tensor([2]))
     """
     k, b = codes.shape[1:3]
     swapped, pairs = mixtures // b, mixtures % b
@@ -221,6 +248,10 @@ def regularization_loss(
 
     Returns:
         Scalar loss, mean over subspaces of the squared error of the mean over pairs.
+
+    Example:
+        >>> round(regularization_loss(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).item(), 4)
+        25.0
 
     References:
         Detaux, equation 10, which has a sum over subspaces and no factor 100.

@@ -30,6 +30,10 @@ def past_warm_up(epoch: int, max_epochs: int, share: float = 0.25) -> bool:
 
     Raises:
         ValueError: If `max_epochs` is not positive.
+
+    Example:
+        >>> [past_warm_up(epoch, max_epochs=40) for epoch in (10, 11)]
+        [False, True]
     """
     return epoch > share * _checked(max_epochs)
 
@@ -45,6 +49,10 @@ def exponential_ramp(epoch: int, max_epochs: int, full_at: float, steepness: flo
 
     Raises:
         ValueError: If `max_epochs` is not positive.
+
+    Example:
+        >>> [round(exponential_ramp(e, max_epochs=40, full_at=0.4), 3) for e in (8, 12, 16, 20)]
+        [0.007, 0.082, 1.0, 1.0]
     """
     return math.exp(min(0.0, steepness * (epoch - full_at * max_epochs) / _checked(max_epochs)))
 
@@ -59,6 +67,10 @@ def linear_capacity(step: int, maximum: float, steps: int) -> float:
 
     Raises:
         ValueError: If `steps` is not positive.
+
+    Example:
+        >>> [linear_capacity(step, maximum=25.0, steps=100) for step in (0, 50, 200)]
+        [0.0, 12.5, 25.0]
 
     References:
         Burgess et al. 2018, "Understanding disentangling in beta-VAE", arXiv 1804.03599.
@@ -80,6 +92,10 @@ def product_manifold_betas(epoch: int, max_epochs: int) -> Betas:
 
     Raises:
         ValueError: If `max_epochs` is not positive.
+
+    Example:
+        >>> [round(beta, 4) for beta in product_manifold_betas(epoch=11, max_epochs=40)]
+        [0.0439, 0.0036, 0.9561]
 
     References:
         Skenderi et al., Detaux, sections 3.2 and 5. The paper calls all three betas a warm-up;

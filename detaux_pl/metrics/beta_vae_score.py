@@ -45,6 +45,11 @@ def beta_vae_score(
         ValueError: If a number is not positive.
         UserError: If a code is not finite, or a factor is continuous or has one value only.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> beta_vae_score(1.0 * factors, factors, n_points_train=100, n_points_test=50)
+        {'beta_vae': 1.0}
+
     References:
         Higgins et al. 2017, beta-VAE, section 3; disentanglement_lib. Differs in: pairs are
         drawn with replacement from the given samples, where the library makes new images.

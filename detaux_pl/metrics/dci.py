@@ -74,6 +74,11 @@ def dci(
         UserError: If there are fewer than two codes or factors, a code is not finite, or a factor
             is continuous or has one value only.
 
+    Example:
+        >>> factors = np.indices((2, 2)).reshape(2, -1).T.repeat(9, axis=0)
+        >>> {name: round(score, 2) for name, score in dci(1.0 * factors, factors).items()}
+        {'dci_disentanglement': 1.0, 'dci_completeness': 1.0, 'dci_informativeness': 1.0}
+
     References:
         Eastwood & Williams 2018, "A Framework for the Quantitative Evaluation of Disentangled
         Representations"; disentanglement_lib.

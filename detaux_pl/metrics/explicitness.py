@@ -41,6 +41,11 @@ def explicitness(
     Raises:
         UserError: If a code is not finite, or a factor is continuous or has one value only.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> round(explicitness(1.0 * factors, factors)["explicitness"], 2)
+        1.0
+
     References:
         Ridgeway & Mozer 2018, arXiv 1802.05312, section 3; disentanglement_lib, its
         `explicitness_score_test`.

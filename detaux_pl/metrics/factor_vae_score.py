@@ -49,6 +49,11 @@ def factor_vae_score(
         ValueError: If a number is not positive, or a batch has one sample.
         UserError: If a code is not finite, or a factor is continuous or has one value only.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> factor_vae_score(1.0 * factors, factors, n_votes_train=100, n_votes_test=50)
+        {'factor_vae': 1.0}
+
     References:
         Kim & Mnih 2018, arXiv 1802.05983, section 4; disentanglement_lib. Differs in: batches are
         drawn with replacement from the given samples, where the library makes new images.

@@ -44,6 +44,12 @@ def irs(
         ValueError: If the quantile is not in (0, 1], or `n_train` not positive.
         UserError: If a code is not finite, or a factor is continuous or has one value only.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> turned = factors @ [[0.6, 0.8], [-0.8, 0.6]]
+        >>> [round(irs(codes, factors)["irs"], 1) for codes in (1.0 * factors, turned)]
+        [1.0, 0.6]
+
     References:
         Suter et al. 2019, arXiv 1811.00007, section 4; disentanglement_lib.
     """

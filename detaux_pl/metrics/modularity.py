@@ -38,6 +38,13 @@ def modularity(
         UserError: If there are fewer than two factors, a code is not finite, or a factor is
             continuous or has one value only.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> turned = factors @ [[0.6, 0.8], [-0.8, 0.6]]
+        >>> scores = [modularity(codes, factors) for codes in (1.0 * factors, turned)]
+        >>> [round(score["modularity"], 1) for score in scores]
+        [1.0, 0.4]
+
     References:
         Ridgeway & Mozer 2018, arXiv 1802.05312, section 3; disentanglement_lib.
     """

@@ -41,6 +41,12 @@ def mutual_information(
 
     Raises:
         UserError: If a code is not finite, or a factor is continuous or has one value only.
+
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> mutual_information(1.0 * factors, factors).round(3)  # log 3 and log 4
+        array([[1.099, 0.   ],
+               [0.   , 1.386]])
     """
     values, given = check(codes, factors)
     bins = discretise(as_dims(values), n_bins)

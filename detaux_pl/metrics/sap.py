@@ -58,6 +58,12 @@ def sap(
         UserError: If there are fewer than two codes, one is not finite, or a factor is continuous
             or has one value only.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> turned = factors @ [[0.6, 0.8], [-0.8, 0.6]]
+        >>> [round(sap(codes, factors)["sap"], 1) for codes in (1.0 * factors, turned)]
+        [0.5, 0.1]
+
     References:
         Kumar et al. 2018, arXiv 1711.00848, section 3; disentanglement_lib: C = 0.01, balanced
         classes.

@@ -49,6 +49,12 @@ def udr(
         ValueError: If the models are of different samples, or there is no such method.
         UserError: If there are fewer than two models, or a code is not finite.
 
+    Example:
+        >>> codes = np.random.default_rng(0).standard_normal((500, 3))
+        >>> other = np.random.default_rng(1).standard_normal((500, 3))
+        >>> udr([codes, -2.0 * codes[:, ::-1], other]).round(1)  # two trainings agree, one does not
+        array([0.5, 0.5, 0. ])
+
     References:
         Duan et al. 2020, "Unsupervised Model Selection for Variational Disentangled Representation
         Learning", arXiv 1905.12614, section 4. Differs in: a code counts as active by its

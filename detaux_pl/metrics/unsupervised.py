@@ -51,6 +51,12 @@ def unsupervised(
     Raises:
         UserError: If a code is not finite.
 
+    Example:
+        >>> factors = np.indices((3, 4)).reshape(2, -1).T.repeat(50, axis=0)
+        >>> scores = unsupervised(np.hstack([factors, factors[:, :1]]) * 1.0)  # one code is a copy
+        >>> round(scores["gaussian_total_correlation"], 1)
+        6.6
+
     References:
         Locatello et al. 2019, arXiv 1811.12359, appendix; disentanglement_lib.
     """

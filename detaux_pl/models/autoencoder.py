@@ -48,6 +48,12 @@ def build_autoencoder(
 
     Raises:
         ValueError: If there is no such autoencoder, or an argument does not fit it.
+
+    Example:
+        >>> import torch
+        >>> parts = build_autoencoder("convolutional", (3, 16, 16), dim=8, n_subspaces=3)
+        >>> parts.projectors(parts.encoder(torch.zeros(2, 3, 16, 16))).shape
+        torch.Size([3, 2, 8])
     """
     if name not in get_args(AutoencoderName):
         known = ", ".join(get_args(AutoencoderName))

@@ -53,7 +53,8 @@ def build_backbone(
     """Build a network from images in [0, 1], shape (B, C, H, W), to maps (B, C', H', W').
 
     The maps keep their places: nothing is pooled to one vector, and heads see the flattened map
-    (C.1). A net whose stages are shared or coupled takes them by name.
+    (docs/methods.md, 'Backbones and heads').
+    A net whose stages are shared or coupled takes them by name.
 
     Args:
         name: `small_convnet` (four blocks of convolution, batch norm and ReLU, the last three
@@ -71,6 +72,10 @@ def build_backbone(
     Raises:
         ValueError: If there is no such net, no weights for it, it has no feature maps, or the
             images are too small.
+
+    Example:
+        >>> build_backbone("small_convnet", (3, 16, 16))(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 128, 2, 2])
     """
     if name.startswith("timm/"):
         return _timm_backbone(name, image_shape, pretrained)
@@ -108,6 +113,10 @@ def feature_size(backbone: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Length of the flattened map of one image, by a dry run that computes nothing.
 
     Neither the random state nor the batch statistics of `backbone` change.
+
+    Example:
+        >>> feature_size(build_backbone("small_convnet", (3, 16, 16)), (3, 16, 16))
+        512
     """
     maps: Tensor = dry_run(backbone, image_shape)
     return math.prod(maps.shape[1:])
@@ -156,6 +165,11 @@ class StageMaps(nn.ModuleList):
 
     Raises:
         ValueError: If the backbone has no stages.
+
+    Example:
+        >>> stages = StageMaps(build_backbone("small_convnet", (3, 16, 16)))
+        >>> [tuple(maps.shape) for maps in stages(torch.zeros(2, 3, 16, 16))]
+        [(2, 32, 16, 16), (2, 32, 8, 8), (2, 64, 4, 4), (2, 128, 2, 2)]
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -292,6 +306,11 @@ class Standardize(nn.Module):
         channels: Of the images; where these are not 3, all have the average mean and deviation.
         mean: Mean of each of the 3 channels of the images that the weights are from.
         std: Standard deviation of each of them.
+
+    Example:
+        >>> standardize = Standardize(1, mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+        >>> standardize(torch.ones(1, 1, 1, 1)).item()
+        2.0
     """
 
     mean: Tensor

@@ -21,6 +21,11 @@ class ConvolutionalEncoder(nn.Module):
     Raises:
         ValueError: If the image shape does not fit or `dim` is not positive.
 
+    Example:
+        >>> import torch
+        >>> ConvolutionalEncoder((3, 32, 32), dim=10)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+
     References:
         Fumero et al. 2021, and the official code of Detaux.
     """
@@ -63,6 +68,11 @@ class ConvolutionalDecoder(nn.Module):
 
     Raises:
         ValueError: If the image shape does not fit or `dim` is not positive.
+
+    Example:
+        >>> import torch
+        >>> ConvolutionalDecoder((3, 32, 32), dim=10)(torch.zeros(2, 10)).shape
+        torch.Size([2, 3, 32, 32])
 
     References:
         Fumero et al. 2021, and the official code of Detaux.

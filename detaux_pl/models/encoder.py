@@ -30,6 +30,11 @@ def build_encoder(
     Raises:
         ValueError: If there is no such encoder, it does not take such images, or a small stem is
             asked of one that is no ResNet.
+
+    Example:
+        >>> encoder, n_features = build_encoder("small_convnet", (3, 16, 16))
+        >>> n_features
+        512
     """
     if small_stem and name not in _RESNETS:
         raise ValueError(

@@ -16,8 +16,13 @@ class ClassificationHead(nn.Sequential):
         hidden: Width of the hidden layer. Paper: 512.
         dropout: Share of hidden units that are dropped in training. Paper: 0.1.
 
+    Example:
+        >>> import torch
+        >>> ClassificationHead(n_features=32, n_classes=10)(torch.zeros(2, 32)).shape
+        torch.Size([2, 10])
+
     References:
-        Skenderi et al., Detaux, official code (C.1).
+        Skenderi et al., Detaux, official code (docs/methods.md, 'Backbones and heads').
     """
 
     def __init__(

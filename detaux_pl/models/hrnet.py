@@ -36,7 +36,7 @@ class HRNet(nn.Module):
         self, name: str, image_shape: tuple[int, int, int], pretrained: bool = False
     ) -> None:
         super().__init__()
-        # timm's default location is behind the branches, where the classifier widens them (C.5).
+        # timm's default location is behind the branches, where the classifier widens them.
         net = build_timm_model(
             f"backbone is 'timm/{name}'",
             name,

@@ -15,6 +15,11 @@ class LatentDiscriminator(nn.Module):
         hidden: Units of every hidden layer. Paper: 1000.
         layers: Number of hidden layers. Paper: 6.
 
+    Example:
+        >>> import torch
+        >>> LatentDiscriminator(latent_dim=6, hidden=20)(torch.zeros(2, 6)).shape
+        torch.Size([2, 2])
+
     References:
         Kim & Mnih 2018, "Disentangling by Factorising", arXiv 1802.05983, appendix A.
     """

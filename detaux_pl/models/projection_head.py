@@ -22,6 +22,10 @@ class ProjectionHeads(nn.Module):
     Raises:
         ValueError: If an argument is not positive, or the features do not divide by the slices.
 
+    Example:
+        >>> ProjectionHeads(n_features=64, n_slices=2, dim=8)(torch.zeros(5, 64)).shape
+        torch.Size([5, 2, 8])
+
     References:
         Layers: SimCLR, Chen et al. 2020, arXiv 2002.05709, without batch norm. Burns et al. 2021
         state only that the heads are shallow and their output 8-dimensional.

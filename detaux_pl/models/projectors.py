@@ -18,6 +18,10 @@ class ProjectorStack(nn.Module):
 
     Raises:
         ValueError: If an argument is not positive.
+
+    Example:
+        >>> ProjectorStack(n_subspaces=3, dim=8)(torch.zeros(5, 8)).shape
+        torch.Size([3, 5, 8])
     """
 
     def __init__(self, n_subspaces: int, dim: int) -> None:
@@ -49,6 +53,10 @@ class ConvolutionalProjectors(nn.Module):
 
     Raises:
         ValueError: If an argument is not positive.
+
+    Example:
+        >>> ConvolutionalProjectors(n_subspaces=3, dim=8)(torch.zeros(5, 8, 2, 2)).shape
+        torch.Size([3, 5, 32])
 
     References:
         The official code of Detaux; its projectors of vectors have two layers.

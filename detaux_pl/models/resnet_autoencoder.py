@@ -29,6 +29,11 @@ class ResNetEncoder(nn.Module):
     Raises:
         ValueError: If the image shape does not fit or `dim` is not positive.
 
+    Example:
+        >>> import torch
+        >>> ResNetEncoder((3, 32, 32), dim=16)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 16])
+
     References:
         He et al. 2015, arXiv 1512.03385. The official code of Detaux, whose dense layer fits
         images of 64 pixels alone.
@@ -78,6 +83,11 @@ class ResNetDecoder(nn.Module):
 
     Raises:
         ValueError: If the image shape does not fit or `dim` is not positive.
+
+    Example:
+        >>> import torch
+        >>> ResNetDecoder((3, 32, 32), dim=16)(torch.zeros(2, 16)).shape
+        torch.Size([2, 3, 32, 32])
 
     References:
         He et al. 2016, arXiv 1603.05027: the blocks. The official code of Detaux.

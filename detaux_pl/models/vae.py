@@ -24,6 +24,12 @@ class VAEEncoder(nn.Module):
     Raises:
         ValueError: If the image shape does not fit or a number is not positive.
 
+    Example:
+        >>> import torch
+        >>> mean, log_variance = VAEEncoder((3, 32, 32), latent_dim=6)(torch.zeros(2, 3, 32, 32))
+        >>> mean.shape
+        torch.Size([2, 6])
+
     References:
         disentanglement_lib: `conv_encoder`, for the nets of beta-VAE; the cited paper has kernel 4
         throughout. The enlarged nets of "Stage 2" of the disentanglement challenge are in a
@@ -70,6 +76,11 @@ class VAEDecoder(nn.Module):
 
     Raises:
         ValueError: If the image shape does not fit or a number is not positive.
+
+    Example:
+        >>> import torch
+        >>> VAEDecoder((3, 32, 32), latent_dim=6)(torch.zeros(2, 6)).shape
+        torch.Size([2, 3, 32, 32])
 
     References:
         disentanglement_lib: `deconv_decoder`. See `VAEEncoder` for the width.

@@ -27,7 +27,7 @@ from detaux_pl.multitask.bilevel import (
 )
 
 _HIDDEN: dict[str, tuple[int, ...]] = {"mono_linear": (), "mono_nonlinear": (10, 10)}
-"""Hidden layers of the networks that combine losses (C.7)."""
+"""Hidden layers of the networks that combine losses (docs/methods.md, 'AuxiLearn')."""
 
 _DRAWS = 1_000_003
 """Keeps the draws here apart from those of the data module, which have the same seed."""
@@ -282,8 +282,14 @@ class AuxiLearn(_HeldOutModel):
         ValueError: If the images are too small for the backbone, or an argument is outside its
             range.
 
+    Example:
+        >>> model = AuxiLearn((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]  # principal alone
+        [(2, 10)]
+
     References:
-        Navon et al. 2021, arXiv 2007.02693, sections 3 and 4 (C.7). Differs from its official code
+        Navon et al. 2021, arXiv 2007.02693, sections 3 and 4 (docs/methods.md, 'AuxiLearn').
+        Differs from its official code
         in the leading lr, without which the rate of the meta parameters has another unit.
     """
 
@@ -385,8 +391,13 @@ class AuxiLearnCombine(_HeldOutModel):
         ValueError: If there is no auxiliary task, the images are too small for the backbone, or an
             argument is outside its range.
 
+    Example:
+        >>> model = AuxiLearnCombine((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]
+        [(2, 10), (2, 4)]
+
     References:
-        Navon et al. 2021, arXiv 2007.02693, section 3 (C.7).
+        Navon et al. 2021, arXiv 2007.02693, section 3 (docs/methods.md, 'AuxiLearn').
     """
 
     def __init__(
@@ -469,7 +480,7 @@ class _Monotone(_Combination):
         self.layers = nn.Sequential(*layers, nn.Linear((n_losses, *hidden)[-1], 1, bias=False))
         for parameter in self.parameters():
             if parameter.ndim == 2:
-                nn.init.uniform_(parameter, 0.0, 0.2)  # C.7
+                nn.init.uniform_(parameter, 0.0, 0.2)  # docs/methods.md, 'AuxiLearn'
             else:
                 nn.init.zeros_(parameter)
 

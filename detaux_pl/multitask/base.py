@@ -48,7 +48,7 @@ class MultitaskModel(EpochMeans, ABC):
         weighting: How the losses of the tasks are combined; None for equal weights.
         lr: Learning rate. Paper: 5e-4.
         weight_decay: Weight decay, from which the weighting's parameters are excluded. Official
-            code: 5e-3 (B.2, row 17).
+            code: 5e-3.
         optimizer: `adamw` (paper), or `sgd` with momentum 0.9.
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 

@@ -253,9 +253,13 @@ def masked_softmax(logits: Tensor, targets: Tensor, n_auxiliary: int) -> Tensor:
     Returns:
         Shape of `logits`; each row sums to 1. In float32 at least.
 
+    Example:
+        >>> masked_softmax(torch.zeros(1, 6), torch.tensor([1]), n_auxiliary=2)
+        tensor([[0.0000, 0.0000, 0.5000, 0.5000, 0.0000, 0.0000]])
+
     References:
         Liu et al. 2019, arXiv 1901.08933, section 3.3. Differs from the official code, which adds
-        1e-8 to the entries of other classes and overflows at large logits (C.6).
+        1e-8 to the entries of other classes and overflows at large logits.
     """
     owner = torch.arange(logits.shape[1], device=logits.device) // n_auxiliary
     others = owner != targets[:, None]
@@ -272,8 +276,12 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Shape (B,), in float32 at least.
 
+    Example:
+        >>> round(focal_loss(torch.zeros(1, 2), torch.tensor([0])).item(), 4)  # log(2) / 4
+        0.1733
+
     References:
-        Lin et al. 2017, arXiv 1708.02002, for soft labels as in MAXL (C.6).
+        Lin et al. 2017, arXiv 1708.02002, for soft labels as in MAXL (docs/methods.md, 'MAXL').
     """
     if targets.ndim == 1:
         targets = F.one_hot(targets, logits.shape[1])

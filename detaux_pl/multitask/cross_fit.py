@@ -65,6 +65,10 @@ def plan_nets(n_folds: int, rounds: int) -> list[Net]:
 
     Raises:
         ValueError: If there are not enough folds.
+
+    Example:
+        >>> [net.name for net in plan_nets(n_folds=3, rounds=2)][2:4]  # three of each round
+        ['round0-without-1-2', 'round1-without-0']
     """
     if not 1 <= rounds < n_folds:
         raise ValueError(
@@ -88,6 +92,10 @@ def deal_folds(classes: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[n
 
     Returns:
         Fold of each sample, shape (n,).
+
+    Example:
+        >>> np.bincount(deal_folds(np.repeat([0, 1], 6), n_folds=3, seed=0))
+        array([4, 4, 4])
     """
     rng = np.random.default_rng([seed, 2])
     order = rng.permutation(len(classes))

@@ -29,7 +29,7 @@ class CrossStitch(SoftParameterSharing):
             `resnet50`.
         pretrained: Start every column from ImageNet weights. Paper: from networks finetuned on
             each task alone.
-        weighting: How the losses of the tasks are combined; None for equal weights (B.2, row 31).
+        weighting: How the losses of the tasks are combined; None for equal weights.
         own_share: What a task's own features count for at the start, in (0, 1]. Paper: 0.9.
         lr_multiplier: Learning rate of the stitches over that of the others. Paper: 100 to 1000,
             with SGD.
@@ -44,8 +44,15 @@ class CrossStitch(SoftParameterSharing):
         ValueError: If there is no auxiliary task, the backbone has no stages, the images are too
             small for it, or an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> model = CrossStitch((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]
+        [(2, 10), (2, 4)]
+
     References:
-        Misra et al. 2016, arXiv 1604.03539, section 3 (C.4). The number of tasks is any here.
+        Misra et al. 2016, arXiv 1604.03539, section 3 (docs/methods.md, 'Architectures').
+        The number of tasks is any here.
     """
 
     def __init__(

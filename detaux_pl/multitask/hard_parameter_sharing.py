@@ -25,7 +25,7 @@ class HardParameterSharing(MultitaskModel):
         pretrained: Start from ImageNet weights, or from those that timm recommends. Paper: for
             Cars only.
         weighting: How the losses of the tasks are combined; None for `UncertaintyWeighting`.
-            Paper: "as suggested in" Kendall et al. (B.2, row 31).
+            Paper: "as suggested in" Kendall et al. (docs/methods.md, 'Weightings').
         hidden: Width of the heads' hidden layer. Paper: 512.
         dropout: Share of hidden units that are dropped in training. Paper: 0.1.
         lr: Learning rate. Paper: 5e-4.
@@ -37,8 +37,15 @@ class HardParameterSharing(MultitaskModel):
         ValueError: If there is no auxiliary task, there is no such backbone, or the images are
             too small for it.
 
+    Example:
+        >>> import torch
+        >>> model = HardParameterSharing((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]
+        [(2, 10), (2, 4)]
+
     References:
-        Caruana 1997, "Multitask Learning"; setting of Skenderi et al., Detaux (C.1).
+        Caruana 1997, "Multitask Learning"; setting of Skenderi et al., Detaux
+        (docs/methods.md, 'Backbones and heads').
     """
 
     def __init__(

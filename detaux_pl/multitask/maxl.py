@@ -81,8 +81,14 @@ class MAXL(BilevelModel):
         ValueError: If the images are too small for the backbone, or an argument is outside its
             range.
 
+    Example:
+        >>> model = MAXL((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]  # principal alone
+        [(2, 10)]
+
     References:
-        Liu, Davison, Johns 2019, arXiv 1901.08933 (C.6). Differs in: both steps on each batch,
+        Liu, Davison, Johns 2019, arXiv 1901.08933 (docs/methods.md, 'MAXL').
+        Differs in: both steps on each batch,
         where the paper reads all batches twice per epoch, once for each step, so that an epoch
         costs one reading of the data and budgets in epochs equal those of the other models; the
         learning rate of the generator stays, where the paper halves both every 50 epochs; the

@@ -47,7 +47,7 @@ class MTINet(MultitaskModel):
             `small_convnet`, `vgg16`, `resnet18`, `resnet34` or `resnet50`, for MTI-Net's
             interaction on the maps after the last four stages of a plain network.
         pretrained: Start the backbone from ImageNet weights.
-        weighting: How the losses of the tasks are combined; None for equal weights (B.2, row 31).
+        weighting: How the losses of the tasks are combined; None for equal weights.
         attention: What the softmax runs over: `tasks`, so that for each channel and place the
             weights of the tasks sum to one, or `legacy`, T adjacent channels of one task, as in
             the official code, which takes the order of the joined channels for another.
@@ -62,9 +62,15 @@ class MTINet(MultitaskModel):
         ValueError: If there is no auxiliary task, no such backbone or attention, the images are
             too small, or the weight is negative.
 
+    Example:
+        >>> model = MTINet((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]
+        [(2, 10), (2, 4)]
+
     References:
         Vandenhende, Georgoulis, Van Gool 2020, "MTI-Net", arXiv 2001.06902, and its official
-        code (C.5). Differs in: images are classified, not pixels; the axis of the attention.
+        code (docs/methods.md, 'Architectures').
+        Differs in: images are classified, not pixels; the axis of the attention.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class NDDR(SoftParameterSharing):
             `resnet50`.
         pretrained: Start every column from ImageNet weights. Paper: from networks finetuned on
             each task alone.
-        weighting: How the losses of the tasks are combined; None for equal weights (B.2, row 31).
+        weighting: How the losses of the tasks are combined; None for equal weights.
         own_share: What a task's own features count for at the start, in (0, 1]. Paper: 0.9.
         shortcut: Let each head read the maps of all stages: resized to the last one, joined and
             reduced to its channels by a convolution of 1 x 1.
@@ -50,8 +50,14 @@ class NDDR(SoftParameterSharing):
         ValueError: If there is no auxiliary task, the backbone has no stages, the images are too
             small for it, or an argument is outside its range.
 
+    Example:
+        >>> model = NDDR((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]
+        [(2, 10), (2, 4)]
+
     References:
-        Gao et al. 2019, "NDDR-CNN", arXiv 1801.08297 (C.3). Differs in: heads are not given a
+        Gao et al. 2019, "NDDR-CNN", arXiv 1801.08297 (docs/methods.md, 'Architectures').
+        Differs in: heads are not given a
         higher learning rate, and a cosine takes the place of a polynomial schedule.
     """
 

@@ -34,8 +34,14 @@ class SingleTask(MultitaskModel):
     Raises:
         ValueError: If there is no such backbone, or the images are too small for it.
 
+    Example:
+        >>> import torch
+        >>> model = SingleTask((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]  # principal alone
+        [(2, 10)]
+
     References:
-        Skenderi et al., Detaux, the row STL (C.1).
+        Skenderi et al., Detaux, the row STL (docs/methods.md, 'Backbones and heads').
     """
 
     uses_auxiliary: ClassVar[bool] = False

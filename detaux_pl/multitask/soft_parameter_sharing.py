@@ -30,7 +30,7 @@ class SoftParameterSharing(MultitaskModel):
         backbone: What each column is: `small_convnet`, `vgg16`, `resnet18`, `resnet34` or
             `resnet50`.
         pretrained: Start every column from ImageNet weights.
-        weighting: How the losses of the tasks are combined; None for equal weights (B.2, row 31).
+        weighting: How the losses of the tasks are combined; None for equal weights.
         own_share: What a task's own features count for in an exchange at the start, in (0, 1];
             the other tasks share the rest equally.
         lr_multiplier: Learning rate of the exchanges over that of the columns and heads.

@@ -15,7 +15,7 @@ def score(codes, seed=0, n_pairs=4000):
 
 
 def naive(codes, seed, n_pairs):
-    """B.2a, pair by pair, number by number."""
+    """docs/methods.md, 'Subspace choice', pair by pair, number by number."""
     train = codes.rows("train").tolist()
     rng = np.random.default_rng(seed)
     values = codes.values.astype(np.float64).tolist()

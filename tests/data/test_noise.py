@@ -77,7 +77,7 @@ def test_official_elementwise_noise() -> None:
     assert (noisy == 0.0).float().mean().item() == pytest.approx(0.08, abs=0.003)
     assert (noisy == 1.0).float().mean().item() == pytest.approx(0.08, abs=0.003)
     touched = (noisy != 0.5).any(dim=1).float().mean().item()
-    assert touched == pytest.approx(0.408, abs=0.01)  # methods.md B.6: 1 - .84³
+    assert touched == pytest.approx(0.408, abs=0.01)  # docs/methods.md, 'Data and pairs': 1 - .84³
 
 
 def test_official_gaussian_noise() -> None:
@@ -85,7 +85,7 @@ def test_official_gaussian_noise() -> None:
     assert (noisy == 0.98).float().mean().item() == pytest.approx(0.532, abs=0.005)
     assert (noisy == 0.02).float().mean().item() == pytest.approx(0.179, abs=0.005)
     intact = (noisy == 0.5).all(dim=1).float().mean().item()
-    assert intact == pytest.approx(0.024, abs=0.004)  # methods.md B.6
+    assert intact == pytest.approx(0.024, abs=0.004)  # docs/methods.md, 'Data and pairs'
 
 
 @pytest.mark.parametrize("amount", [-0.1, 1.5])

@@ -32,7 +32,7 @@ def test_compositional_split(full: SyntheticShapes3D) -> None:
     held_out = (full.factor("floor_hue") >= 5) & (full.factor("wall_hue") >= 5)
     np.testing.assert_array_equal(full.splits == 2, held_out)
     assert [len(full.rows(s)) for s in ("train", "val", "test")] == [342_000, 18_000, 120_000]
-    # Balanced in all that does not define it, as in B.5.
+    # Balanced in all that does not define it, as docs/methods.md, 'Data and pairs', says.
     for name in ("object_hue", "scale", "shape", "orientation"):
         assert len(set(np.bincount(full.factor(name)[full.rows("test")]).tolist())) == 1
 

@@ -37,6 +37,12 @@ class DigitScenes(FactorDataset):
 
     Raises:
         ValueError: If an argument is outside its range.
+
+    Example:
+        >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
+        >>> scenes.setup()
+        >>> scenes.images(torch.tensor([0, 1])).shape, scenes.factors.shape
+        (torch.Size([2, 3, 16, 16]), (120, 3))
     """
 
     factor_names = ("digit", "background", "location")

@@ -62,6 +62,17 @@ class ImageArrays(CachedArrays):
 
     Raises:
         ValueError: If a number is outside its range or the file is of another kind.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> labels = np.repeat(["cat", "dog"], 10)
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "pets.npz"
+        ...     np.savez(path, images=np.zeros((20, 8, 8, 3), np.uint8), species=labels)
+        ...     pets = ImageArrays(path, principal="species")
+        ...     pets.describe()
+        ...     pets.image_shape, pets.value_names["species"], np.bincount(pets.splits)
+        ((3, 8, 8), ('cat', 'dog'), array([14,  2,  4]))
     """
 
     ids: NDArray[np.int64]

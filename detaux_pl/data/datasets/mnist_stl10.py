@@ -27,7 +27,7 @@ _FIXED = {
     "DC-DL": (_DIGIT, _LOCATION),
     "BC-DL": (_LOCATION, _BACKGROUND),
 }
-"""What the two views of a pair share, in the order of the paper's joint label (A.1)."""
+"""What the two views of a pair share, in the order of the paper's joint label."""
 _SIZE, _GLYPH = 64, 28
 _CORNERS = tuple(
     (row * 32 + 2, column * (_SIZE - _GLYPH) // 3) for row in range(2) for column in range(4)
@@ -78,7 +78,8 @@ class MNISTSTL10(CachedPixels):
         ValueError: If an argument is outside its range.
 
     References:
-        Burns et al., "Unsupervised Disentanglement without Autoencoding" (A.1). Differs from it
+        Burns et al., "Unsupervised Disentanglement without Autoencoding"
+        (docs/methods.md, 'Data and pairs'). Differs from it
         in: RGB without loss, where its JPEGs are lossy with red and blue swapped.
     """
 

@@ -61,6 +61,11 @@ class SyntheticShapes3D(ShapesFactorial):
 
     Raises:
         ValueError: If an argument is outside its range.
+
+    Example:
+        >>> shapes = SyntheticShapes3D(principal="shape", n_train=100, n_val=10, n_test=10)
+        >>> shapes.n_classes, shapes.image_shape
+        (4, (3, 64, 64))
     """
 
     def __init__(

@@ -35,6 +35,13 @@ class HessianPenalty(Regularizer):
     Raises:
         ValueError: If the weight is negative, infinite or NaN.
 
+    Example:
+        >>> slices = torch.linspace(-1, 1, 48).sin().view(6, 2, 4) * torch.tensor([[1.0], [0.0]])
+        >>> labels = torch.tensor([0, 1, 2] * 2)
+        >>> batch = Embeddings(slices, labels, labels.expand(2, 6), step=0)
+        >>> round(HessianPenalty(weight=0.1)(batch, InfoNCE()).item(), 4)  # slice 1 plays no part
+        0.0
+
     References:
         Burns et al. 2021, "Unsupervised Disentanglement without Autoencoding", eq. 7 and 8, and
         its poster. Both leave open what the gradient's product runs over. 1e-12 is ours: the root

@@ -30,6 +30,13 @@ class InfoMin(Regularizer):
         ValueError: If the weight is negative, infinite or NaN; of a `poster` batch with one
             sample, which has no others.
 
+    Example:
+        >>> slices = torch.ones(6, 2, 4)  # two views of three samples, all alike
+        >>> labels = torch.tensor([0, 1, 2] * 2)
+        >>> batch = Embeddings(slices, labels, labels.expand(2, 6), step=0)
+        >>> round(InfoMin(weight=0.1)(batch, InfoNCE()).item(), 4)  # 2 log(1 / 2)
+        -1.3863
+
     References:
         Burns et al. 2021, "Unsupervised Disentanglement without Autoencoding", eq. 4, and its
         poster, which has the sum over i. Differs from the poster in: A leaves out i itself.

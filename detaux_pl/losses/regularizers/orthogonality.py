@@ -34,6 +34,13 @@ class Orthogonality(Regularizer):
         ValueError: If the weight is negative, infinite or NaN, the seed is negative, or a
             permutation is fixed but not wanted.
 
+    Example:
+        >>> slices = torch.ones(6, 2, 4)  # two views of three samples, both slices all alike
+        >>> labels = torch.tensor([0, 1, 2] * 2)
+        >>> batch = Embeddings(slices, labels, labels.expand(2, 6), step=0)
+        >>> Orthogonality(weight=0.1)(batch, InfoNCE()).item()
+        2.0
+
     References:
         Burns et al. 2021, "Unsupervised Disentanglement without Autoencoding", eq. 5 and 6, and
         its poster, which has the sum over i and j.

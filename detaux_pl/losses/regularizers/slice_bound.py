@@ -22,6 +22,13 @@ class SliceBound(Regularizer):
     Raises:
         ValueError: If the weight is negative, infinite or NaN.
 
+    Example:
+        >>> slices = torch.eye(3).repeat(2, 1)[:, None].repeat(1, 2, 1)  # each slice tells all
+        >>> labels = torch.tensor([0, 1, 2] * 2)
+        >>> batch = Embeddings(slices, labels, labels.expand(2, 6), step=0)
+        >>> SliceBound(weight=1.0)(batch, InfoNCE()).item()
+        0.0
+
     References:
         Burns et al. 2021, "Unsupervised Disentanglement without Autoencoding", section 5, which
         proposes constraints by which "the full representation performs no better than either

@@ -22,6 +22,15 @@ class DWAWeighting(Weighting):
     Raises:
         ValueError: If the temperature is not positive.
 
+    Example:
+        >>> weighting = DWAWeighting()
+        >>> weighting.setup(n_tasks=2)
+        >>> for losses in ([4.0, 4.0], [1.0, 4.0], [1.0, 4.0]):  # one step in each epoch
+        ...     _ = weighting(torch.tensor(losses))
+        ...     weighting.end_epoch()
+        >>> [round(weight, 2) for weight in weighting.weights.tolist()]  # the second did not fall
+        [0.81, 1.19]
+
     References:
         Liu, Johns, Davison 2019, "End-to-end multi-task learning with attention", arXiv
         1803.10704, eq. 7.

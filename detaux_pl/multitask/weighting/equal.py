@@ -9,7 +9,14 @@ from detaux_pl.multitask.weighting.base import Weighting
 
 
 class EqualWeighting(Weighting):
-    """The sum of the losses: `sum_t L_t`."""
+    """The sum of the losses: `sum_t L_t`.
+
+    Example:
+        >>> weighting = EqualWeighting()
+        >>> weighting.setup(n_tasks=2)
+        >>> weighting(torch.tensor([1.0, 2.0]))
+        tensor(3.)
+    """
 
     _weights: Tensor
 

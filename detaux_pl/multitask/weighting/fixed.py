@@ -15,10 +15,16 @@ class FixedWeighting(Weighting):
 
     Args:
         weights: Weight of each task, the principal one first; not negative. The official code
-            has (10, 1) in a comment (C.2).
+            has (10, 1) in a comment (docs/methods.md, 'Weightings').
 
     Raises:
         ValueError: If a weight is negative, infinite or NaN.
+
+    Example:
+        >>> weighting = FixedWeighting([10.0, 1.0])
+        >>> weighting.setup(n_tasks=2)
+        >>> weighting(torch.tensor([1.0, 2.0]))
+        tensor(12.)
     """
 
     _weights: Tensor

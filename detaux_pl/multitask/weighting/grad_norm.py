@@ -32,6 +32,14 @@ class GradNormWeighting(GramianWeighting):
     Raises:
         ValueError: If alpha is negative or the learning rate is not positive.
 
+    Example:
+        >>> weighting = GradNormWeighting(lr=0.1)
+        >>> weighting.setup(n_tasks=2)
+        >>> gramian = torch.tensor([[1.0, 0.0], [0.0, 9.0]]).double()  # |g_2| = 3
+        >>> _ = weighting.weigh(gramian, torch.ones(2).double())  # equal weights in the first step
+        >>> weighting.weigh(gramian, torch.ones(2).double()).round(decimals=4)
+        tensor([1.2222, 0.7778], dtype=torch.float64)
+
     References:
         Chen et al. 2018, "GradNorm", arXiv 1711.02257, eq. 1 and 2, algorithm 1.
     """

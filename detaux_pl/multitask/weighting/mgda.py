@@ -32,6 +32,13 @@ class MGDAWeighting(GramianWeighting):
     Raises:
         ValueError: If there is no such normalization.
 
+    Example:
+        >>> weighting = MGDAWeighting()
+        >>> weighting.setup(n_tasks=2)
+        >>> gramian = torch.tensor([[1.0, 0.0], [0.0, 9.0]]).double()  # |g_2| = 3
+        >>> weighting.weigh(gramian, torch.ones(2).double()).round(decimals=4)
+        tensor([1.8000, 0.2000], dtype=torch.float64)
+
     References:
         Désidéri 2012, "Multiple-gradient descent algorithm"; Sener and Koltun 2018, arXiv
         1810.04650, eq. 3. Differs from it in: the weights sum to T instead of 1, and the solver

@@ -22,6 +22,13 @@ class PCGradWeighting(GramianWeighting):
             (as in the paper), see `GramianWeighting`.
         seed: Seed of the orders, which depend on it and the number of the step alone.
 
+    Example:
+        >>> weighting = PCGradWeighting()
+        >>> weighting.setup(n_tasks=2)
+        >>> gramian = torch.tensor([[1.0, -0.5], [-0.5, 1.0]]).double()  # gradients that conflict
+        >>> weighting.weigh(gramian, torch.ones(2).double())
+        tensor([1.5000, 1.5000], dtype=torch.float64)
+
     References:
         Yu et al. 2020, "Gradient Surgery for Multi-Task Learning", arXiv 2001.06782, algorithm 1.
         Differs from it in: the gradient of each head is weighted as well.

@@ -17,6 +17,13 @@ class RandomWeighting(Weighting):
     Args:
         seed: Seed of the weights, which depend on it and the number of the step alone.
 
+    Example:
+        >>> weighting = RandomWeighting(seed=0)
+        >>> weighting.setup(n_tasks=2)
+        >>> _ = weighting(torch.tensor([1.0, 2.0]))
+        >>> round(weighting.weights.sum().item(), 4)
+        2.0
+
     References:
         Lin et al. 2022, "Reasonable Effectiveness of Random Weighting", arXiv 2111.10603, RLW with
         the normal distribution. Differs from it in: the weights sum to T instead of 1.

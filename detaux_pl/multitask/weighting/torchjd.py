@@ -38,6 +38,13 @@ class TorchJDWeighting(GramianWeighting):
         ValueError: If torchjd, or a solver that it needs, is not installed, or it has no such
             weighting.
 
+    Example:
+        >>> weighting = TorchJDWeighting("UPGradWeighting")
+        >>> weighting.setup(n_tasks=2)
+        >>> gramian = torch.tensor([[1.0, -0.5], [-0.5, 1.0]]).double()  # gradients that conflict
+        >>> weighting.weigh(gramian, torch.ones(2).double()).round(decimals=2)
+        tensor([1.5000, 1.5000], dtype=torch.float64)
+
     References:
         Quinton and Rey 2024, "Jacobian Descent for Multi-Objective Optimization", arXiv
         2406.16232; the documentation of each class names its paper.

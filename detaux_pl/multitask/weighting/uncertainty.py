@@ -14,10 +14,17 @@ class UncertaintyWeighting(Weighting):
     `s_t = log sigma_t^2` is learnt and starts at 0. Its gradient `1/2 - exp(-s_t) L_t` raises the
     weight `exp(-s_t)` of a task whose weighted loss is below 1/2 and lowers it above.
 
+    Example:
+        >>> weighting = UncertaintyWeighting()
+        >>> weighting.setup(n_tasks=2)
+        >>> weighting(torch.tensor([0.3, 2.0])).backward()
+        >>> weighting.log_variances.grad  # the first task will weigh more, the second less
+        tensor([ 0.2000, -1.5000])
+
     References:
         Kendall, Gal, Cipolla 2018, arXiv 1705.07115, eq. 10. Differs from the regression form
         `exp(-s) L / 2 + s / 2` of several public implementations, and from `exp(-s) L + s`, which
-        the official code of Detaux has in a comment (C.2).
+        the official code of Detaux has in a comment (docs/methods.md, 'Weightings').
     """
 
     log_variances: nn.Parameter
