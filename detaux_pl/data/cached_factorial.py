@@ -20,14 +20,6 @@ class CachedFactorial(CachedArrays, Factorial):
     The cache holds the images of all ids, whatever number of them is drawn, so that every
     drawing finds it again. A subclass gives `files` and `read_blocks`, in the order of the ids.
 
-    Args:
-        principal: Name of the principal factor.
-        n_train: Number of training images, drawn uniformly; None for all.
-        n_val: Number of validation images; None for all.
-        n_test: Number of test images; None for all.
-        seed: Seed of the splits and of the drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
-
     Raises:
         ValueError: If an argument is outside its range.
     """

@@ -21,6 +21,7 @@ from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.pixel_cache import PixelWriter
 from detaux_pl.data.read_image import Fit, read_image
+from detaux_pl.data.splits import check_share
 
 _PIECE = 32
 """Images that a worker decodes before it hands them over."""
@@ -79,11 +80,12 @@ class ImageFiles(CachedPixels):
     `read_image`. A subclass gives `read_index`.
 
     Args:
-        principal: Name of the principal factor.
         image_size: Height and width of the images, of every file alike.
         channels: 1 for grey or 3 for RGB.
         fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
+        val_share: Share of the training images that is held out for validation, in [0, 1).
+        test_share: Share of the training images that is held out for the test, in [0, 1).
+        seed: Seed of that drawing.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -98,15 +100,23 @@ class ImageFiles(CachedPixels):
         image_size: int,
         channels: int = 3,
         fit: Fit = "crop",
+        val_share: float = 0.1,
+        test_share: float = 0.2,
+        seed: int = 0,
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
         check_image_size(image_size)
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
+        check_share("val", val_share)
+        check_share("test", test_share)
         self.image_size = image_size
         self.image_shape = (channels, image_size, image_size)
         self.fit: Fit = fit
+        self.val_share = val_share
+        self.test_share = test_share
+        self.seed = seed
         self.ignored: list[Path] = []
         self.unreadable: list[Unreadable] = []
         self._digests: NDArray[np.uint8] | None = None

@@ -72,11 +72,12 @@ class FactorDataModule(LightningDataModule):
         noise: Corruption of the images of all splits; None for clean images.
         image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Training batch of one rank, in images (pairs where the module gives pairs).
+            Paper: 32.
         eval_batch_size: Batch of one rank in validation, test and prediction.
         num_workers: Processes that read images; none are started for pixels that are in memory
             or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
-        seed: Seed of the order and of the pairs; the command line gives it `seed_everything`.
+        seed: Seed of the order and of what is drawn; the command line gives it `seed_everything`.
 
     Raises:
         ValueError: If a batch size or `image_size` is not positive.
@@ -306,24 +307,14 @@ class PairDataModule(FactorDataModule):
     """Pairs of images, for models that learn from what two images have in common.
 
     Args:
-        dataset: The images and their factors.
         pairing: Which images make a pair; None for `PrincipalPairs()`.
         augment: Random changes of the training images, such as `SimCLRAugmentation`, drawn for
             each image of a pair; None for none.
         tasks: Names of the factors whose values are the targets, the principal one first; None
             for the principal one alone.
-        noise: Corruption of the images of all splits; None for clean images.
-        image_size: Height and width to which the images are resized [pixels]; None for theirs.
-        batch_size: Pairs in a training batch of one rank. Paper: 32.
-        eval_batch_size: Batch of one rank in validation and prediction.
-        num_workers: Processes that read images; none are started for pixels that are in memory
-            or mapped to it, which is faster.
-        device_resident: Keep all pixels on the accelerator; for data that fit there.
-        seed: Seed of the order, the pairs and their changes; the command line gives it
-            `seed_everything`.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> data = PairDataModule(DigitScenes(n_train=100, n_val=10, n_test=10), batch_size=8)
         >>> data.setup("fit")
         >>> batch = next(iter(data.train_dataloader()))
@@ -339,18 +330,9 @@ class PairDataModule(FactorDataModule):
         pairing: Pairing | None = None,
         augment: Augmentation | None = None,
         tasks: list[str] | None = None,
-        noise: SaltPepper | None = None,
-        image_size: int | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        device_resident: bool = False,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
-            device_resident, seed,
-        )  # fmt: skip
+        super().__init__(dataset, **kwargs)
         self.pairing = PrincipalPairs() if pairing is None else pairing
         self.augmentation = augment
         self.tasks = tasks
@@ -377,7 +359,7 @@ class ImageDataModule(FactorDataModule):
     """Single images in random order, for models that need no label and no partner, such as VAEs.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> data = ImageDataModule(DigitScenes(n_train=100), noise=SaltPepper())
         >>> data.setup("fit")
         >>> data.images(np.array([3, 5])).shape
@@ -393,21 +375,13 @@ class ViewDataModule(ImageDataModule):
     """Two views of each training image, for contrastive models; evaluation sees single images.
 
     Args:
-        dataset: The images and their factors.
         views: How each view is distorted; None for `SimCLRAugmentation()`.
         tasks: Names of the factors whose values are the targets, the principal one first; None
             for the principal one alone.
-        noise: Corruption of the images of all splits; None for clean images.
-        image_size: Height and width to which the images are resized [pixels]; None for theirs.
         batch_size: Images in a training batch of one rank, each in two views.
-        eval_batch_size: Batch of one rank in validation, test and prediction.
-        num_workers: Processes that read images; none are started for pixels that are in memory
-            or mapped to it, which is faster.
-        device_resident: Keep all pixels on the accelerator; for data that fit there.
-        seed: Seed of the order and of the views; the command line gives it `seed_everything`.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> data = ViewDataModule(DigitScenes(n_train=100), SimCLRAugmentation("color"))
         >>> data.setup("fit")
         >>> data.images(np.array([3, 5]), epoch=0).shape  # two views of each
@@ -422,15 +396,9 @@ class ViewDataModule(ImageDataModule):
         noise: SaltPepper | None = None,
         image_size: int | None = None,
         batch_size: int = 256,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        device_resident: bool = False,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
-            device_resident, seed,
-        )  # fmt: skip
+        super().__init__(dataset, noise, image_size, batch_size, **kwargs)
         self.augmentation = SimCLRAugmentation() if views is None else views
         self.tasks = tasks
 
@@ -457,24 +425,15 @@ class LabelledDataModule(ImageDataModule):
     """Images with the labels of the principal and of the auxiliary tasks.
 
     Args:
-        dataset: The images and their factors.
         labels: Folder of the auxiliary labels; None for the principal task alone. In a run
             folder the command line fills it in.
         auxiliary: `discovered` for the labels as they are, `shuffled` for the same labels dealt
             out at random within each split (a control), or one factor of the data set or several
             (a ceiling, where the hidden factors are known).
         augment: Random changes of the training images, such as `CropFlip`; None for none.
-        noise: Corruption of the images of all splits; None for clean images.
-        image_size: Height and width to which the images are resized [pixels]; None for theirs.
-        batch_size: Images in a training batch of one rank. Paper: 32.
-        eval_batch_size: Batch of one rank in validation, test and prediction.
-        num_workers: Processes that read images; none are started for pixels that are in memory
-            or mapped to it, which is faster.
-        device_resident: Keep all pixels on the accelerator; for data that fit there.
-        seed: Seed of the order; the command line gives it `seed_everything`.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> data = LabelledDataModule(DigitScenes(n_train=300), auxiliary="location")
         >>> data.setup("fit")
         >>> data.task_sizes, next(iter(data.train_dataloader())).targets.shape
@@ -487,18 +446,9 @@ class LabelledDataModule(ImageDataModule):
         labels: Path | None = None,
         auxiliary: str | list[str] = "discovered",
         augment: Augmentation | None = None,
-        noise: SaltPepper | None = None,
-        image_size: int | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        device_resident: bool = False,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            dataset, noise, image_size, batch_size, eval_batch_size, num_workers,
-            device_resident, seed,
-        )  # fmt: skip
+        super().__init__(dataset, **kwargs)
         self.labels = labels
         self.auxiliary = auxiliary
         self.augmentation = augment

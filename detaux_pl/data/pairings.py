@@ -63,7 +63,7 @@ class PrincipalPairs(Pairing):
         ValueError: If `p_different` is outside [0, 1].
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
         >>> scenes.setup()
         >>> rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ class ChangedFactors(Pairing):
         ValueError: If `k` does not fit.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> scenes = DigitScenes(n_train=500, n_val=10, n_test=10)
         >>> scenes.setup()
         >>> rng = np.random.default_rng(0)
@@ -169,7 +169,7 @@ class SharedFactors(Pairing):
         ValueError: If no factor is named, or one twice.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
         >>> scenes.setup()
         >>> rng = np.random.default_rng(0)
@@ -260,7 +260,7 @@ class GivenPairs(Pairing):
     """The pairs that the data come in, each once per epoch, either view first at random.
 
     Example:
-        >>> from detaux_pl.data.digit_scenes import DigitScenes
+        >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
         >>> scenes = DigitScenes(n_train=100, n_val=10, n_test=10)
         >>> scenes.setup()
         >>> rng = np.random.default_rng(0)

@@ -25,12 +25,11 @@ class ShapesFactorial(Factorial):
     Args:
         principal: `scale`, `shape`, `orientation`, `floor_hue`, `wall_hue` or `object_hue`.
             Paper: `scale`.
-        split: `compositional` or `random`.
+        split: `compositional` holds out the images whose floor and wall both have one of their
+            last five hues, `random` as many at random.
         n_train: Number of training images, drawn uniformly of 342,000; None for all.
         n_val: Number of validation images, of 18,000; None for all.
         n_test: Number of test images, of 120,000; None for all.
-        seed: Seed of the splits and of the drawing; a smaller number draws a part of what a
-            larger one does.
 
     Raises:
         ValueError: If an argument is outside its range.

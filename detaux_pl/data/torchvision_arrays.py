@@ -34,11 +34,11 @@ class TorchvisionArrays(CachedArrays):
 
     Args:
         root: Folder of the files.
-        image_size: Height and width that the images are resized to.
-        val_share: Share of the training images that is held out for validation, in [0, 1).
+        image_size: Height and width that the images are resized to. Paper: 64.
+        val_share: Share of the training images of each class that is held out for validation, in
+            [0, 1).
         seed: Seed of that drawing.
         download: Fetch files that are missing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -52,11 +52,11 @@ class TorchvisionArrays(CachedArrays):
     def __init__(
         self,
         root: Path,
-        image_size: int,
-        val_share: float,
-        seed: int,
-        download: bool,
-        cache_dir: Path | None,
+        image_size: int = 64,
+        val_share: float = 0.1,
+        seed: int = 0,
+        download: bool = False,
+        cache_dir: Path | None = None,
     ) -> None:
         super().__init__("label", cache_dir)
         check_image_size(image_size)

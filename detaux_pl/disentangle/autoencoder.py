@@ -33,10 +33,7 @@ class Autoencoder(AutoencodingDisentangler):
         batch_norm: Normalise after the convolutions, which trains in fewer steps; a ResNet always
             does.
         autoencoder: `convolutional`, or `resnet18` for larger images.
-        lr: Learning rate.
-        weight_decay: Weight decay.
         optimizer: `adamw` or `adam`.
-        lr_schedule: `cosine` to zero over the training, or `constant`.
 
     Raises:
         ValueError: If an argument is outside its range.

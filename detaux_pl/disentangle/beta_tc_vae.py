@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 from torch import Tensor
 
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.vae import VAE, Posterior, refuse_negative
 from detaux_pl.losses.gaussian_kl import gaussian_kl
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.losses.likelihood import Likelihood
 from detaux_pl.losses.total_correlation import Estimator, decompose_kl
 
 
@@ -24,15 +22,6 @@ class BetaTCVAE(VAE):
     Logs the three parts of the divergence.
 
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16; the command line
-            takes it from the data.
-        latent_dim: Number of latents K.
-        width: Factor of the channels and units of encoder and decoder.
-        likelihood: `bernoulli`, or `gaussian` for the squared error.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `adam` or `adamw`.
-        lr_schedule: `constant`, or `cosine` to zero over the training.
         beta: Weight of the total correlation. disentanglement_lib: 1 to 10.
         estimator: `weighted` or `stratified`.
 
@@ -53,21 +42,12 @@ class BetaTCVAE(VAE):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        latent_dim: int = 10,
-        width: int = 1,
-        likelihood: Likelihood = "bernoulli",
-        lr: float = 1e-4,
-        weight_decay: float = 0.0,
-        optimizer: Literal["adamw", "adam"] = "adam",
-        lr_schedule: LearningRateSchedule = "constant",
         beta: float = 6.0,
         estimator: Estimator = "weighted",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            image_shape, latent_dim, width, likelihood, lr, weight_decay, optimizer, lr_schedule
-        )
+        super().__init__(image_shape, **kwargs)
         refuse_negative(beta=beta)
-        self.save_hyperparameters()
         self.beta = beta
         self.estimator: Estimator = estimator
         self._n_samples = 0

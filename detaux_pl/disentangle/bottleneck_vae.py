@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 from torch import Tensor
 
 from detaux_pl.disentangle.vae import VAE, Posterior, refuse_negative
 from detaux_pl.losses.gaussian_kl import gaussian_kl
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.losses.likelihood import Likelihood
 
 
 class BottleneckVAE(VAE):
@@ -18,15 +16,6 @@ class BottleneckVAE(VAE):
     The divergence is the sum over latents and the mean over images [nats].
 
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16; the command line
-            takes it from the data.
-        latent_dim: Number of latents K.
-        width: Factor of the channels and units of encoder and decoder.
-        likelihood: `bernoulli`, or `gaussian` for the squared error.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `adam` or `adamw`.
-        lr_schedule: `constant`, or `cosine` to zero over the training.
         gamma: Weight of the distance. disentanglement_lib: 4.
         target: Capacity [nats]. disentanglement_lib: 10.
 
@@ -47,21 +36,12 @@ class BottleneckVAE(VAE):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        latent_dim: int = 10,
-        width: int = 1,
-        likelihood: Likelihood = "bernoulli",
-        lr: float = 1e-4,
-        weight_decay: float = 0.0,
-        optimizer: Literal["adamw", "adam"] = "adam",
-        lr_schedule: LearningRateSchedule = "constant",
         gamma: float = 4.0,
         target: float = 10.0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            image_shape, latent_dim, width, likelihood, lr, weight_decay, optimizer, lr_schedule
-        )
+        super().__init__(image_shape, **kwargs)
         refuse_negative(gamma=gamma, target=target)
-        self.save_hyperparameters()
         self.gamma = gamma
         self.target = target
 

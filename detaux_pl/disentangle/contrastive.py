@@ -69,11 +69,6 @@ class ContrastiveDisentangler(Disentangler):
         principal_slice: Index of the slice for the principal factor; null for 0 where the
             positives are `disjoint`, else for that of which the principal label explains most in
             the last validation.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `sgd` (momentum 0.9), `lars`, `adamw` or `adam`.
-        lr_schedule: `cosine` to zero over the training, or `constant`.
-        warmup: Share of the training in which the learning rate rises, in [0, 1).
 
     Raises:
         ValueError: If an argument is outside its range, or the features do not divide by K.

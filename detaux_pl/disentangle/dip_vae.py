@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from detaux_pl.disentangle.vae import VAE, Posterior, refuse_negative
 from detaux_pl.losses.dip import dip_penalty
 from detaux_pl.losses.gaussian_kl import gaussian_kl
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.losses.likelihood import Likelihood
 
 
 class DIPVAE(VAE):
@@ -21,15 +19,6 @@ class DIPVAE(VAE):
     and the mean over images [nats].
 
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16; the command line
-            takes it from the data.
-        latent_dim: Number of latents K.
-        width: Factor of the channels and units of encoder and decoder.
-        likelihood: `bernoulli`, or `gaussian` for the squared error.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `adam` or `adamw`.
-        lr_schedule: `constant`, or `cosine` to zero over the training.
         variant: `i` or `ii`.
         off_diagonal: Weight of the squared covariances. disentanglement_lib: 1 to 50.
         diagonal: Weight of the squared distances of the variances to 1; null for 10 times
@@ -52,24 +41,15 @@ class DIPVAE(VAE):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        latent_dim: int = 10,
-        width: int = 1,
-        likelihood: Likelihood = "bernoulli",
-        lr: float = 1e-4,
-        weight_decay: float = 0.0,
-        optimizer: Literal["adamw", "adam"] = "adam",
-        lr_schedule: LearningRateSchedule = "constant",
         variant: Literal["i", "ii"] = "i",
         off_diagonal: float = 10.0,
         diagonal: float | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            image_shape, latent_dim, width, likelihood, lr, weight_decay, optimizer, lr_schedule
-        )
+        super().__init__(image_shape, **kwargs)
         if diagonal is None:
             diagonal = off_diagonal * (10 if variant == "i" else 1)
         refuse_negative(off_diagonal=off_diagonal, diagonal=diagonal)
-        self.save_hyperparameters()
         self.variant = variant
         self.off_diagonal = off_diagonal
         self.diagonal = diagonal

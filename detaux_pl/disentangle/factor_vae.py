@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +11,6 @@ from torch.optim import Optimizer
 from detaux_pl.disentangle.vae import VAE, Posterior, refuse_negative
 from detaux_pl.losses.density_ratio import discriminator_loss, total_correlation_ratio
 from detaux_pl.losses.gaussian_kl import gaussian_kl
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.losses.likelihood import Likelihood
 from detaux_pl.losses.permute import permute_latents
 from detaux_pl.models.latent_discriminator import LatentDiscriminator
 
@@ -31,15 +29,6 @@ class FactorVAE(VAE):
     mixed precision and DDP work as ever, and gradients are clipped by the norm of both nets.
 
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16; the command line
-            takes it from the data.
-        latent_dim: Number of latents K.
-        width: Factor of the channels and units of encoder and decoder.
-        likelihood: `bernoulli`, or `gaussian` for the squared error.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `adam` or `adamw`.
-        lr_schedule: `constant`, or `cosine` to zero over the training.
         gamma: Weight of the total correlation. disentanglement_lib: 10 to 100.
         discriminator_lr: Learning rate of the discriminator, which has the same optimizer with the
             betas 0.5 and 0.9 and without weight decay.
@@ -60,26 +49,17 @@ class FactorVAE(VAE):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        latent_dim: int = 10,
-        width: int = 1,
-        likelihood: Likelihood = "bernoulli",
-        lr: float = 1e-4,
-        weight_decay: float = 0.0,
-        optimizer: Literal["adamw", "adam"] = "adam",
-        lr_schedule: LearningRateSchedule = "constant",
         gamma: float = 10.0,
         discriminator_lr: float = 1e-4,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            image_shape, latent_dim, width, likelihood, lr, weight_decay, optimizer, lr_schedule
-        )
+        super().__init__(image_shape, **kwargs)
         refuse_negative(gamma=gamma)
         if discriminator_lr <= 0:
             raise ValueError(f"discriminator_lr is {discriminator_lr}: give a positive number.")
-        self.save_hyperparameters()
         self.gamma = gamma
         self.discriminator_lr = discriminator_lr
-        self.discriminator = LatentDiscriminator(latent_dim)
+        self.discriminator = LatentDiscriminator(self.latent_dim)
 
     def regularize(self, posterior: Posterior, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return divergence and weighted total correlation.

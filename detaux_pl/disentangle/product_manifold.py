@@ -55,7 +55,6 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         lr: Learning rate. Paper: 5e-4.
         weight_decay: Weight decay. Official code: 1e-6.
         optimizer: `adamw` (paper) or `adam` (official code).
-        lr_schedule: `constant`, or `cosine` to zero over the training.
 
     Raises:
         ValueError: If an argument is outside its range.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.disentangle.autoencoder import Autoencoder
-from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.latent_split import (
     LatentSplit,
     class_gram,
@@ -39,23 +38,12 @@ class ResidualAutoencoder(Autoencoder):
     Trains on pairs, of which it uses every view, or on single images.
 
     Args:
-        image_shape: Channels, height and width, the latter two multiples of 16, or of 32 for a
-            ResNet; the command line takes it from the data.
         n_classes: Number of principal classes; the command line takes it from the data.
         dim: Dimensions of the latent space, at least `n_classes`: less would leave nothing
             beside the between-class directions.
         n_subspaces: Number of subspaces, at least 2.
         subspace_dim: Dimensions of each subspace.
         principal_subspace: Index of the subspace for the principal factor.
-        blind_spots: Share of the pixels that are hidden in training, in [0, 1); 0 for a plain
-            autoencoder.
-        batch_norm: Normalise after the convolutions, which trains in fewer steps; a ResNet always
-            does.
-        autoencoder: `convolutional`, or `resnet18` for larger images.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `adamw` or `adam`.
-        lr_schedule: `cosine` to zero over the training, or `constant`.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -79,13 +67,7 @@ class ResidualAutoencoder(Autoencoder):
         n_subspaces: int = 4,
         subspace_dim: int = 6,
         principal_subspace: int = 0,
-        blind_spots: float = 0.0,
-        batch_norm: bool = False,
-        autoencoder: Literal["convolutional", "resnet18"] = "convolutional",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-6,
-        optimizer: Literal["adamw", "adam"] = "adamw",
-        lr_schedule: LearningRateSchedule = "cosine",
+        **kwargs: Any,
     ) -> None:
         self.check_subspaces(n_subspaces, principal_subspace)
         if n_classes < 2 or subspace_dim < 1:
@@ -98,11 +80,7 @@ class ResidualAutoencoder(Autoencoder):
                 f"dim is {dim}, but the means of {n_classes} classes span up to {n_classes - 1} "
                 f"dimensions: give at least {n_classes}, better twice as many."
             )
-        super().__init__(
-            image_shape, dim, blind_spots, batch_norm, autoencoder, lr, weight_decay, optimizer,
-            lr_schedule,
-        )  # fmt: skip
-        self.save_hyperparameters()
+        super().__init__(image_shape, dim, **kwargs)
         self.n_classes = n_classes
         self.principal_subspace = principal_subspace
         self.register_buffer("mean", torch.zeros(dim))

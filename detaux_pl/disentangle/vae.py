@@ -50,10 +50,7 @@ class VAE(AutoencodingDisentangler):
         latent_dim: Number of latents K.
         width: Factor of the channels and units of encoder and decoder.
         likelihood: `bernoulli`, or `gaussian` for the squared error.
-        lr: Learning rate.
-        weight_decay: Weight decay.
         optimizer: `adam` or `adamw`.
-        lr_schedule: `constant`, or `cosine` to zero over the training.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -77,6 +74,7 @@ class VAE(AutoencodingDisentangler):
         lr_schedule: LearningRateSchedule = "constant",
     ) -> None:
         super().__init__(lr, weight_decay, optimizer, lr_schedule)
+        self.save_hyperparameters()
         self.latent_dim = latent_dim
         self.likelihood = likelihood
         self.encoder = VAEEncoder(image_shape, latent_dim, width)

@@ -14,8 +14,6 @@ from torch import Tensor, autograd, nn
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.modules import Batch, LabelledDataModule
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.multitask.base import OptimizerName
 from detaux_pl.multitask.bilevel import (
     BilevelModel,
     LabelGenerator,
@@ -51,6 +49,18 @@ class _HeldOutModel(BilevelModel):
     The hypergradient of phi is `-(d^2 L_T / dphi dW)^T p`, where p approximates `H^-1 dL_V/dW`, H
     the Hessian of L_T, by J + 1 terms of its Neumann series:
     `p = lr * sum_{j=0..J} (I - lr * H)^j dL_V/dW`, lr the present learning rate of W.
+
+    Args:
+        held_out: Share of the train images that only the meta parameters learn from, in (0, 0.5].
+            Paper: 0.0084, on larger data.
+        hyper_every: Training steps from one hyper step to the next. Paper: 30.
+        neumann_terms: Terms of the Neumann series beyond the first. Paper: 3.
+        legacy_scale: Leave out the leading lr of p, as the official code does.
+        clip: Largest norm of the hypergradient. Official code: 50.
+        meta_weight_decay: Weight decay of the meta parameters. Paper: 5e-3.
+
+    Raises:
+        ValueError: If an argument is outside its range.
     """
 
     combination: _Combination
@@ -60,21 +70,15 @@ class _HeldOutModel(BilevelModel):
     def __init__(
         self,
         task_sizes: tuple[int, ...],
-        held_out: float,
-        hyper_every: int,
-        neumann_terms: int,
-        legacy_scale: bool,
-        clip: float,
-        lr: float,
-        weight_decay: float,
-        optimizer: OptimizerName,
-        lr_schedule: LearningRateSchedule,
-        meta_lr: float,
-        meta_weight_decay: float,
+        held_out: float = 0.05,
+        hyper_every: int = 30,
+        neumann_terms: int = 3,
+        legacy_scale: bool = False,
+        clip: float = 50.0,
+        meta_weight_decay: float = 5e-3,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            task_sizes, lr, weight_decay, optimizer, lr_schedule, meta_lr, meta_weight_decay
-        )
+        super().__init__(task_sizes, meta_weight_decay=meta_weight_decay, **kwargs)
         if not 0.0 < held_out <= 0.5:
             raise ValueError(
                 f"held_out is {held_out}: give a share of the train images in (0, 0.5]."
@@ -250,11 +254,11 @@ class AuxiLearn(_HeldOutModel):
     the principal task alone. Logs `train/loss`, `train/loss/principal`, `train/loss/auxiliary`
     and, in epochs with a hyper step, `train/loss/meta` (L_V).
 
+    The paper trains the network with SGD, a cosine schedule from 1e-3 and a weight decay of 5e-3.
+
     Args:
         image_shape: Channels, height and width of the images. Filled in from the data module by
             the command line.
-        task_sizes: Number of classes of each task, the principal one first. Filled in from the
-            data module by the command line.
         backbone: `small_convnet`, `resnet18` or `vgg16`, for the network and for the generator.
         pretrained: Start both from ImageNet weights.
         n_auxiliary: Auxiliary classes of each principal class. Paper: 5.
@@ -262,21 +266,8 @@ class AuxiLearn(_HeldOutModel):
             `mono_linear`, `l_pri + sum_k w_k l_k` with learnt `w_k >= 0`; or `mono_nonlinear`,
             `l_pri` plus a network of two hidden layers of 10 units and no negative weight.
         auxiliary_weight: Weight of the auxiliary loss in `sum`. Paper: 0.25.
-        held_out: Share of the train images that only the meta parameters learn from, in (0, 0.5].
-            Paper: 0.0084, on larger data.
-        hyper_every: Training steps from one hyper step to the next. Paper: 30.
-        neumann_terms: Terms of the Neumann series beyond the first. Paper: 3.
-        legacy_scale: Leave out the leading lr of p, as the official code does.
-        clip: Largest norm of the hypergradient. Official code: 50.
         hidden: Width of the heads' hidden layer.
         dropout: Share of hidden units that are dropped when the network is trained.
-        lr: Learning rate of the network. Paper: 1e-3, with SGD.
-        weight_decay: Weight decay of the network. Paper: 5e-3.
-        optimizer: `adamw`, or `sgd` (paper) with momentum 0.9, for both.
-        lr_schedule: `constant`, or `cosine` (paper) from `lr` to 0 over all training steps, for
-            the network.
-        meta_lr: Learning rate of the meta parameters. Paper: 1e-3.
-        meta_weight_decay: Weight decay of the meta parameters. Paper: 5e-3.
 
     Raises:
         ValueError: If the images are too small for the backbone, or an argument is outside its
@@ -304,26 +295,13 @@ class AuxiLearn(_HeldOutModel):
         n_auxiliary: int = 5,
         combination: Literal["sum", "mono_linear", "mono_nonlinear"] = "sum",
         auxiliary_weight: float = 0.25,
-        held_out: float = 0.05,
-        hyper_every: int = 30,
-        neumann_terms: int = 3,
-        legacy_scale: bool = False,
-        clip: float = 50.0,
         hidden: int = 512,
         dropout: float = 0.1,
-        lr: float = 5e-4,
-        weight_decay: float = 5e-3,
-        optimizer: OptimizerName = "adamw",
-        lr_schedule: LearningRateSchedule = "constant",
-        meta_lr: float = 1e-3,
-        meta_weight_decay: float = 5e-3,
+        **kwargs: Any,
     ) -> None:
         if auxiliary_weight < 0:
             raise ValueError(f"auxiliary_weight is {auxiliary_weight}: it must not be negative.")
-        super().__init__(
-            task_sizes[:1], held_out, hyper_every, neumann_terms, legacy_scale, clip,
-            lr, weight_decay, optimizer, lr_schedule, meta_lr, meta_weight_decay,
-        )  # fmt: skip
+        super().__init__(task_sizes[:1], **kwargs)
         self.names = ("principal", "auxiliary")
         sizes = (task_sizes[0], task_sizes[0] * n_auxiliary)
         self.network = Network(image_shape, sizes, backbone, pretrained, hidden, dropout)
@@ -365,27 +343,13 @@ class AuxiLearnCombine(_HeldOutModel):
     Args:
         image_shape: Channels, height and width of the images. Filled in from the data module by
             the command line.
-        task_sizes: Number of classes of each task, the principal one first. Filled in from the
-            data module by the command line.
         backbone: `small_convnet`, `resnet18` or `vgg16`.
         pretrained: Start from ImageNet weights.
         combination: `mono_linear`, `l_pri + sum_k w_k l_k` with learnt `w_k >= 0`; or
             `mono_nonlinear`, `l_pri` plus a network of two hidden layers of 10 units and no
             negative weight.
-        held_out: Share of the train images that only the combination learns from, in (0, 0.5].
-        hyper_every: Training steps from one hyper step to the next. Paper: 30.
-        neumann_terms: Terms of the Neumann series beyond the first. Paper: 3.
-        legacy_scale: Leave out the leading lr of the series, as the official code does.
-        clip: Largest norm of the hypergradient. Official code: 50.
         hidden: Width of the heads' hidden layer.
         dropout: Share of hidden units that are dropped when the network is trained.
-        lr: Learning rate of the network.
-        weight_decay: Weight decay of the network.
-        optimizer: `adamw`, or `sgd` with momentum 0.9, for both.
-        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps, for the
-            network.
-        meta_lr: Learning rate of the combination. Paper: 1e-3.
-        meta_weight_decay: Weight decay of the combination. Paper: 5e-3.
 
     Raises:
         ValueError: If there is no auxiliary task, the images are too small for the backbone, or an
@@ -407,19 +371,9 @@ class AuxiLearnCombine(_HeldOutModel):
         backbone: str = "resnet18",
         pretrained: bool = False,
         combination: Literal["mono_linear", "mono_nonlinear"] = "mono_linear",
-        held_out: float = 0.05,
-        hyper_every: int = 30,
-        neumann_terms: int = 3,
-        legacy_scale: bool = False,
-        clip: float = 50.0,
         hidden: int = 512,
         dropout: float = 0.1,
-        lr: float = 5e-4,
-        weight_decay: float = 5e-3,
-        optimizer: OptimizerName = "adamw",
-        lr_schedule: LearningRateSchedule = "constant",
-        meta_lr: float = 1e-3,
-        meta_weight_decay: float = 5e-3,
+        **kwargs: Any,
     ) -> None:
         if len(task_sizes) < 2:
             raise ValueError(
@@ -427,10 +381,7 @@ class AuxiLearnCombine(_HeldOutModel):
                 "one only: give the data module `labels` or an `auxiliary` factor, or take "
                 "AuxiLearn."
             )
-        super().__init__(
-            task_sizes, held_out, hyper_every, neumann_terms, legacy_scale, clip,
-            lr, weight_decay, optimizer, lr_schedule, meta_lr, meta_weight_decay,
-        )  # fmt: skip
+        super().__init__(task_sizes, **kwargs)
         self.names = self.task_names
         self.network = Network(image_shape, task_sizes, backbone, pretrained, hidden, dropout)
         self.combination = _Monotone(len(task_sizes), _HIDDEN[combination])

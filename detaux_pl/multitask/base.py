@@ -46,10 +46,10 @@ class MultitaskModel(EpochMeans, ABC):
         task_sizes: Number of classes of each task, the principal one first. Filled in from the
             data module by the command line.
         weighting: How the losses of the tasks are combined; None for equal weights.
-        lr: Learning rate. Paper: 5e-4.
-        weight_decay: Weight decay, from which the weighting's parameters are excluded. Official
-            code: 5e-3.
-        optimizer: `adamw` (paper), or `sgd` with momentum 0.9.
+        lr: Learning rate. Detaux: 5e-4.
+        weight_decay: Weight decay, from which the weighting's parameters are excluded. Detaux's
+            official code: 5e-3.
+        optimizer: `adamw` (Detaux), or `sgd` with momentum 0.9.
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:

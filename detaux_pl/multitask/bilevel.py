@@ -60,12 +60,8 @@ class LabelGenerator(Network):
     It has no dropout: its labels are targets, which noise would blur.
 
     Args:
-        image_shape: Channels, height and width of the images.
         n_classes: Number of principal classes.
         n_auxiliary: Auxiliary classes of each principal class.
-        backbone: Name of the backbone.
-        pretrained: Start from ImageNet weights.
-        hidden: Width of the head's hidden layer.
 
     Raises:
         ValueError: If `n_auxiliary` is below 2: one class in each would say nothing new.
@@ -113,13 +109,13 @@ class BilevelModel(MultitaskModel):
     only. Lightning refuses `gradient_clip_val` and `accumulate_grad_batches` with such models.
 
     Args:
-        task_sizes: Number of classes of each task that is evaluated, the principal one first.
         lr: Learning rate of the network.
         weight_decay: Weight decay of the network.
-        optimizer: `adamw`, or `sgd` with momentum 0.9.
-        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
-        meta_lr: Learning rate of the meta parameters.
-        meta_weight_decay: Weight decay of the meta parameters.
+        optimizer: `adamw`, or `sgd` with momentum 0.9, for both.
+        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps, for the
+            network.
+        meta_lr: Learning rate of the meta parameters. Papers: 1e-3.
+        meta_weight_decay: Weight decay of the meta parameters. MAXL's paper: 5e-4.
 
     Raises:
         ValueError: If a rate is not positive, or a weight decay negative.
@@ -130,12 +126,12 @@ class BilevelModel(MultitaskModel):
     def __init__(
         self,
         task_sizes: tuple[int, ...],
-        lr: float,
-        weight_decay: float,
-        optimizer: OptimizerName,
-        lr_schedule: LearningRateSchedule,
-        meta_lr: float,
-        meta_weight_decay: float,
+        lr: float = 5e-4,
+        weight_decay: float = 5e-3,
+        optimizer: OptimizerName = "adamw",
+        lr_schedule: LearningRateSchedule = "constant",
+        meta_lr: float = 1e-3,
+        meta_weight_decay: float = 5e-4,
     ) -> None:
         super().__init__(task_sizes, None, lr, weight_decay, optimizer, lr_schedule)
         if meta_lr <= 0 or meta_weight_decay < 0:

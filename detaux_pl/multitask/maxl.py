@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, autograd, nn
 
 from detaux_pl.data.modules import Batch
 from detaux_pl.losses.gather import gather_with_gradient
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.multitask.base import OptimizerName
 from detaux_pl.multitask.bilevel import (
     BilevelModel,
     LabelGenerator,
@@ -55,11 +53,11 @@ class MAXL(BilevelModel):
     the principal task alone. Logs `train/loss`, `train/loss/principal`, `train/loss/auxiliary`,
     `train/loss/meta` (`L_pri(theta1+)`) and `train/entropy` (of q [nats]).
 
+    The paper trains the network with SGD and a learning rate of 0.01.
+
     Args:
         image_shape: Channels, height and width of the images. Filled in from the data module by
             the command line.
-        task_sizes: Number of classes of each task, the principal one first. Filled in from the
-            data module by the command line.
         backbone: `small_convnet`, `resnet18` or `vgg16`, for the network and for the generator.
         pretrained: Start both from ImageNet weights.
         n_auxiliary: Auxiliary classes of each principal class. Paper: 5 in most experiments.
@@ -69,13 +67,6 @@ class MAXL(BilevelModel):
             and memory, and needs no second derivative.
         hidden: Width of the heads' hidden layer.
         dropout: Share of hidden units that are dropped when the network is trained.
-        lr: Learning rate of the network. Paper: 0.01, with SGD.
-        weight_decay: Weight decay of the network.
-        optimizer: `adamw`, or `sgd` (paper) with momentum 0.9, for both.
-        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps, for the
-            network.
-        meta_lr: Learning rate of the generator. Paper: 1e-3.
-        meta_weight_decay: Weight decay of the generator. Paper: 5e-4.
 
     Raises:
         ValueError: If the images are too small for the backbone, or an argument is outside its
@@ -108,16 +99,9 @@ class MAXL(BilevelModel):
         second_order: bool = True,
         hidden: int = 512,
         dropout: float = 0.1,
-        lr: float = 5e-4,
-        weight_decay: float = 5e-3,
-        optimizer: OptimizerName = "adamw",
-        lr_schedule: LearningRateSchedule = "constant",
-        meta_lr: float = 1e-3,
-        meta_weight_decay: float = 5e-4,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            task_sizes[:1], lr, weight_decay, optimizer, lr_schedule, meta_lr, meta_weight_decay
-        )
+        super().__init__(task_sizes[:1], **kwargs)
         if entropy_weight < 0:
             raise ValueError(f"entropy_weight is {entropy_weight}: it must not be negative.")
         self.entropy_weight = entropy_weight

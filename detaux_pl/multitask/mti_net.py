@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +11,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import SqueezeExcitation
 
-from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.backbone import BackboneName, StageMaps, build_backbone
 from detaux_pl.models.dry_run import dry_run
 from detaux_pl.models.hrnet import HRNet
-from detaux_pl.multitask.base import (
-    MultitaskModel,
-    OptimizerName,
-    mean_cross_entropy,
-    refuse_one_task,
-)
+from detaux_pl.multitask.base import MultitaskModel, mean_cross_entropy, refuse_one_task
 from detaux_pl.multitask.weighting.base import Weighting
 
 AttentionName = Literal["tasks", "legacy"]
@@ -36,27 +30,21 @@ class MTINet(MultitaskModel):
     `o_st = f_st + sum_{u != t} sigmoid(G f_su) * (V f_su)`, G and V convolutions of 3 x 3 for each
     pair; the `o_st` of all scales, resized to the finest, give the logits. The training loss of
     a task is `CE(logits) + deep_supervision_weight * sum_s CE(initial_s)`, where `initial_s` is
-    predicted from the mean of `f_st` over the places.
+    predicted from the mean of `f_st` over the places. The official code has a learning rate and a
+    weight decay of 1e-4.
 
     Args:
         image_shape: Channels, height and width of the images. Filled in from the data module by
             the command line.
-        task_sizes: Number of classes of each task, the principal one first. Filled in from the
-            data module by the command line.
         backbone: An HRNet of timm, such as `hrnet_w18` (paper) or `hrnet_w18_small`; or
             `small_convnet`, `vgg16`, `resnet18`, `resnet34` or `resnet50`, for MTI-Net's
             interaction on the maps after the last four stages of a plain network.
         pretrained: Start the backbone from ImageNet weights.
-        weighting: How the losses of the tasks are combined; None for equal weights.
         attention: What the softmax runs over: `tasks`, so that for each channel and place the
             weights of the tasks sum to one, or `legacy`, T adjacent channels of one task, as in
             the official code, which takes the order of the joined channels for another.
         deep_supervision_weight: Weight of the initial predictions' losses; not negative.
             Paper: 1.
-        lr: Learning rate. Official code: 1e-4.
-        weight_decay: Weight decay. Official code: 1e-4.
-        optimizer: `adamw`, or `sgd` with momentum 0.9.
-        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
         ValueError: If there is no auxiliary task, no such backbone or attention, the images are
@@ -82,10 +70,7 @@ class MTINet(MultitaskModel):
         weighting: Weighting | None = None,
         attention: AttentionName = "tasks",
         deep_supervision_weight: float = 1.0,
-        lr: float = 5e-4,
-        weight_decay: float = 5e-3,
-        optimizer: OptimizerName = "adamw",
-        lr_schedule: LearningRateSchedule = "constant",
+        **kwargs: Any,
     ) -> None:
         refuse_one_task("MTINet", task_sizes)
         if attention not in get_args(AttentionName):
@@ -94,7 +79,7 @@ class MTINet(MultitaskModel):
             raise ValueError(
                 f"deep_supervision_weight is {deep_supervision_weight}: it must not be negative."
             )
-        super().__init__(task_sizes, weighting, lr, weight_decay, optimizer, lr_schedule)
+        super().__init__(task_sizes, weighting, **kwargs)
         self.deep_supervision_weight = deep_supervision_weight
         self.backbone = _build_scales(backbone, image_shape, pretrained)
         maps: tuple[Tensor, ...] = dry_run(self.backbone, image_shape)[-4:]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detaux_pl.losses.learning_rate import LearningRateSchedule
-from detaux_pl.multitask.base import OptimizerName
 from detaux_pl.multitask.soft_parameter_sharing import SoftParameterSharing
-from detaux_pl.multitask.weighting.base import Weighting
 
 
 class NDDR(SoftParameterSharing):
@@ -22,29 +20,15 @@ class NDDR(SoftParameterSharing):
     channels of all tasks to c. At the start `W_t` takes `own_share` of each of its own channels
     and `(1 - own_share) / (T - 1)` of the same channel of each other task.
 
+    The paper trains with SGD, a learning rate of 1e-3 and a weight decay of 5e-4.
+
     Args:
-        image_shape: Channels, height and width of the images. Filled in from the data module by
-            the command line.
-        task_sizes: Number of classes of each task, the principal one first. Filled in from the
-            data module by the command line.
-        backbone: What each column is: `small_convnet`, `vgg16`, `resnet18`, `resnet34` or
-            `resnet50`.
-        pretrained: Start every column from ImageNet weights. Paper: from networks finetuned on
-            each task alone.
-        weighting: How the losses of the tasks are combined; None for equal weights.
-        own_share: What a task's own features count for at the start, in (0, 1]. Paper: 0.9.
         shortcut: Let each head read the maps of all stages: resized to the last one, joined and
             reduced to its channels by a convolution of 1 x 1.
         lr_multiplier: Learning rate of the fusing layers over that of the others. None: 100
             (paper) with `sgd`, whose small rate would leave new layers behind finetuned columns;
             1 with `adamw`, whose steps have the length of the rate whatever the gradient, so that
             100 would move weights of 0.1 and 0.9 by 0.05 in each.
-        hidden: Width of the heads' hidden layer.
-        dropout: Share of hidden units that are dropped in training.
-        lr: Learning rate. Paper: 1e-3 with SGD.
-        weight_decay: Weight decay. Paper: 5e-4.
-        optimizer: `adamw`, or `sgd` (paper) with momentum 0.9.
-        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
         ValueError: If there is no auxiliary task, the backbone has no stages, the images are too
@@ -66,34 +50,14 @@ class NDDR(SoftParameterSharing):
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
         backbone: str = "resnet18",
-        pretrained: bool = False,
-        weighting: Weighting | None = None,
-        own_share: float = 0.9,
         shortcut: bool = False,
         lr_multiplier: float | None = None,
-        hidden: int = 512,
-        dropout: float = 0.1,
-        lr: float = 5e-4,
-        weight_decay: float = 5e-3,
-        optimizer: OptimizerName = "adamw",
-        lr_schedule: LearningRateSchedule = "constant",
+        **kwargs: Any,
     ) -> None:
-        by_optimizer = 100.0 if optimizer == "sgd" else 1.0
-        super().__init__(
-            image_shape,
-            task_sizes,
-            backbone,
-            pretrained,
-            weighting,
-            own_share,
-            by_optimizer if lr_multiplier is None else lr_multiplier,
-            hidden,
-            dropout,
-            lr,
-            weight_decay,
-            optimizer,
-            lr_schedule,
-        )
+        chosen = 1.0 if lr_multiplier is None else lr_multiplier
+        super().__init__(image_shape, task_sizes, backbone, lr_multiplier=chosen, **kwargs)
+        if lr_multiplier is None and self.optimizer == "sgd":
+            self.lr_multiplier = 100.0
         n_last, n_all = self.stage_channels[-1], sum(self.stage_channels)
         self.shortcuts = nn.ModuleList(
             nn.Conv2d(n_all, n_last, kernel_size=1, bias=False) for _ in task_sizes if shortcut

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.models.backbone import StageMaps, build_backbone
 from detaux_pl.models.dry_run import dry_run
 from detaux_pl.models.head import ClassificationHead
-from detaux_pl.multitask.base import MultitaskModel, OptimizerName, refuse_one_task
+from detaux_pl.multitask.base import MultitaskModel, refuse_one_task
 from detaux_pl.multitask.weighting.base import Weighting
 
 
@@ -25,21 +24,17 @@ class SoftParameterSharing(MultitaskModel):
     are the maps before the last exchange, which is where the tasks part.
 
     Args:
-        image_shape: Channels, height and width of the images.
-        task_sizes: Number of classes of each task, the principal one first.
+        image_shape: Channels, height and width of the images. Filled in from the data module by
+            the command line.
         backbone: What each column is: `small_convnet`, `vgg16`, `resnet18`, `resnet34` or
             `resnet50`.
-        pretrained: Start every column from ImageNet weights.
-        weighting: How the losses of the tasks are combined; None for equal weights.
+        pretrained: Start every column from ImageNet weights. Papers: from networks finetuned on
+            each task alone.
         own_share: What a task's own features count for in an exchange at the start, in (0, 1];
-            the other tasks share the rest equally.
+            the other tasks share the rest equally. Papers: 0.9.
         lr_multiplier: Learning rate of the exchanges over that of the columns and heads.
         hidden: Width of the heads' hidden layer.
         dropout: Share of hidden units that are dropped in training.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        optimizer: `adamw`, or `sgd` with momentum 0.9.
-        lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
 
     Raises:
         ValueError: If there is no auxiliary task, the backbone has no stages, the images are too
@@ -50,24 +45,21 @@ class SoftParameterSharing(MultitaskModel):
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        backbone: str,
-        pretrained: bool,
-        weighting: Weighting | None,
-        own_share: float,
-        lr_multiplier: float,
-        hidden: int,
-        dropout: float,
-        lr: float,
-        weight_decay: float,
-        optimizer: OptimizerName,
-        lr_schedule: LearningRateSchedule,
+        backbone: str = "resnet18",
+        pretrained: bool = False,
+        weighting: Weighting | None = None,
+        own_share: float = 0.9,
+        lr_multiplier: float = 1.0,
+        hidden: int = 512,
+        dropout: float = 0.1,
+        **kwargs: Any,
     ) -> None:
         refuse_one_task(type(self).__name__, task_sizes)
         if not 0.0 < own_share <= 1.0:
             raise ValueError(f"own_share is {own_share}: give a share in (0, 1].")
         if lr_multiplier <= 0:
             raise ValueError(f"lr_multiplier is {lr_multiplier}: it must be positive.")
-        super().__init__(task_sizes, weighting, lr, weight_decay, optimizer, lr_schedule)
+        super().__init__(task_sizes, weighting, **kwargs)
         self.own_share = own_share
         self.lr_multiplier = lr_multiplier
         self.columns = nn.ModuleList()

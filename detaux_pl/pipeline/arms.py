@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pydoc import locate
@@ -10,6 +9,7 @@ from typing import Any
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.settings.build import constructor_defaults
 from detaux_pl.settings.names import arm_name
 from detaux_pl.settings.parser import closest, concrete_subclasses
 from detaux_pl.training.stage_cli import resolve, stage_parser
@@ -164,13 +164,12 @@ def _inherit(
     cls: Any = classes.get(name) or (locate(name) if "." in name else None)
     if cls is None:
         raise UserError(f"{what} is {name!r}, which there is not: {closest(name, sorted(classes))}")
-    known = inspect.signature(cls).parameters
-    defaults = inspect.signature(locate(main["class_path"])).parameters  # type: ignore[arg-type]
+    known, defaults = constructor_defaults(cls), constructor_defaults(locate(main["class_path"]))
     # What the main model has by default, such as an HRNet, the baseline has its own default of.
     shared = {
         key: value
         for key, value in main["init_args"].items()
-        if key in known and (key not in defaults or value != defaults[key].default)
+        if key in known and (key not in defaults or value != defaults[key])
     }
     model = {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
     return model, given.get("name")

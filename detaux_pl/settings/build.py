@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import copy
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from pydoc import locate
 from typing import Any
 
 from jsonargparse import ArgumentParser
+
+
+def constructor_defaults(cls: Any) -> dict[str, Any]:
+    """Return what a class can be built with, by name: the default, None where there is none.
+
+    `inspect.signature` ends at the `**kwargs` that a constructor hands on to its base's.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    names = parser.add_class_arguments(cls, "built")
+    return {name.removeprefix("built."): parser.get_default(name) for name in names}
 
 
 def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
@@ -24,7 +33,7 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     Raises:
         ValueError: If the class refuses its arguments.
     """
-    known = inspect.signature(locate(config["class_path"])).parameters  # type: ignore[arg-type]
+    known = constructor_defaults(locate(config["class_path"]))
     # jsonargparse parses the items of a list in place.
     init_args = copy.deepcopy(config.get("init_args", {}))
     init_args |= {name: value for name, value in filled.items() if name in known}

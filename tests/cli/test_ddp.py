@@ -29,7 +29,7 @@ import json, sys
 from pathlib import Path
 import torch
 from lightning import LightningModule, Trainer, seed_everything
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 

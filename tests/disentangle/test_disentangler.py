@@ -17,6 +17,7 @@ from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.disentangle.raw_pixels import RawPixels
+from detaux_pl.evaluation.run import constructor_defaults
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -50,7 +51,7 @@ def build(kind, scenes, **kwargs):
         "optimizer": "adamw",
         "lr": 1e-3,
     }
-    known = inspect.signature(kind).parameters
+    known = constructor_defaults(kind)
     torch.manual_seed(0)
     return kind(**{name: value for name, value in {**given, **kwargs}.items() if name in known})
 
@@ -154,7 +155,7 @@ def test_checkpoint_holds_only_plain_values(kind, scenes, pairs, make_trainer, t
     trainer.fit(model, datamodule=pairs)
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
-    if "image_shape" in inspect.signature(kind).parameters:
+    if "image_shape" in constructor_defaults(kind):
         assert tuple(checkpoint["hyper_parameters"]["image_shape"]) == scenes.image_shape
     loaded = kind.load_from_checkpoint(path, weights_only=True)
     images = pairs.images(scenes.rows("val"))

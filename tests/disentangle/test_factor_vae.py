@@ -219,7 +219,7 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 from lightning import Trainer, seed_everything
-from detaux_pl.data.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import ImageDataModule
 from detaux_pl.disentangle.factor_vae import FactorVAE
 

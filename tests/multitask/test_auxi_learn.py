@@ -1,5 +1,4 @@
 import copy
-import inspect
 import math
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.modules import LabelledDataModule, PairDataModule
+from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.auxi_learn import AuxiLearn, AuxiLearnCombine
 from detaux_pl.multitask.single_task import SingleTask
 from tests.multitask.bilevel import (
@@ -361,7 +361,7 @@ def test_they_start_as_the_single_task_does():
             assert all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
         assert [z.shape[1] for z in model.eval()(torch.rand(2, 3, 16, 16))] == sizes
         assert model.uses_auxiliary == (len(sizes) > 1)
-        assert set(model.hparams) == set(inspect.signature(cls).parameters)
+        assert set(model.hparams) == set(constructor_defaults(cls))
         assert not any(
             isinstance(module, nn.Dropout) and module.p
             for module in (model.generator.modules() if cls is AuxiLearn else ())

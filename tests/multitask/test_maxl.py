@@ -1,5 +1,4 @@
 import copy
-import inspect
 import math
 
 import pytest
@@ -9,6 +8,7 @@ from torch import autograd
 from torch.func import functional_call
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.bilevel import focal_loss, masked_softmax, pure
 from detaux_pl.multitask.maxl import MAXL
 from detaux_pl.multitask.single_task import SingleTask
@@ -265,7 +265,7 @@ def test_it_starts_as_the_single_task_does():
     assert [z.shape[1] for z in model.eval()(torch.rand(2, 3, 16, 16))] == [10]
     assert not model.uses_auxiliary
     assert model.hparams["task_sizes"] == (10, 4)
-    assert set(model.hparams) == set(inspect.signature(MAXL).parameters)
+    assert set(model.hparams) == set(constructor_defaults(MAXL))
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_command_line_composes_architecture_and_weighting(monkeypatch):
         seed_everything_default=0,
         trainer_defaults={"logger": False, "accelerator": "cpu"},
         args=[
-            "--data.dataset=detaux_pl.data.digit_scenes.DigitScenes",
+            "--data.dataset=detaux_pl.data.datasets.digit_scenes.DigitScenes",
             "--data.auxiliary=location",
             "--model=detaux_pl.multitask.hard_parameter_sharing.HardParameterSharing",
             "--model.backbone=small_convnet",

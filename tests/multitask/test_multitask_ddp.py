@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
-import inspect
 import os
 import pkgutil
 import subprocess
@@ -22,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 import detaux_pl.multitask
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.modules import Batch
+from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.fixed import FixedWeighting
@@ -44,9 +44,7 @@ def _ours(cls: type) -> list[type]:
 
 def architectures() -> list[type[MultitaskModel]]:
     """Those that can be given a weighting, unlike models that learn one in a way of their own."""
-    return [
-        each for each in _ours(MultitaskModel) if "weighting" in inspect.signature(each).parameters
-    ]
+    return [each for each in _ours(MultitaskModel) if "weighting" in constructor_defaults(each)]
 
 
 def weightings(n_tasks: int) -> Iterator[tuple[str, Weighting]]:
@@ -134,7 +132,7 @@ def _build(architecture: type[MultitaskModel], sizes: tuple[int, ...]) -> Multit
         "hidden": 16,
         "dropout": 0.0,
     }
-    taken = inspect.signature(architecture).parameters
+    taken = constructor_defaults(architecture)
     torch.manual_seed(0)
     model = architecture(**{name: value for name, value in settings.items() if name in taken})
     model.log_means = lambda *args, **kwargs: None

@@ -1,4 +1,3 @@
-import inspect
 import math
 from types import SimpleNamespace
 
@@ -7,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.cross_stitch import CrossStitch
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
 from detaux_pl.multitask.mti_net import MTINet
@@ -209,7 +209,7 @@ def test_architectures_of_one_seed_start_with_the_same_principal_network(cls, ba
 @pytest.mark.parametrize(("cls", "backbone", "options"), ARCHITECTURES)
 def test_hyper_parameters_rebuild_the_model(cls, backbone, options):
     model = build(cls, 2, backbone, image_shape=(3, 32, 32), **options)
-    arguments = set(inspect.signature(cls).parameters) - {"weighting"}
+    arguments = set(constructor_defaults(cls)) - {"weighting"}
     assert set(model.hparams) == arguments
     again = cls(**model.hparams)
     again.load_state_dict(model.state_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,12 +17,7 @@ class CIFAR10(TorchvisionArrays):
 
     Args:
         root: Folder that holds, or is to hold, `cifar-10-batches-py`.
-        image_size: Height and width that the images are resized to. Paper: 64.
-        val_share: Share of the training images of each class that is held out for validation, in
-            [0, 1).
-        seed: Seed of that drawing.
         download: Fetch the files where they are missing (170 MB).
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -38,17 +32,6 @@ class CIFAR10(TorchvisionArrays):
             "dog", "frog", "horse", "ship", "truck",
         )
     }  # fmt: skip
-
-    def __init__(
-        self,
-        root: Path,
-        image_size: int = 64,
-        val_share: float = 0.1,
-        seed: int = 0,
-        download: bool = False,
-        cache_dir: Path | None = None,
-    ) -> None:
-        super().__init__(root, image_size, val_share, seed, download, cache_dir)
 
     @property
     def origin(self) -> str:

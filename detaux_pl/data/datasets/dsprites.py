@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +26,15 @@ class DSprites(CachedFactorial):
 
     The id of an image is its row in the original file: the mixed-radix number of its factors,
     shape first, y fastest. The colour of the file, which has one value, is left out. The test
-    split is a quarter of the images, drawn uniformly, and val 5 % of the rest. The pixels, 0 and
-    1 in the file, are 0 and 255 here. The first and the last orientation are a full turn apart:
-    some images of different splits are the same.
+    split is a quarter of the images, drawn uniformly, and val 5 % of the rest: 525,312 for
+    training, 27,648 for validation, 184,320 for the test. The pixels, 0 and 1 in the file, are 0
+    and 255 here. The first and the last orientation are a full turn apart: some images of
+    different splits are the same.
 
     Args:
         path: The file `dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz` (26 MB; its cache takes
             3 GB) from https://github.com/google-deepmind/dsprites-dataset.
         principal: `shape`, `scale`, `orientation`, `x` or `y`.
-        n_train: Number of training images, drawn uniformly of 525,312; None for all.
-        n_val: Number of validation images, of 27,648; None for all.
-        n_test: Number of test images, of 184,320; None for all.
-        seed: Seed of the splits and of the drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -54,13 +51,9 @@ class DSprites(CachedFactorial):
         self,
         path: Path,
         principal: str = "shape",
-        n_train: int | None = None,
-        n_val: int | None = None,
-        n_test: int | None = None,
-        seed: int = 0,
-        cache_dir: Path | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(principal, n_train, n_val, n_test, seed, cache_dir)
+        super().__init__(principal, **kwargs)
         self.path = path
 
     def describe(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.image_files import FileIndex, ImageFiles, find_images, name_some
-from detaux_pl.data.splits import check_share, draw_missing
+from detaux_pl.data.splits import draw_missing
 
 _NAME = re.compile(
     r"(?P<person>\d+)_(?P<age>[ymo])_(?P<gender>[fm])_(?P<expression>[adfhns])_(?P<set>[ab])",
@@ -49,8 +49,6 @@ class FACES(ImageFiles):
         val_share: Share of the training images (persons) held out for validation, in [0, 1).
         test_share: Share of all images (persons) held out for the test, in [0, 1), where no
             folder holds them. Paper: 0.2.
-        seed: Seed of that drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -70,19 +68,13 @@ class FACES(ImageFiles):
         split: Literal["random", "persons"] = "random",
         val_share: float = 0.1,
         test_share: float = 0.2,
-        seed: int = 0,
-        cache_dir: Path | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(principal, image_size, cache_dir=cache_dir)
+        super().__init__(principal, image_size, 3, "crop", val_share, test_share, **kwargs)
         if split not in ("random", "persons"):
             raise ValueError(f"split is {split!r}: give random or persons.")
-        check_share("val", val_share)
-        check_share("test", test_share)
         self.root = root
         self.split = split
-        self.val_share = val_share
-        self.test_share = test_share
-        self.seed = seed
 
     @property
     def place(self) -> Path:

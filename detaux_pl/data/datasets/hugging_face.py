@@ -55,7 +55,6 @@ class HuggingFace(CachedPixels):
         val_share: Share of the training images that is held out for validation, in [0, 1).
         test_share: Share of the training images that is held out for the test, in [0, 1).
         seed: Seed of that drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If a number is outside its range.

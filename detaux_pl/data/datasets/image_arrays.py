@@ -58,7 +58,6 @@ class ImageArrays(CachedArrays):
         val_share: Share of the training images that is held out for validation, in [0, 1).
         test_share: Share of the training images that is held out for the test, in [0, 1).
         seed: Seed of that drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If a number is outside its range or the file is of another kind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,7 @@ from detaux_pl.data.image_files import (
     leads_back,
     name_some,
 )
-from detaux_pl.data.read_image import Fit
-from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+from detaux_pl.data.splits import SPLIT_NAMES, draw_missing
 
 _TRAIN = SPLITS.index("train")
 
@@ -34,13 +34,6 @@ class ImageFolder(ImageFiles):
     Args:
         root: The folder.
         principal: What the classes are called in results and messages.
-        image_size: Height and width of the images, of every file alike.
-        channels: 1 for grey or 3 for RGB.
-        fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
-        val_share: Share of the training images that is held out for validation, in [0, 1).
-        test_share: Share of the training images that is held out for the test, in [0, 1).
-        seed: Seed of that drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -51,20 +44,10 @@ class ImageFolder(ImageFiles):
         root: Path,
         principal: str = "label",
         image_size: int = 64,
-        channels: int = 3,
-        fit: Fit = "crop",
-        val_share: float = 0.1,
-        test_share: float = 0.2,
-        seed: int = 0,
-        cache_dir: Path | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(principal, image_size, channels, fit, cache_dir)
-        check_share("val", val_share)
-        check_share("test", test_share)
+        super().__init__(principal, image_size, **kwargs)
         self.root = root
-        self.val_share = val_share
-        self.test_share = test_share
-        self.seed = seed
 
     @property
     def place(self) -> Path:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from itertools import chain
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.image_files import FileIndex, ImageFiles, name_some
 from detaux_pl.data.label_column import LabelColumn
-from detaux_pl.data.read_image import Fit
-from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+from detaux_pl.data.splits import SPLIT_NAMES, draw_missing
 
 _TEXT = (".csv", ".tsv", ".txt")
 _DELIMITERS = ",;\t"
@@ -47,13 +46,6 @@ class ImageTable(ImageFiles):
             every complete one of 2 to 1,000 values of which fewer than half of the rows have one
             for themselves.
         root: Folder that the paths start from; None for the folder of the table.
-        image_size: Height and width of the images, of every file alike.
-        channels: 1 for grey or 3 for RGB.
-        fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
-        val_share: Share of the training images that is held out for validation, in [0, 1).
-        test_share: Share of the training images that is held out for the test, in [0, 1).
-        seed: Seed of that drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range or a column is to be two things.
@@ -68,14 +60,9 @@ class ImageTable(ImageFiles):
         columns: Sequence[str] | None = None,
         root: Path | None = None,
         image_size: int = 64,
-        channels: int = 3,
-        fit: Fit = "crop",
-        val_share: float = 0.1,
-        test_share: float = 0.2,
-        seed: int = 0,
-        cache_dir: Path | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(principal, image_size, channels, fit, cache_dir)
+        super().__init__(principal, image_size, **kwargs)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
             raise ValueError(f"path is {path}: give a file ending in {', '.join(_TEXT)}, .parquet.")
         for name in (image_column, split_column):
@@ -86,16 +73,11 @@ class ImageTable(ImageFiles):
                 )
         if image_column == split_column:
             raise ValueError(f"image_column and split_column are both {image_column!r}.")
-        check_share("val", val_share)
-        check_share("test", test_share)
         self.path = path
         self.image_column = image_column
         self.split_column = split_column
         self.columns = columns
         self.root = root
-        self.val_share = val_share
-        self.test_share = test_share
-        self.seed = seed
 
     @property
     def place(self) -> Path:

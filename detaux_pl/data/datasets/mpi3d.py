@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,9 @@ class MPI3D(CachedFactorial):
     The number of images tells the variant: `real_complex` has 4 colours and 4 shapes, 460,800
     images, the others 6 of each, 1,036,800. The id of an image is its row in the original file:
     the mixed-radix number of its factors, object colour first, vertical axis fastest. The test
-    split is a quarter of the images, drawn uniformly, and val 5 % of the rest.
+    split is a quarter of the images, drawn uniformly, and val 5 % of the rest: 738,720 for
+    training, 38,880 for validation, 259,200 for the test (328,320, 17,280 and 115,200 of
+    `real_complex`).
 
     Args:
         path: The file of one variant, such as `mpi3d_real.npz`, linked from
@@ -47,12 +50,6 @@ class MPI3D(CachedFactorial):
             of `real_complex` 5.7 GB.
         principal: `object_color`, `object_shape`, `object_size`, `camera_height`,
             `background_color`, `horizontal_axis` or `vertical_axis`.
-        n_train: Number of training images, drawn uniformly of 738,720 (328,320 of
-            `real_complex`); None for all.
-        n_val: Number of validation images, of 38,880 (17,280); None for all.
-        n_test: Number of test images, of 259,200 (115,200); None for all.
-        seed: Seed of the splits and of the drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -68,13 +65,9 @@ class MPI3D(CachedFactorial):
         self,
         path: Path,
         principal: str = "object_shape",
-        n_train: int | None = None,
-        n_val: int | None = None,
-        n_test: int | None = None,
-        seed: int = 0,
-        cache_dir: Path | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(principal, n_train, n_val, n_test, seed, cache_dir)
+        super().__init__(principal, **kwargs)
         self.path = path
 
     def describe(self) -> None:

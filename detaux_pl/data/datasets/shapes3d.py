@@ -31,14 +31,6 @@ class Shapes3D(ShapesFactorial):
 
     Args:
         path: The file, https://storage.googleapis.com/3d-shapes/3dshapes.h5 (255 MB).
-        principal: `scale`, `shape`, `orientation`, `floor_hue`, `wall_hue` or `object_hue`.
-            Paper: `scale`.
-        split: `compositional` holds out the images whose floor and wall both have one of their
-            last five hues, `random` as many at random.
-        n_train: Number of training images, drawn uniformly of 342,000; None for all.
-        n_val: Number of validation images, of 18,000; None for all.
-        n_test: Number of test images, of 120,000; None for all.
-        seed: Seed of the splits and of the drawing.
         in_memory: Keep the images of all splits in memory: 12 kB each, 5.9 GB for all.
 
     Raises:

@@ -60,7 +60,6 @@ class SmallNORB(CachedArrays):
         split: `official` or `random`.
         val_share: Share of the training images that is held out for validation, in [0, 1).
         seed: Seed of the drawing.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range.

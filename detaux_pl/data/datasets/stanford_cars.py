@@ -13,7 +13,7 @@ from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.image_files import FileIndex, ImageFiles
 from detaux_pl.data.read_image import Fit
-from detaux_pl.data.splits import check_share, hold_out
+from detaux_pl.data.splits import hold_out
 
 _PARTS = (
     "devkit/cars_meta.mat",
@@ -33,10 +33,7 @@ class StanfordCars(ImageFiles):
         image_size: Height and width of the images. Paper: 224.
         val_share: Share of the training images of each model that is held out for validation,
             in [0, 1).
-        seed: Seed of that drawing.
         download: Let torchvision fetch what is missing; it says that its source is gone.
-        fit: What becomes of another aspect ratio: `crop`, `stretch` or `pad`.
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -59,11 +56,10 @@ class StanfordCars(ImageFiles):
         fit: Fit = "stretch",
         cache_dir: Path | None = None,
     ) -> None:
-        super().__init__("model", image_size, fit=fit, cache_dir=cache_dir)
-        check_share("val", val_share)
+        super().__init__(
+            "model", image_size, 3, fit, val_share, test_share=0.0, seed=seed, cache_dir=cache_dir
+        )
         self.root = root
-        self.val_share = val_share
-        self.seed = seed
         self.download = download
 
     @property

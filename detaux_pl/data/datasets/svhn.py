@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,12 +19,7 @@ class SVHN(TorchvisionArrays):
 
     Args:
         root: Folder that holds, or is to hold, `train_32x32.mat` and `test_32x32.mat`.
-        image_size: Height and width that the images are resized to. Paper: 64.
-        val_share: Share of the training images of each class that is held out for validation, in
-            [0, 1).
-        seed: Seed of that drawing.
         download: Fetch the files where they are missing (246 MB).
-        cache_dir: Folder of the cached images; None for `detaux_pl` in the user's cache folder.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -33,17 +27,6 @@ class SVHN(TorchvisionArrays):
     References:
         Netzer et al. 2011, "Reading Digits in Natural Images with Unsupervised Feature Learning".
     """
-
-    def __init__(
-        self,
-        root: Path,
-        image_size: int = 64,
-        val_share: float = 0.1,
-        seed: int = 0,
-        download: bool = False,
-        cache_dir: Path | None = None,
-    ) -> None:
-        super().__init__(root, image_size, val_share, seed, download, cache_dir)
 
     @property
     def origin(self) -> str:

@@ -48,15 +48,7 @@ class SyntheticShapes3D(ShapesFactorial):
     asked for. Same factors, order and ids as the original `3dshapes.h5`; the pixels differ.
 
     Args:
-        principal: `scale`, `shape`, `orientation`, `floor_hue`, `wall_hue` or `object_hue`.
-            Paper: `scale`.
         image_size: Height and width, a multiple of 16. Paper: 64.
-        split: `compositional` holds out the images whose floor and wall both have one of their
-            last five hues, `random` as many at random.
-        n_train: Number of training images, drawn uniformly of 342,000; None for all.
-        n_val: Number of validation images, of 18,000; None for all.
-        n_test: Number of test images, of 120,000; None for all.
-        seed: Seed of the splits and of the drawing.
         cache_dir: Folder of the cached geometry; None for `detaux_pl` in the user's cache folder.
 
     Raises:

@@ -28,7 +28,6 @@ class HessianPenalty(Regularizer):
     contrastive loss is flat: `gradient`, the mean of |g_i|, is to be logged beside it.
 
     Args:
-        weight: Weight of the term.
         form: `gram` or `per_sample`.
         wrt: Whether G is by the `raw` z, which probes see, or the `normalized` one.
 

@@ -22,7 +22,6 @@ class InfoMin(Regularizer):
     loss, and says little of the mutual information itself, is the papers' finding.
 
     Args:
-        weight: Weight of the term.
         variant: A of the sample i and the slices k, k': `poster`, slice k of all other samples;
             `cross`, slice k' of all samples, which makes R minus an InfoNCE between slices.
 

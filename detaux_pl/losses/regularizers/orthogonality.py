@@ -22,7 +22,6 @@ class Orthogonality(Regularizer):
     the lower index are permuted before, all samples and pairs of slices alike, in training alone.
 
     Args:
-        weight: Weight of the term.
         pairs: `all` (i, j), or `own_and_positive`, where j is i itself or the other view of its
             pair. Papers: `all` in the poster; the article leaves it open.
         permute: Permute the elements, so that no order of them evades the penalty.

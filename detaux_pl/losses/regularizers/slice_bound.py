@@ -16,9 +16,6 @@ class SliceBound(Regularizer):
     losses, L_t the contrastive loss with the labels t, reduced over the batch as it is.
     `L_t(z)` of the whole embedding has no gradient: the slices rise to it, it does not fall.
 
-    Args:
-        weight: Weight of the term.
-
     Raises:
         ValueError: If the weight is negative, infinite or NaN.
 

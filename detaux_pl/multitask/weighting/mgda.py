@@ -23,8 +23,6 @@ class MGDAWeighting(GramianWeighting):
     halt.
 
     Args:
-        gramian: With respect to what the gradients are taken: `features` (cheap, MGDA-UB) or
-            `parameters`, see `GramianWeighting`.
         normalization: What `n_t` is: 1 (`none`, by which the task with the smallest gradient
             weighs most), the norm `|g_t|` (`l2`), the loss (`loss`), or the loss times the norm
             (`loss+`). The weights are those of the losses as they are, as in the official code.
