@@ -12,50 +12,12 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.evaluation.probes import draw_rows
-from detaux_pl.metrics.beta_vae_score import beta_vae_score
-from detaux_pl.metrics.dci import dci_scores, fit_importances
-from detaux_pl.metrics.explicitness import explicitness
-from detaux_pl.metrics.factor_vae_score import factor_vae_score
 from detaux_pl.metrics.inputs import Floats, Per, check_codes
-from detaux_pl.metrics.irs import irs
-from detaux_pl.metrics.mig import mig
-from detaux_pl.metrics.modularity import modularity
 from detaux_pl.metrics.mutual_information import mutual_information
-from detaux_pl.metrics.sap import sap
-from detaux_pl.metrics.unsupervised import unsupervised
-from detaux_pl.report.wording import plural
+from detaux_pl.metrics.records import RECORDS
 
-SCORES = {
-    "mig": ("mig",),
-    "sap": ("sap",),
-    "dci": ("dci_disentanglement", "dci_completeness", "dci_informativeness"),
-    "factor_vae": ("factor_vae",),
-    "beta_vae": ("beta_vae",),
-    "irs": ("irs",),
-    "modularity": ("modularity",),
-    "explicitness": ("explicitness",),
-    "unsupervised": (
-        "gaussian_total_correlation", "gaussian_wasserstein", "gaussian_wasserstein_normalized",
-        "mean_mutual_information",
-    ),
-}  # fmt: skip
-"""Scores of each metric, in the order of tables."""
-
-METRICS = tuple(SCORES)
+METRICS = tuple(RECORDS)
 """Names of the metrics."""
-
-_FUNCTIONS: dict[str, Callable[..., dict[str, float]]] = {
-    "mig": mig, "sap": sap, "factor_vae": factor_vae_score, "beta_vae": beta_vae_score,
-    "irs": irs, "modularity": modularity, "explicitness": explicitness,
-    "unsupervised": unsupervised,
-}  # fmt: skip
-_OF_SUBSPACES = ("sap", "dci", "factor_vae", "beta_vae", "irs", "unsupervised")
-_IN_THREADS = ("sap", "dci", "explicitness")
-_NEEDS = {
-    "mig": (2, 1), "sap": (2, 1), "dci": (2, 2), "factor_vae": (1, 2), "beta_vae": (1, 2),
-    "irs": (1, 1), "modularity": (1, 2), "explicitness": (1, 1), "unsupervised": (1, 0),
-}  # fmt: skip
-"""Number of codes and of factors with two values that each metric needs."""
 
 
 class Choice(NamedTuple):
@@ -86,7 +48,7 @@ def refuse_impossible(metrics: Sequence[str], n_codes: int, n_factors: int) -> N
         UserError: If one needs more codes or factors.
     """
     for metric in metrics:
-        if reason := _why_impossible(metric, n_codes, n_factors):
+        if reason := RECORDS[metric].lack(n_codes, n_factors):
             raise UserError(f"the metric {metric!r} of evaluate {reason}: leave it out.")
 
 
@@ -117,13 +79,13 @@ def choose_metrics(
     varying = tuple(name for name in named if np.unique(codes.factor(name)[rows]).size > 1)
     n_codes = codes.values[0].size
     if metrics is None:
-        reasons = {name: _why_impossible(name, n_codes, len(varying)) for name in METRICS}
+        reasons = {name: RECORDS[name].lack(n_codes, len(varying)) for name in METRICS}
         left_out = {name: reason for name, reason in reasons.items() if reason is not None}
         return Choice(
             rows, varying, tuple(name for name in METRICS if name not in left_out), left_out
         )
     constant = set(named) - set(varying)
-    if factors is not None and constant and any(_NEEDS[name][1] for name in metrics):
+    if factors is not None and constant and any(RECORDS[name].least_factors for name in metrics):
         raise UserError(
             f"the task {min(constant)!r} of evaluate has one value only in {len(rows)} test "
             "samples: leave it out, there is nothing to tell by it."
@@ -161,7 +123,8 @@ def judge_codes(
         `shape`, K subspaces and D dimensions; `split`; `n_samples`; names of the `factors`;
         `scores` by name, where a code is one of the K D dimensions (`dim`), and where it is a
         subspace, of metrics that have such a variant (`subspace`, none for D = 1 or K = 1);
-        `matrices` `mutual_information` [nats] and `importances` for boosted trees, each (K D, F);
+        `matrices` `mutual_information` [nats] and those of the metrics, as `importances` for
+        boosted trees of DCI, each (K D, F);
         `left_out`, the metrics that could not be computed, with the reason; `seconds` that each
         took.
 
@@ -202,23 +165,11 @@ def judge_codes(
         for per, scores in result["scores"].items():
             content["scores"][per] |= scores
         content["seconds"][metric] = result["seconds"]
-        if "importances" in result:
-            content["matrices"]["importances"] = result["importances"]
+        if (fit := RECORDS[metric].fit) is not None:
+            content["matrices"][fit.matrix] = result[fit.matrix]
     if choice.factors:
         content["matrices"]["mutual_information"] = mutual_information(values, known).tolist()
     return content
-
-
-def _why_impossible(metric: str, n_codes: int, n_factors: int) -> str | None:
-    codes, factors = _NEEDS[metric]
-    if n_codes < codes:
-        return f"needs at least {codes} codes, and there is {n_codes}"
-    if n_factors < factors:
-        return (
-            f"needs at least {plural(factors, 'factor')} with two values in the test split, and "
-            f"there is {n_factors or 'none'}"
-        )
-    return None
 
 
 def _judge(
@@ -231,25 +182,26 @@ def _judge(
 ) -> dict[str, Any]:
     """Compute one metric in all its variants."""
     started = time.monotonic()
+    record = RECORDS[metric]
     _, n_subspaces, dims = values.shape
-    several = metric in _OF_SUBSPACES and n_subspaces > 1 and dims > 1
+    several = record.per_subspace and dims > 1 and n_subspaces >= max(2, record.least_codes)
     variants: tuple[Per, ...] = ("dim", "subspace") if several else ("dim",)
     result: dict[str, Any] = {}
-    if metric == "dci":
-        found = fit_importances(values, factors, seed=seed, n_jobs=n_jobs, progress=progress)
-        result["importances"] = found.matrix.tolist()
-        result["scores"] = {per: dci_scores(found, per=per, dims=dims) for per in variants}
+    if record.fit is not None:
+        found = record.fit.function(values, factors, seed=seed, n_jobs=n_jobs, progress=progress)
+        result[record.fit.matrix] = found.matrix.tolist()
+        result["scores"] = {per: record.fit.scores(found, per, dims) for per in variants}
     else:
 
         def advance(share: float) -> None:
             if progress is not None:
                 progress(share / len(variants))
 
-        threads = {"n_jobs": n_jobs, "progress": advance} if metric in _IN_THREADS else {}
+        threads = {"n_jobs": n_jobs, "progress": advance} if record.jobs else {}
         result["scores"] = {}
         for per in variants:
-            way = {"per": per} if metric in _OF_SUBSPACES else {}
-            result["scores"][per] = _FUNCTIONS[metric](values, factors, seed=seed, **way, **threads)
+            way = {"per": per} if record.per_subspace else {}
+            result["scores"][per] = record.function(values, factors, seed=seed, **way, **threads)
             if not threads:
                 advance(1.0)
     return {**result, "seconds": round(time.monotonic() - started, 3)}

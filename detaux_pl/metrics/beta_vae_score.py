@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.metrics.inputs import Floats, Ints, Per, as_dims, check, quiet_fits
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.shared_values import SharedValues
 
 _CHUNK = 1 << 17
@@ -90,3 +91,18 @@ def _points(values: Floats, pairs: Ints) -> Floats:
         distance = np.abs(apart[..., 0]) if values.shape[2] == 1 else np.linalg.norm(apart, axis=-1)
         points[start : start + step] = np.einsum("nbc->nc", distance) / batch
     return points
+
+
+METRIC = Metric(
+    key="beta_vae",
+    function=beta_vae_score,
+    scores={
+        "beta_vae": Score(
+            "BetaVAE score",
+            "whether a linear classifier tells from the moves of codes which factor is kept",
+        ),
+    },
+    place=5,
+    least_factors=2,
+    per_subspace=True,
+)

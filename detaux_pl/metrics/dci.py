@@ -19,6 +19,7 @@ from detaux_pl.metrics.inputs import (
     check,
     draw_split,
 )
+from detaux_pl.metrics.metric import Metric, Score, SharedFit
 
 _TINY = 1e-11
 """Added to shares, as in disentanglement_lib: their logarithms are finite."""
@@ -176,3 +177,25 @@ def _concentration(matrix: Floats) -> float:
     shares = shares / shares.sum(axis=1, keepdims=True)
     entropies = -(shares * np.log(shares)).sum(axis=1) / np.log(matrix.shape[1])
     return float((matrix.sum(axis=1) / total * (1 - entropies)).sum())
+
+
+METRIC = Metric(
+    key="dci",
+    function=dci,
+    scores={
+        "dci_disentanglement": Score(
+            "DCI disentanglement", "whether a code matters for one factor only"
+        ),
+        "dci_completeness": Score("DCI completeness", "whether a factor rests on one code only"),
+        "dci_informativeness": Score(
+            "DCI informativeness", "accuracy of the boosted trees that tell the factors"
+        ),
+    },
+    name="DCI",
+    place=3,
+    least_codes=2,
+    least_factors=2,
+    per_subspace=True,
+    jobs="processes",
+    fit=SharedFit(fit_importances, dci_scores, "importances", "importance for boosted trees [%]"),
+)

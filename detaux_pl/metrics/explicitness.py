@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.metrics.inputs import as_dims, check, draw_split, in_threads, quiet_fits
+from detaux_pl.metrics.metric import Metric, Score
 
 
 def explicitness(
@@ -75,3 +76,16 @@ def explicitness(
     with quiet_fits():
         areas = in_threads(area, list(given.T), n_jobs, progress)
     return {"explicitness": float(np.mean(areas))}
+
+
+METRIC = Metric(
+    key="explicitness",
+    function=explicitness,
+    scores={
+        "explicitness": Score(
+            "explicitness", "area under the ROC curve of linear classifiers; 0.5 is chance"
+        ),
+    },
+    place=8,
+    jobs="threads",
+)

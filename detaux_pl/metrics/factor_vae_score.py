@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.metrics.inputs import Floats, Ints, Per, active_codes, as_dims, check
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.shared_values import SharedValues
 
 _CHUNK = 1 << 17
@@ -102,3 +103,17 @@ def _votes(live: Floats, starts: Ints, rows: Ints) -> Ints:
         variance = np.add.reduceat(variance, starts, axis=1)
         votes[start : start + step] = (variance / whole).argmin(axis=1)
     return votes
+
+
+METRIC = Metric(
+    key="factor_vae",
+    function=factor_vae_score,
+    scores={
+        "factor_vae": Score(
+            "FactorVAE score", "whether the code that varies least tells which factor is kept"
+        ),
+    },
+    place=4,
+    least_factors=2,
+    per_subspace=True,
+)

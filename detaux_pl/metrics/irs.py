@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.metrics.inputs import Floats, Ints, Per, as_dims, check, draw_rows
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.mutual_information import discretise
 
 _MOST_VALUES = 20
@@ -105,3 +106,16 @@ def _quantile(values: Floats, quantile: float) -> Floats:
     low, high = ranked[:, below], ranked[:, min(below + 1, ranked.shape[1] - 1)]
     between: Floats = low + (place - below) * (high - low)
     return between
+
+
+METRIC = Metric(
+    key="irs",
+    function=irs,
+    scores={
+        "irs": Score(
+            "IRS", "how little a code moves while its factor is kept; above 0 for random codes"
+        ),
+    },
+    place=6,
+    per_subspace=True,
+)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.metrics.inputs import as_dims, check, draw_rows
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.mutual_information import entropies, mutual_information
 
 
@@ -56,3 +57,14 @@ def mig(
     rows = draw_rows(len(dims), n_train, seed)
     shared = np.sort(mutual_information(dims[rows], given[rows], n_bins=n_bins), axis=0)
     return {"mig": float(((shared[-1] - shared[-2]) / entropies(given[rows])).mean())}
+
+
+METRIC = Metric(
+    key="mig",
+    function=mig,
+    scores={
+        "mig": Score("MIG", "how much more the best code tells of a factor than the second best"),
+    },
+    place=1,
+    least_codes=2,
+)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.metrics.inputs import check, draw_rows
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.mutual_information import mutual_information
 
 
@@ -61,3 +62,16 @@ def modularity(
     alive = best > 0
     rest = (squares.sum(axis=1) - best)[alive] / (best[alive] * (n_factors - 1))
     return {"modularity": float((1 - rest).sum() / len(best))}
+
+
+METRIC = Metric(
+    key="modularity",
+    function=modularity,
+    scores={
+        "modularity": Score(
+            "modularity", "whether a code tells of one factor only; high for random codes"
+        ),
+    },
+    place=7,
+    least_factors=2,
+)

@@ -19,6 +19,7 @@ from detaux_pl.metrics.inputs import (
     in_threads,
     quiet_fits,
 )
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.support_vectors import fit_line
 
 
@@ -103,3 +104,20 @@ def _accuracy(train_x: Floats, train_y: Ints, test_x: Floats, test_y: Ints, seed
 
     machine = LinearSVC(C=0.01, class_weight="balanced", random_state=seed, dual=False)
     return float(machine.fit(train_x, train_y).score(test_x, test_y))
+
+
+METRIC = Metric(
+    key="sap",
+    function=sap,
+    scores={
+        "sap": Score(
+            "SAP",
+            "the same gap in accuracy of linear classifiers; below 1 even for perfect codes",
+            perfect=0.3,
+        ),
+    },
+    place=2,
+    least_codes=2,
+    per_subspace=True,
+    jobs="threads",
+)

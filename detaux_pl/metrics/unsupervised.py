@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.metrics.inputs import Floats, Per, active_codes, as_dims, check_codes, draw_rows
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.mutual_information import discretise, entropies, joint_entropy
 
 _LEAST_EIGENVALUE = 1e-6
 """What an eigenvalue of a correlation matrix counts at least: that of exact copies is 0."""
+_FROM_0 = (0.0, math.inf)
 
 
 def unsupervised(
@@ -112,3 +115,36 @@ def _wasserstein(covariance: Floats) -> float:
     eigenvalues = np.linalg.eigvalsh(scale[:, None] * covariance * scale)
     root = np.sqrt(np.maximum(eigenvalues, 0)).sum()
     return max(0.0, float(2 * np.trace(covariance) - 2 * root))
+
+
+METRIC = Metric(
+    key="unsupervised",
+    function=unsupervised,
+    scores={
+        "gaussian_total_correlation": Score(
+            "Gaussian total correlation [nats]",
+            "dependence of the codes on each other, were they Gaussian",
+            "lower",
+            _FROM_0,
+        ),
+        "gaussian_wasserstein": Score(
+            "Gaussian Wasserstein distance",
+            "from the codes to independent ones, were they Gaussian; in their unit, squared",
+            "lower",
+            _FROM_0,
+        ),
+        "gaussian_wasserstein_normalized": Score(
+            "Gaussian Wasserstein distance, normalised",
+            "the same as a share of the variance of the codes",
+            "lower",
+            _FROM_0,
+        ),
+        "mean_mutual_information": Score(
+            "mean mutual information [nats]", "between two codes", "lower", _FROM_0
+        ),
+    },
+    name="the scores without factors",
+    place=9,
+    least_factors=0,
+    per_subspace=True,
+)

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.evaluation.disentanglement import SCORES
+from detaux_pl.metrics.records import SCORES, find_score
 from detaux_pl.report.grid import Grid, Spread, percent_cell, spread
-from detaux_pl.report.wording import score_text
 
 Rows = Literal["groups", "scores"]
 """What stands in the rows of a table; the other one has the columns."""
@@ -16,7 +15,7 @@ Rows = Literal["groups", "scores"]
 Study = dict[str, dict[tuple[str, str], Spread]]
 """Scores by group, and by variant (`dim`, `subspace` or `models`) and name."""
 
-_ORDER = [name for names in SCORES.values() for name in names]
+_ORDER = list(SCORES)
 _VARIANTS = ("dim", "subspace", "models")
 
 
@@ -94,7 +93,7 @@ def _head(key: tuple[str, str]) -> str:
     variant, name = key
     if variant == "models":
         return "UDR [%]"
-    text = score_text(name)
+    text = find_score(name)
     unit = " [%]" if text.share else ""
     return f"{text.name}{unit}{' (subspaces)' if variant == 'subspace' else ''}"
 
@@ -102,7 +101,7 @@ def _head(key: tuple[str, str]) -> str:
 def _cell(key: tuple[str, str], number: Spread | None) -> str:
     if number is None:
         return "\N{EN DASH}"
-    if key[0] == "models" or score_text(key[1]).share:
+    if key[0] == "models" or find_score(key[1]).share:
         return percent_cell(number)
     text = f"{number.mean:.3g}"
     return text if number.n == 1 else f"{text} ({number.variance:.2g})"

@@ -14,7 +14,8 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from detaux_pl.report.wording import plural, score_text
+from detaux_pl.metrics.records import find_score
+from detaux_pl.report.wording import plural
 
 Scalar = str | int | float | bool | None
 State = Literal["complete", "failed", "unfinished"]
@@ -389,7 +390,7 @@ def _title(column: str) -> str:
     room, *parts = column.split(".")
     last = parts[-1] if parts else room
     if room == "metrics":
-        name = score_text(last).name + (f" ({parts[0]})" if len(parts) > 1 else "")
+        name = find_score(last).name + (f" ({parts[0]})" if len(parts) > 1 else "")
         return f"{name} ↓" if _is_lower_better(column) else name
     if room == "probes":
         return f"probe {' '.join(parts)}"
@@ -400,7 +401,7 @@ def _title(column: str) -> str:
 
 def _is_lower_better(column: str) -> bool:
     room, *parts = column.split(".")
-    return room == "metrics" and score_text(parts[-1]).better.startswith("lower")
+    return room == "metrics" and find_score(parts[-1]).better.startswith("lower")
 
 
 def _distinct(outcomes: Sequence[Outcome], name: str) -> set[Scalar]:

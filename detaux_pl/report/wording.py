@@ -7,90 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from detaux_pl.evaluation.significance import LEVEL
+from detaux_pl.metrics.metric import Score
+from detaux_pl.metrics.records import RECORDS, SCORES, find_score
 
 SHUFFLED = "shuffled"
 """Name of the arm that learns the auxiliary labels dealt out at random."""
-
-
-@dataclass(frozen=True)
-class ScoreText:
-    """What a score of disentanglement is called, and how to read it.
-
-    Args:
-        name: Its name, with its unit.
-        meaning: What it measures.
-        better: Which end of which range is the better one.
-        share: Whether it goes from 0 to 1.
-    """
-
-    name: str
-    meaning: str
-    better: str
-    share: bool = True
-
-
-_HIGHER = "higher, 0 to 1"
-_SCORES = {
-    "mig": ScoreText(
-        "MIG",
-        "how much more the best code tells of a factor than the second best",
-        _HIGHER,
-    ),
-    "sap": ScoreText(
-        "SAP",
-        "the same gap in accuracy of linear classifiers; below 1 even for perfect codes",
-        _HIGHER,
-    ),
-    "dci": ScoreText("DCI", "", ""),
-    "dci_disentanglement": ScoreText(
-        "DCI disentanglement", "whether a code matters for one factor only", _HIGHER
-    ),
-    "dci_completeness": ScoreText(
-        "DCI completeness", "whether a factor rests on one code only", _HIGHER
-    ),
-    "dci_informativeness": ScoreText(
-        "DCI informativeness", "accuracy of the boosted trees that tell the factors", _HIGHER
-    ),
-    "factor_vae": ScoreText(
-        "FactorVAE score", "whether the code that varies least tells which factor is kept", _HIGHER
-    ),
-    "beta_vae": ScoreText(
-        "BetaVAE score",
-        "whether a linear classifier tells from the moves of codes which factor is kept",
-        _HIGHER,
-    ),
-    "irs": ScoreText(
-        "IRS", "how little a code moves while its factor is kept; above 0 for random codes", _HIGHER
-    ),
-    "modularity": ScoreText(
-        "modularity", "whether a code tells of one factor only; high for random codes", _HIGHER
-    ),
-    "explicitness": ScoreText(
-        "explicitness", "area under the ROC curve of linear classifiers; 0.5 is chance", _HIGHER
-    ),
-    "unsupervised": ScoreText("the scores without factors", "", ""),
-    "gaussian_total_correlation": ScoreText(
-        "Gaussian total correlation [nats]",
-        "dependence of the codes on each other, were they Gaussian",
-        "lower, from 0",
-        share=False,
-    ),
-    "gaussian_wasserstein": ScoreText(
-        "Gaussian Wasserstein distance",
-        "from the codes to independent ones, were they Gaussian; in their unit, squared",
-        "lower, from 0",
-        share=False,
-    ),
-    "gaussian_wasserstein_normalized": ScoreText(
-        "Gaussian Wasserstein distance, normalised",
-        "the same as a share of the variance of the codes",
-        "lower, from 0",
-        share=False,
-    ),
-    "mean_mutual_information": ScoreText(
-        "mean mutual information [nats]", "between two codes", "lower, from 0", share=False
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -144,13 +65,15 @@ def collapse_text(report: Mapping[str, Any]) -> str:
     )
 
 
-def score_text(key: str) -> ScoreText:
+def score_text(key: str) -> Score:
     """Say how to read a score; one that is not known goes by its own name.
 
     Args:
         key: Name of a score, or of a metric, in `metrics.json`.
     """
-    return _SCORES.get(key, ScoreText(key.replace("_", " "), "", "", share=False))
+    if key in RECORDS and key not in SCORES:
+        return Score(RECORDS[key].name, "", None)
+    return find_score(key)
 
 
 def code_name(index: int, dims: int) -> str:

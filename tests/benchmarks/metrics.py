@@ -9,17 +9,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier
 
-from detaux_pl.metrics.beta_vae_score import beta_vae_score
 from detaux_pl.metrics.boosting import fit_boosting, sort_columns
-from detaux_pl.metrics.dci import dci
-from detaux_pl.metrics.explicitness import explicitness
-from detaux_pl.metrics.factor_vae_score import factor_vae_score
-from detaux_pl.metrics.irs import irs
-from detaux_pl.metrics.mig import mig
-from detaux_pl.metrics.modularity import modularity
-from detaux_pl.metrics.sap import sap
+from detaux_pl.metrics.records import RECORDS
 from detaux_pl.metrics.udr import udr
-from detaux_pl.metrics.unsupervised import unsupervised
 from tests.factor_codes import draw_factors
 
 _SIZES = (10, 10, 10, 8, 4, 15)
@@ -39,33 +31,23 @@ _ORIGINAL = {
 samples, codes and factors, and an encoder that costs nothing. The library needs TensorFlow 1, so
 it is no rival that `make bench` could run."""
 
-_Metric = Callable[..., dict[str, float]]
-
 
 def measure() -> Iterator[tuple[str, float, str]]:
     """Yield name, value and unit of each figure."""
     factors = draw_factors(_TRAIN + _TEST, _SIZES)
     codes = _encode(factors)
-    one_thread: dict[str, _Metric] = {
-        "mig": mig,
-        "modularity": modularity,
-        "irs": irs,
-        "factor_vae": factor_vae_score,
-        "beta_vae": beta_vae_score,
-        "unsupervised": unsupervised,
-    }
-    threads: dict[str, _Metric] = {"sap": sap, "explicitness": explicitness}
-    for name, metric in one_thread.items():
-        yield from _rows(name, name, _median(lambda metric=metric: metric(codes, factors)))
-    for name, metric in threads.items():
+    for key, record in RECORDS.items():
+        metric = record.function
+        if record.jobs is None:
+            yield from _rows(key, key, _median(lambda m=metric: m(codes, factors)))
+            continue
         for n_jobs in (1, 2):
-            seconds = _median(lambda m=metric, n=n_jobs: m(codes, factors, n_jobs=n))
-            yield from _rows(name, f"{name}, {n_jobs} threads", seconds)
+            # The trees of processes take minutes.
+            rounds = 1 if record.jobs == "processes" else _ROUNDS
+            seconds = _median(lambda m=metric, n=n_jobs: m(codes, factors, n_jobs=n), rounds)
+            yield from _rows(key, f"{key}, {n_jobs} {record.jobs}", seconds)
     models = [codes + i for i in range(_MODELS)]
     yield f"udr of {_MODELS} models", _median(lambda: udr(models)), "s"
-    for n_jobs in (1, 2):
-        seconds = _median(lambda n=n_jobs: dci(codes, factors, n_jobs=n), rounds=1)
-        yield from _rows("dci", f"dci, {n_jobs} processes", seconds)
     yield from _trees(codes, factors[:, _RIVAL_FACTOR])
 
 

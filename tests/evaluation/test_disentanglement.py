@@ -7,10 +7,8 @@ import pytest
 
 from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.evaluation import disentanglement
 from detaux_pl.evaluation.disentanglement import (
     METRICS,
-    SCORES,
     choose_metrics,
     judge_codes,
     refuse_impossible,
@@ -23,6 +21,7 @@ from detaux_pl.metrics.irs import irs
 from detaux_pl.metrics.mig import mig
 from detaux_pl.metrics.modularity import modularity
 from detaux_pl.metrics.mutual_information import mutual_information
+from detaux_pl.metrics.records import RECORDS, SCORES
 from detaux_pl.metrics.sap import sap
 from detaux_pl.metrics.unsupervised import unsupervised
 
@@ -55,7 +54,7 @@ def test_scores_are_those_of_the_metrics_on_the_test_split(judged):
     codes = make()
     rows = codes.rows("test")
     values, known = codes.values[rows].astype(np.float64), codes.factors[rows][:, :2]
-    assert list(judged["scores"]["dim"]) == [name for names in SCORES.values() for name in names]
+    assert list(judged["scores"]["dim"]) == list(SCORES)
     expected = {}
     for name in METRICS:
         expected |= FUNCTIONS[name](values, known, seed=3)
@@ -126,7 +125,9 @@ def test_what_cannot_be_computed_is_left_out_with_its_reason(shape, factors, lef
         few = "codes" if shape == (1, 1) and name in ("mig", "sap", "dci") else "factor"
         assert reason.startswith("needs at least ")
         assert few in reason
-    expected = [name for metric in METRICS if metric not in left_out for name in SCORES[metric]]
+    expected = [
+        name for metric in METRICS if metric not in left_out for name in RECORDS[metric].scores
+    ]
     assert list(found["scores"]["dim"]) == expected
     assert found["scores"]["subspace"] == {}
     assert ("mutual_information" in found["matrices"]) == (factors != ["same"])
@@ -170,10 +171,10 @@ def test_a_metric_that_is_named_but_impossible_is_refused():
 
 
 def test_what_a_metric_itself_refuses_is_left_out_or_refused(monkeypatch):
-    def refuse(*args, **kwargs):
+    def refuse(values, factors, seed, per):
         raise UserError("all codes are constant.")
 
-    monkeypatch.setitem(disentanglement._FUNCTIONS, "irs", refuse)
+    monkeypatch.setitem(RECORDS, "irs", replace(RECORDS["irs"], function=refuse))
     found = judge_codes(make(), factors=["hue"])
     assert found["left_out"]["irs"] == "all codes are constant."
     assert "irs" not in found["seconds"]
@@ -190,7 +191,7 @@ def test_results_that_are_kept_are_not_computed_again(monkeypatch):
             raise RuntimeError("killed")
         return {"modularity": 0.25}
 
-    monkeypatch.setitem(disentanglement._FUNCTIONS, "modularity", once)
+    monkeypatch.setitem(RECORDS, "modularity", replace(RECORDS["modularity"], function=once))
     names = ["mig", "modularity", "unsupervised"]
     kept, done = {}, []
     with pytest.raises(RuntimeError, match="killed"):

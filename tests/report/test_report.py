@@ -664,6 +664,6 @@ def test_labels_of_other_samples_are_refused(run, data):
 
 def test_table_needs_no_torch():
     """The planner prints it and shall start at once."""
-    code = "import sys, detaux_pl.evaluation.report; print('torch' in sys.modules)"
+    code = "import sys, detaux_pl.report.report; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

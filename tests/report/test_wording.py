@@ -151,7 +151,9 @@ def test_no_word_where_no_latent_is_dead(posterior):
 def test_codes_and_scores_are_named():
     assert [wording.code_name(7, dims) for dims in (1, 5)] == ["latent 7", "subspace 1 · dim 2"]
     assert wording.score_text("beta_vae").name == "BetaVAE score"
-    assert wording.score_text("a_new_one") == wording.ScoreText("a new one", "", "", share=False)
+    assert wording.score_text("unsupervised").name == "the scores without factors"
+    told = wording.score_text("a_new_one")
+    assert (told.name, told.meaning, told.better, told.share) == ("a new one", "", "", False)
 
 
 def test_numbers_in_words():

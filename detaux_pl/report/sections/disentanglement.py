@@ -13,6 +13,7 @@ from scipy.stats import entropy
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.metrics.records import RECORDS
 from detaux_pl.report.charts import codes_chart, kl_chart
 from detaux_pl.report.markup import (
     CODE_ROWS,
@@ -109,9 +110,10 @@ def _draw_matrices(metrics: Mapping[str, Any], codes: Codes) -> Figure:
         factors = [codes.factor(name)[test] for name in metrics["factors"]]
         whole = np.array([entropy(np.bincount(factor)) for factor in factors])
         panels["mutual information [% of entropy]"] = known["mutual_information"] / whole
-    if "importances" in known:
-        whole = known["importances"].sum(axis=0)
-        panels["importance for boosted trees [%]"] = known["importances"] / np.maximum(whole, 1e-12)
+    for fit in (record.fit for record in RECORDS.values() if record.fit is not None):
+        if fit.matrix in known:
+            whole = known[fit.matrix].sum(axis=0)
+            panels[fit.title] = known[fit.matrix] / np.maximum(whole, 1e-12)
     panels = {title: np.clip(share, 0.0, 1.0) for title, share in panels.items()}
     # Importances tell where mutual information is shared by many codes.
     guide = list(panels.values())[-1]
