@@ -18,6 +18,7 @@ from detaux_pl.metrics.dci import dci
 from detaux_pl.metrics.explicitness import explicitness
 from detaux_pl.metrics.factor_vae_score import factor_vae_score
 from detaux_pl.metrics.irs import irs
+from detaux_pl.metrics.metric import Metric, Score
 from detaux_pl.metrics.mig import mig
 from detaux_pl.metrics.modularity import modularity
 from detaux_pl.metrics.mutual_information import mutual_information
@@ -138,6 +139,23 @@ def test_one_subspace_has_no_variant_of_subspaces():
     found = judge_codes(make(90, 1, 3), ["sap", "irs"])
     assert list(found["scores"]["dim"]) == ["sap", "irs"]
     assert found["scores"]["subspace"] == {}
+
+
+def test_a_metric_of_more_codes_than_there_are_subspaces_has_no_variant_of_them(monkeypatch):
+    def third(values, factors, *, seed, per):
+        count = values.shape[1] * (values.shape[2] if per == "dim" else 1)
+        assert count >= 3
+        return {"third": float(count)}
+
+    words = Score("third code", "how many codes there are", range=(0.0, np.inf))
+    record = Metric(
+        key="third", function=third, scores={"third": words}, least_codes=3, per_subspace=True
+    )
+    monkeypatch.setitem(RECORDS, "third", record)
+    assert judge_codes(make(90, 2, 2), ["third"])["scores"] == {"dim": {"third": 4}, "subspace": {}}
+    assert judge_codes(make(90, 3, 2), ["third"])["scores"] == {
+        "dim": {"third": 6}, "subspace": {"third": 3}
+    }  # fmt: skip
 
 
 def test_no_metric_computes_nothing():

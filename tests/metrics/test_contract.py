@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 from functools import cache
 from importlib import import_module
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_a_function_of_codes_and_factors_to_scores_has_a_record(name):
     if not inspect.isfunction(function):
         return
     taken = [*inspect.signature(function).parameters][:2]
-    if taken == ["codes", "factors"] and function.__annotations__["return"] == "dict[str, float]":
+    if taken == ["codes", "factors"] and get_type_hints(function)["return"] == dict[str, float]:
         assert hasattr(module, "METRIC"), (
             f"{name} turns codes and factors into scores, but nothing finds it: end "
             f"detaux_pl/metrics/{name}.py with METRIC = Metric(...)"
