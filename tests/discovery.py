@@ -39,10 +39,11 @@ from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
 from detaux_pl.cluster.subspace import score_subspaces
+from detaux_pl.data.batch import Fold
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.data.factor_dataset import FactorDataset
-from detaux_pl.data.modules import Fold, LabelledDataModule
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.multitask.cross_fit import CrossFit, fit_net
 

@@ -17,9 +17,10 @@ from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing, write_json
+from detaux_pl.data.batch import Batch
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
-from detaux_pl.data.modules import Batch, FactorDataModule, LabelledDataModule
+from detaux_pl.data.modules import FactorDataModule, LabelledDataModule
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.given import with_config
 from detaux_pl.report.sheets import SheetRow, strip_sheet

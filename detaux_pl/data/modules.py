@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,48 +14,17 @@ import torch.nn.functional as F
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.data.augmentation import Augmentation
+from detaux_pl.data.batch import Batch, Fold, Rows, as_is
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
 from detaux_pl.data.samplers import EvalSampler, TrainLoader, TrainSampler
 from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
-
-
-class Batch(NamedTuple):
-    """Images with what belongs to them.
-
-    Args:
-        images: Float images in [0, 1], shape (*shape, C, H, W).
-        targets: Labels of T tasks, int64, shape (*shape, T); task 0 is the principal one, and
-            `IGNORED` marks a sample that a task leaves out.
-        rows: Row of each image in the data set, int64, shape (*shape,).
-
-    `shape` is (B,) for single images and (2, B) for pairs and views, which are stacked first.
-    """
-
-    images: Tensor
-    targets: Tensor
-    rows: Tensor
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What a net of a cross-fit is told of, and what it is asked.
-
-    Args:
-        train: Rows to train on, shape (n,).
-        asked: Rows to predict, shape (m,), in this order.
-        targets: Labels of every row of the data set, int64, shape (N, T), or `IGNORED`.
-    """
-
-    train: NDArray[np.int64]
-    asked: NDArray[np.int64]
-    targets: NDArray[np.int64]
 
 
 class FactorDataModule(LightningDataModule):
@@ -288,9 +256,9 @@ class FactorDataModule(LightningDataModule):
         # A worker would copy mapped pixels twice: to its memory, and to that which it shares.
         workers = self.num_workers if self.dataset.pixels is None else 0
         return kind(
-            _Rows(self.dataset, self.targets, read=not self.device_resident),
+            Rows(self.dataset, self.targets, read=not self.device_resident),
             batch_size=None,  # an item is a whole batch
-            collate_fn=_as_is,
+            collate_fn=as_is,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -526,25 +494,3 @@ class LabelledDataModule(ImageDataModule):
                     f"({missing.size} of {size} classes have none): merge or leave out such "
                     "classes, or take another task."
                 )
-
-
-class _Rows(Dataset[Batch]):
-    """A data set whose items are whole batches, addressed by their row numbers."""
-
-    def __init__(self, dataset: FactorDataset, targets: Tensor, read: bool) -> None:
-        self.dataset = dataset
-        self.targets = targets
-        self.read = read
-
-    def __getitem__(self, rows: Tensor) -> Batch:
-        if self.read:
-            flat = self.dataset.images(rows.flatten())
-            images = flat.view(*rows.shape, *flat.shape[1:])
-        else:
-            images = torch.empty(0, dtype=torch.uint8)
-        return Batch(images, self.targets[rows], rows)
-
-
-def _as_is(batch: Any) -> Any:
-    """Spare a batch of tensors the search for something to convert; a lambda cannot be pickled."""
-    return batch

@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses.blind_spot import blind_spot_loss, hide_pixels
 from detaux_pl.losses.learning_rate import LearningRateSchedule

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.modules import Batch, PairDataModule, ViewDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import PairDataModule, ViewDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.losses.gather import gather_with_gradient
 from detaux_pl.losses.info_nce import InfoNCE

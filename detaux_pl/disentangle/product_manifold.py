@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.modules import Batch, PairDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import PairDataModule
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.learning_rate import LearningRateSchedule

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoder import Autoencoder
 from detaux_pl.models.latent_split import (
     LatentSplit,

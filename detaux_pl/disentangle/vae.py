@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.losses.likelihood import Likelihood, reconstruction_loss

@@ -13,7 +13,8 @@ from torch import Tensor, autograd, nn
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.data.modules import Batch, LabelledDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.multitask.bilevel import (
     BilevelModel,
     LabelGenerator,

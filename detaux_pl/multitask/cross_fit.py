@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import replacing
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.data.modules import Fold, LabelledDataModule
+from detaux_pl.data.batch import Fold
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.multitask.base import MultitaskModel
 
 Build = Callable[[tuple[int, ...]], MultitaskModel]

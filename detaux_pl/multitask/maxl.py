@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, autograd, nn
 
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.losses.gather import gather_with_gradient
 from detaux_pl.multitask.bilevel import (
     BilevelModel,

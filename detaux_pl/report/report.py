@@ -12,7 +12,8 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import replacing, write_json, write_text
 from detaux_pl.report.page import render_page
-from detaux_pl.report.section import Images, View, find_sections
+from detaux_pl.report.section import Images, View
+from detaux_pl.report.sections import find_sections
 from detaux_pl.report.sections.candidates import read_candidates
 from detaux_pl.report.sections.run import describe_run
 from detaux_pl.report.style import to_png, to_svg

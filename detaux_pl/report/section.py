@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +13,6 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
-from detaux_pl.report import sections as room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,10 +104,3 @@ class Section:
     describe: Callable[[View], dict[str, Any]] = _nothing_described
     draw: Callable[[View, Report], Iterator[Picture]] = _nothing_drawn
     without_task: bool = False
-
-
-def find_sections() -> list[Section]:
-    """Every section, in the order of the page."""
-    names = (module.name for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."))
-    found: list[Section] = [import_module(name).SECTION for name in names]
-    return sorted(found, key=lambda section: section.place)

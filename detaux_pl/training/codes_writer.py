@@ -12,7 +12,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from detaux_pl.artifacts.codes import CodesShard, write_codes_info
-from detaux_pl.data.modules import Batch, FactorDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 
 

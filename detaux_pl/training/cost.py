@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from detaux_pl.artifacts.files import write_json
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 
 TRACKED_BATCHES = 32
 """Batches whose allocations are counted off CUDA: enough for a step of two levels of training

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.dwa import DWAWeighting

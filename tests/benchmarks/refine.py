@@ -14,8 +14,9 @@ from detaux_pl.cluster.candidates import Selection, propose
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
+from detaux_pl.data.batch import Fold
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
-from detaux_pl.data.modules import Fold, LabelledDataModule
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, fit_net

@@ -13,11 +13,11 @@ from torchvision.transforms.v2.functional import resize
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.data.batch import Batch
 from detaux_pl.data.crop_flip import CropFlip
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.data.modules import (
-    Batch,
     FactorDataModule,
     LabelledDataModule,
     PairDataModule,

@@ -15,8 +15,9 @@ from lightning import Trainer, seed_everything
 from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.batch import Batch
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
-from detaux_pl.data.modules import Batch, LabelledDataModule, PairDataModule, ViewDataModule
+from detaux_pl.data.modules import LabelledDataModule, PairDataModule, ViewDataModule
 from detaux_pl.data.pairings import SharedFactors
 from detaux_pl.disentangle.contrastive import ContrastiveDisentangler
 from detaux_pl.losses.info_nce import InfoNCE

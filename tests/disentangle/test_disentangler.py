@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 import detaux_pl.disentangle
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder

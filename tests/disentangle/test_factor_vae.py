@@ -16,7 +16,8 @@ import torch
 from lightning import Callback, seed_everything
 from torch import Tensor, nn
 
-from detaux_pl.data.modules import Batch, ImageDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import ImageDataModule
 from detaux_pl.disentangle.factor_vae import FactorVAE
 from detaux_pl.losses.permute import permute_latents
 

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoder import Autoencoder
 from detaux_pl.disentangle.raw_pixels import RawPixels
 from detaux_pl.disentangle.residual import ResidualAutoencoder

@@ -3,8 +3,9 @@ import torch
 from lightning import Trainer
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.batch import Batch
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
-from detaux_pl.data.modules import Batch, LabelledDataModule, ViewDataModule
+from detaux_pl.data.modules import LabelledDataModule, ViewDataModule
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.schedule import Betas

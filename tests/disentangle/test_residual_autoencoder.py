@@ -3,7 +3,8 @@ import torch
 from lightning import Callback
 from torch.utils.data import DataLoader
 
-from detaux_pl.data.modules import Batch, LabelledDataModule, PairDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.residual import ResidualAutoencoder
 from tests.ranks import Spawned
 

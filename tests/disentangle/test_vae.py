@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
-from detaux_pl.data.modules import Batch, ImageDataModule
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import ImageDataModule
 from detaux_pl.disentangle.annealed_vae import AnnealedVAE
 from detaux_pl.disentangle.beta_tc_vae import BetaTCVAE
 from detaux_pl.disentangle.beta_vae import BetaVAE

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.data.batch import Fold
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
-from detaux_pl.data.modules import Fold, LabelledDataModule
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.multitask import cross_fit
 from detaux_pl.multitask.cross_fit import CrossFit, Net, deal_folds, fit_net, plan_nets
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing

@@ -11,8 +11,9 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.data.batch import Batch
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
-from detaux_pl.data.modules import Batch, LabelledDataModule
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.multitask.base import MultitaskModel, mean_cross_entropy
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
 from detaux_pl.multitask.single_task import SingleTask

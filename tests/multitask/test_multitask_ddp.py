@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import detaux_pl.multitask
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.data.modules import Batch
+from detaux_pl.data.batch import Batch
 from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting
