@@ -39,9 +39,7 @@ class Command(NamedTuple):
 
 GROUPS = {
     "The whole chain": [
-        Command(
-            "fit", f"{_CLI}.fit", "disentangle, evaluate, cluster, refine, train all arms, report"
-        ),
+        Command("fit", f"{_CLI}.fit", ", ".join(stage.name for stage in STAGES)),
     ],
     "The data, before anything is trained": [
         Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jsonargparse import ActionParser
@@ -59,7 +60,8 @@ def chain_parser() -> ShortParser:
     )  # fmt: skip
     parser.add_argument(
         "--discoveries", type=dict[str, dict[str, Any]], default={},
-        help="By name, other ways to labels for the main model: disentangle, cluster, refine.",
+        help="By name, other ways to labels for the main model: settings of "
+        f"{', '.join(row.name for row in OF_CHAIN if row.further)}.",
     )  # fmt: skip
     parser.add_argument(
         "--controls", type=list[str | list[str]], default=["shuffled"],
@@ -119,26 +121,25 @@ def parse(args: Sequence[str]) -> Chain:
             f"{discovery_folder('disentangle', each['discovery'])}/codes"
             for each in restarts(config)
         ]
-    every: dict[str | None, Any] = {None: config}
-    every.update(discoveries)
+    chain = Chain(config, {}, discoveries, "")
     tried = [
         own[row.name]
         for row in OF_CHAIN
-        for own in every.values()
-        if row.tries_nets and row.code.trains_nets(own[row.name])
+        for own in chain.every.values()
+        if row.tries_nets and row.code.net_tasks(own)
     ]
     if tried:
         nets = resolve_nets(config)
         for each in tried:
             each |= {"nets": nets, "jobs": config["jobs"]}
-    refined = {name for name, own in every.items() if own["refine"]["rounds"]}
+    refined = {name for name, own in chain.every.items() if own["refine"]["rounds"]}
     arms = dict(resolve_arms(config, refined))
     for configs in arms.values():
         refuse_unusable("multitask", configs[0])
     # What a command did once is no setting of the run.
     parsed.redo = parsed.until = None
     source = parser.dump(parsed, skip_unset=False)
-    return Chain(config, arms, discoveries, source)
+    return replace(chain, arms=arms, source=source)
 
 
 def _refuse_restarts(config: dict[str, Any]) -> None:

@@ -20,8 +20,7 @@ from detaux_pl.pipeline.evaluation_checks import (
 )
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import Plan, following, unwanted
-from detaux_pl.pipeline.stages.cluster import build_discovery
-from detaux_pl.pipeline.stages.refine import refuse_rounds
+from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.settings.build import build
 from detaux_pl.settings.names import needs_labels
 from detaux_pl.settings.parser import explain
@@ -49,11 +48,11 @@ def _build(chain: Chain) -> str | None:
         (config, Disentangler) for config in chain.configs("disentangle")
     ]
     stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
-    clusters, refines = chain.configs("cluster"), chain.configs("refine")
-    for config in clusters:
-        build_discovery(config)
-    for config in refines:
-        refuse_rounds(config, chain.config["nets"]["folds"])
+    numbers: set[int] = set()
+    trying = [(row, own) for row in OF_CHAIN if row.tries_nets for own in chain.every.values()]
+    for row, own in trying:
+        row.code.check(own, chain.config["nets"]["folds"])
+        numbers |= row.code.net_tasks(own)
     files = None
     for config, kind in stages:
         try:
@@ -80,12 +79,9 @@ def _build(chain: Chain) -> str | None:
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error) from error
-    numbers: set[int] = set()
-    for cluster, refine in zip(clusters, refines, strict=True):
-        numbers |= {1, 2, 1 + cluster["n_tasks"]} if cluster["select"] is not None else set()
-        numbers |= {1 + cluster["n_tasks"]} if refine["rounds"] else set()
     if numbers:  # all that train nets train the same
-        _build_nets(next(each["nets"] for each in (*clusters, *refines) if each["nets"]), numbers)
+        nets = (own[row.name]["nets"] for row, own in trying)
+        _build_nets(next(each for each in nets if each is not None), numbers)
     return files
 
 

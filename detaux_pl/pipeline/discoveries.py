@@ -42,8 +42,9 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, dict[str, dict[str,
             or given.keys() - {*_STAGES, "codes"}
             or not all(isinstance(part, dict) for part in parts.values())
         ):
+            *some, last = (f"`{stage}`" for stage in _STAGES)
             raise UserError(
-                f"discoveries.{name} is {given!r}: give `disentangle`, `cluster` or `refine`, with "
+                f"discoveries.{name} is {given!r}: give {', '.join(some)} or {last}, with "
                 "what differs from the main ones (in a config file also as the path of a file); or "
                 "`codes`, another discovery whose codes it clusters."
             )

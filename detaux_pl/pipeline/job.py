@@ -53,7 +53,13 @@ class Chain:
         """Folder of the run."""
         return Path(self.config["run_dir"])
 
+    @property
+    def every(self) -> dict[str | None, dict[str, Any]]:
+        """Configurations of the stages of each discovery, of the main one (None) first."""
+        every: dict[str | None, dict[str, Any]] = {None: self.config}
+        every.update(self.discoveries)
+        return every
+
     def configs(self, stage: str) -> list[dict[str, Any]]:
         """Configurations of a stage: of the main discovery, then of the further ones."""
-        further = (own[stage] for own in self.discoveries.values() if stage in own)
-        return [self.config[stage], *further]
+        return [own[stage] for own in self.every.values() if stage in own]

@@ -27,7 +27,9 @@ class Stage:
 
     - `jobs(chain, before)`: what there is to do, after the jobs of the stages before;
     - `run(args)`: the command `detaux <name>`;
-    - `parser()`: its settings, where the config of a chain has some of it (`takes`).
+    - `parser()`: its settings, where the config of a chain has some of it (`takes`);
+    - `check(own, folds)` and `net_tasks(own)`, where it trains nets (`tries_nets`): refuse settings
+      of a discovery, and say how many tasks its nets learn.
 
     Args:
         name: Its name: of the command, of the key in a chain's config and of the folder.

@@ -201,9 +201,15 @@ def _select(
     return outputs
 
 
-def trains_nets(config: dict[str, Any]) -> bool:
-    """Whether candidates are tried on images."""
-    return config["select"] is not None
+def check(own: Mapping[str, Any], folds: int) -> None:
+    """Refuse settings that are outside their range, or do not go with each other."""
+    build_discovery(own["cluster"])
+
+
+def net_tasks(own: Mapping[str, Any]) -> set[int]:
+    """Numbers of tasks of the nets that try candidates on images; none where none is tried."""
+    config = own["cluster"]
+    return set() if config["select"] is None else {1, 2, 1 + config["n_tasks"]}
 
 
 def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:

@@ -98,9 +98,14 @@ def run(args: list[str]) -> int:
     return run_discovery_stage(folder, config, refine_settings(config), (labels,), work)
 
 
-def trains_nets(config: dict[str, Any]) -> bool:
-    """Whether labels are to be refined."""
-    return bool(config["rounds"])
+def check(own: Mapping[str, Any], folds: int) -> None:
+    """Refuse a number of rounds that the folds do not allow."""
+    refuse_rounds(own["refine"], folds)
+
+
+def net_tasks(own: Mapping[str, Any]) -> set[int]:
+    """Numbers of tasks of the nets that correct the labels; none where they are left alone."""
+    return {1 + own["cluster"]["n_tasks"]} if own["refine"]["rounds"] else set()
 
 
 def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:
@@ -112,7 +117,7 @@ def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:
             alone=True,
         )
         for config in chain.configs("refine")
-        if trains_nets(config)
+        if config["rounds"]
     ]  # fmt: skip
 
 

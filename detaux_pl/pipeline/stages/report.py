@@ -11,6 +11,7 @@ from detaux_pl.artifacts.run_stage import run_stage
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation.run import Run
 from detaux_pl.pipeline.job import Chain, Job
+from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.pipeline.stages.cluster import found_task
 from detaux_pl.report.report import write_report, write_report_without_task
 from detaux_pl.settings.parser import ShortParser, config_parser
@@ -58,9 +59,9 @@ def run(args: list[str]) -> int:
     discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
     discoveries = [name for name in discoveries if _has_task(run_, name)]
     further = [f"discoveries/{name}" for name in discoveries]
-    stages = ("disentangle", "cluster", "refine")
-    names = ["disentangle", "evaluate", "cluster", "refine"]
-    names += [f"{name}/{stage}" for stage in stages for name in further]
+    # Arms have folders of their own below that of their stage.
+    names = [stage.name for stage in OF_CHAIN if stage.name != "multitask"]
+    names += [f"{name}/{stage.name}" for stage in OF_CHAIN if stage.further for name in further]
     names += [f"{name}/codes" for name in names if name.endswith("disentangle")]
     # The main discovery must be there; of the others and of the probes, what is.
     upstream = [
