@@ -5,7 +5,9 @@ import pkgutil
 from importlib import import_module
 
 import docstring_parser
+import lightning
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 
 import detaux_pl
@@ -115,3 +117,22 @@ def test_an_unknown_argument_is_refused(cls, given):
     assert "foo" not in constructor_defaults(cls)
     with pytest.raises(Exception, match="foo"):
         parser.parse_object({"x": {"image_shape": [3, 16, 16], **given, "foo": 1}})
+
+
+def test_a_checkpoint_of_the_command_line_is_loaded(tmp_path):
+    """It holds what the constructor takes of what the command line offers, and the rest too."""
+    model, path = BetaVAE((3, 16, 16), beta=2.0, latent_dim=3), tmp_path / "last.ckpt"
+    saved = {
+        "_class_path": "detaux_pl.disentangle.beta_vae.BetaVAE",
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        **{name: model.hparams[name] for name in constructor_defaults(BetaVAE)},
+        "n_classes": 10,
+    }
+    checkpoint = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": saved,
+        "pytorch-lightning_version": lightning.__version__,
+    }
+    torch.save(checkpoint, path)
+    loaded = BetaVAE.load_from_checkpoint(path, weights_only=True)
+    assert (loaded.beta, loaded.n_subspaces) == (2.0, 3)

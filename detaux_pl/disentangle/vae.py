@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,7 +72,11 @@ class VAE(AutoencodingDisentangler):
         weight_decay: float = 0.0,
         optimizer: Literal["adamw", "adam"] = "adam",
         lr_schedule: LearningRateSchedule = "constant",
+        **offered: Any,
     ) -> None:
+        # Checkpoints of the command line hold `n_classes`, which it offers to every disentangler.
+        for name in offered.keys() - {"n_classes"}:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
         super().__init__(lr, weight_decay, optimizer, lr_schedule)
         self.save_hyperparameters()
         self.latent_dim = latent_dim
