@@ -48,18 +48,18 @@ _ROW = """
 """
 _COUNTS = {"n_train": 48, "n_val": 12, "n_test": 12}
 _SMALL_RESNET = ["--disentangle.model.dim", "16"]
-_SMALLER = ["--dataset.image_size", "96"]
 
 
 def _faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     written.write_faces(folder, n_persons=4)
-    return ["--dataset.root", str(folder), *_SMALL_RESNET, *_SMALLER]
+    # Crops are of 64 x 64.
+    return ["--dataset.root", str(folder), *_SMALL_RESNET, "--dataset.image_size", "80"]
 
 
 def _cars(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     written.write_cars(folder, n_models=3, n_train=20, n_test=8)
     return [
-        "--dataset.root", str(folder), *_SMALL_RESNET, *_SMALLER,
+        "--dataset.root", str(folder), *_SMALL_RESNET, "--dataset.image_size", "64",
         "--cluster.pca", "8", "--multitask.model.pretrained", "false",
     ]  # fmt: skip
 

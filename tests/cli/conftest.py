@@ -44,6 +44,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+def copy_stages(finished_run: Path, run_dir: Path, *stages: str) -> Path:
+    """Begin a run with finished stages of another one."""
+    for stage in stages:
+        shutil.copytree(finished_run / stage, run_dir / stage)
+    return run_dir
+
+
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     """A finished run of the test's own."""

@@ -25,7 +25,7 @@ from detaux_pl.disentangle.residual import ResidualAutoencoder
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.stage import STAGES
 from detaux_pl.training.records import merge_records
-from tests.cli.conftest import CONF, fit
+from tests.cli.conftest import CONF, copy_stages, fit
 
 ARMS = ("hard_parameter_sharing", "single_task", "shuffled")
 
@@ -149,8 +149,9 @@ def test_what_does_not_change_the_result_is_no_change(run_copy: Path):
 
 def test_a_relative_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert fit(Path("runs/here"), "--seeds=1", "--controls=[]") == 0
-    assert fit(tmp_path / "runs" / "here", "--seeds=1", "--controls=[]") == 0
+    words = ["--seeds=1", "--controls=[]", "--evaluate.metrics=[]"]
+    assert fit(Path("runs/here"), *words) == 0
+    assert fit(tmp_path / "runs" / "here", *words) == 0
     outputs = json.loads(Path("runs/here/disentangle/stage.json").read_text())["outputs"]
     assert set(outputs) == {"checkpoints/last.ckpt", "config.yaml", "metrics.csv"}
 
@@ -250,6 +251,7 @@ def test_a_crashed_arm_leaves_the_others_and_is_resumed(
 
     # The base class defines the hook; an attribute of the subclass goes before it.
     monkeypatch.setattr(SingleTask, "on_train_epoch_end", crash, raising=False)
+    copy_stages(finished_run, tmp_path, "disentangle", "evaluate", "cluster")
     assert fit(tmp_path) == 1
     done = {path.parts[-3] for path in tmp_path.glob("multitask/*/seed*/test.json")}
     assert done == {"hard_parameter_sharing", "shuffled"}
@@ -273,9 +275,10 @@ def test_an_interrupted_disentangler_ends_with_the_same_codes(
         original(self)
 
     monkeypatch.setattr(ResidualAutoencoder, "on_train_epoch_end", crash)
-    assert fit(tmp_path, "--until=cluster") == 1
+    words = ["--until=cluster", "--evaluate.metrics=[]"]
+    assert fit(tmp_path, *words) == 1
     monkeypatch.undo()
-    assert fit(tmp_path, "--until=cluster") == 0
+    assert fit(tmp_path, *words) == 0
     codes, expected = (
         Codes.load(run / "disentangle" / "codes") for run in (tmp_path, finished_run)
     )

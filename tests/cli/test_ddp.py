@@ -13,6 +13,7 @@ import pytest
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.cli.main import main
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
 
@@ -104,7 +105,7 @@ def test_two_ranks_write_every_sample_once(tmp_path: Path, finished_run: Path):
     assert codes.ids.tolist() == list(range(384))
     assert len(list((tmp_path / "disentangle" / "checkpoints").iterdir())) == 1
 
-    _detaux("cluster", "--config", str(finished_run / "cluster/config.yaml"), *own[:2])
+    assert main(["cluster", "--config", str(finished_run / "cluster/config.yaml"), *own[:2]]) == 0
     assert AuxiliaryLabels.load(tmp_path / "cluster").ids.tolist() == codes.ids.tolist()
 
     arm = "multitask/hard_parameter_sharing/seed0"

@@ -19,7 +19,7 @@ from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.cli.main import main
 from detaux_pl.evaluation.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
-from tests.cli.conftest import children_of, fit
+from tests.cli.conftest import children_of, copy_stages, fit
 
 REFINE = ["--refine.rounds", "2", "--nets.epochs", "6", "--jobs", "1"]
 
@@ -34,8 +34,7 @@ def _assert_same_labels(run_dir: Path, other: Path) -> None:
 def refined(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature run up to its refined labels; what came before is that of the finished one."""
     run_dir = tmp_path_factory.mktemp("refined") / "run"
-    for stage in ("disentangle", "evaluate", "cluster"):
-        shutil.copytree(finished_run / stage, run_dir / stage)
+    copy_stages(finished_run, run_dir, "disentangle", "evaluate", "cluster")
     assert fit(run_dir, *REFINE, "--until", "refine") == 0
     return run_dir
 
@@ -199,9 +198,7 @@ SELECT = [
 
 
 def test_a_run_without_a_task_ends_so(tmp_path: Path, finished_run: Path, capsys):
-    run_dir = tmp_path / "run"
-    for stage in ("disentangle", "evaluate"):
-        shutil.copytree(finished_run / stage, run_dir / stage)
+    run_dir = copy_stages(finished_run, tmp_path / "run", "disentangle", "evaluate")
     words = [*SELECT, "--cluster.select.min_learnability", "1"]
     for _ in range(2):  # what is finished tells the same
         assert fit(run_dir, *words) == 4

@@ -124,7 +124,7 @@ def test_learns_and_gives_codes(kind, scenes, pairs, make_trainer):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("lr_schedule", "killed_at"), [("constant", 2), ("cosine", 5)])
+@pytest.mark.parametrize(("lr_schedule", "killed_at"), [("constant", 2), ("cosine", 3)])
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
 def test_resumed_run_equals_an_undisturbed_one(
     kind, lr_schedule, killed_at, scenes, pairs, make_trainer, tmp_path
@@ -134,7 +134,10 @@ def test_resumed_run_equals_an_undisturbed_one(
         model = build(kind, scenes, lr_schedule=lr_schedule)
         checkpoint = ModelCheckpoint(tmp_path / name, save_last=True)
         trainer = make_trainer(
-            max_epochs=EPOCHS, enable_checkpointing=True, callbacks=[checkpoint, *callbacks]
+            max_epochs=4,
+            limit_train_batches=3,
+            enable_checkpointing=True,
+            callbacks=[checkpoint, *callbacks],
         )
         trainer.fit(model, datamodule=pairs, ckpt_path=ckpt_path)
         return model.state_dict()
@@ -196,7 +199,7 @@ def test_predictions_are_the_codes_by_their_name():
     predicted = model.predict_step(Batch(images, torch.zeros(5, 1), torch.arange(5)))
     assert list(predicted) == ["z"]
     assert predicted["z"].dtype == torch.float32
-    assert torch.equal(predicted["z"], model.encode(images).float())
+    torch.testing.assert_close(predicted["z"], model.encode(images).float())
 
 
 def naive_steps(parameter, gradients, lr, weight_decay, adapt):

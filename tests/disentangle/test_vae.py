@@ -272,12 +272,12 @@ def test_codes_are_means_and_decode_to_images():
     with torch.no_grad():
         codes = model.encode(images)
         assert codes.shape == (5, K, 1)
-        assert torch.equal(codes[..., 0], model.posterior(images).mean)
-        assert torch.equal(codes, model.encode(images))
+        torch.testing.assert_close(codes[..., 0], model.posterior(images).mean)
+        assert torch.equal(codes, model.encode(images))  # nothing is drawn
         decoded = model.decode(1e4 * codes)
         expected = torch.sigmoid(model.decoder(1e4 * codes[..., 0]))
     assert decoded.shape == images.shape
-    assert torch.equal(decoded, expected)
+    torch.testing.assert_close(decoded, expected)
     assert decoded.min() < 0.4
     assert decoded.max() > 0.6
     assert (model.n_subspaces, model.principal_subspace) == (K, None)

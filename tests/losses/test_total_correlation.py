@@ -95,13 +95,14 @@ def test_equal_posteriors_share_nothing_with_the_images(estimator, information, 
     latents, mean, log_variance = batch()
     equal = mean[:1].expand(B, K), log_variance[:1].expand(B, K)
     parts = decompose_kl(latents, *equal, N, estimator)
-    assert parts.mutual_information.item() == pytest.approx(information, abs=1e-12)
-    assert parts.total_correlation.item() == pytest.approx(correlation, abs=1e-12)
+    assert parts.mutual_information.item() == pytest.approx(information, rel=1e-9, abs=1e-10)
+    assert parts.total_correlation.item() == pytest.approx(correlation, rel=1e-9, abs=1e-10)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_single_latent_has_no_total_correlation(estimator):
-    assert decompose_kl(*batch(k=1), N, estimator).total_correlation.item() == 0
+    correlation = decompose_kl(*batch(k=1), N, estimator).total_correlation
+    assert correlation.item() == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -133,8 +134,8 @@ def test_one_image_is_its_own_data_set():
     latents, mean, log_variance = batch(1)
     for n in (1, 7):
         parts = decompose_kl(latents, mean, log_variance, n, "weighted")
-        assert parts.mutual_information.item() == pytest.approx(math.log(n), abs=1e-12)
-        assert parts.total_correlation.item() == pytest.approx((K - 1) * math.log(n), abs=1e-12)
+        found = [parts.mutual_information.item(), parts.total_correlation.item()]
+        assert found == pytest.approx([math.log(n), (K - 1) * math.log(n)], rel=1e-9, abs=1e-10)
     with pytest.raises(ValueError, match="which has one: give at least 2, or take weighted"):
         decompose_kl(latents, mean, log_variance, 7, "stratified")
 

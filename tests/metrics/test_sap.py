@@ -61,7 +61,7 @@ def test_lines_are_those_of_liblinear(n_classes, scale, offset):
         shares = weights(labels, k, n_classes, 0.01)
         known = loss(known_w[k], known_b[k], x, sign, shares)
         found = loss(w[k], b[k], x, sign, shares)
-        assert found <= known * (1 + 1e-12)
+        assert found <= known * (1 + 1e-9)  # where liblinear ends, but for rounding
         assert found == pytest.approx(known, rel=1e-6)
     if abs(scale) == 1 and offset == 0:
         np.testing.assert_allclose(w, known_w, rtol=1e-6, atol=1e-8)

@@ -55,8 +55,9 @@ def test_parts_are_uncorrelated_ordered_and_together_the_latent_vector():
     codes = code(latent, split)
     covariance = codes.flatten(1)[:, :8].T.cov(correction=0)
     off_diagonal = covariance - torch.diag(covariance.diagonal())
-    assert off_diagonal.abs().max() < 1e-12
     variances = covariance.diagonal()
+    # Variances span four orders of magnitude, and whitening divides by the smallest of them.
+    assert off_diagonal.abs().max() < 1e-10 * variances.max()
     assert (variances[:2] >= variances[1:3]).all()
     assert (variances[3:-1] >= variances[4:]).all()
     # Three between-class and five other axes: one place is left empty.
@@ -87,7 +88,8 @@ def test_too_few_places_keep_the_leading_axes():
     small = split_of(latent, labels, n_subspaces=2, subspace_dim=2)
     torch.testing.assert_close(small.analysis, large.analysis[:, :2])
     # The residual is cleared of all between-class directions, of those without a place too.
-    assert class_means(code(latent, small), labels)[:, 1].abs().max() < 1e-12
+    principal, residual = class_means(code(latent, small), labels).unbind(1)
+    assert residual.abs().max() < 1e-10 * principal.abs().max()
 
 
 def test_constant_latent_directions_and_absent_classes_do_no_harm():
