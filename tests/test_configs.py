@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import shlex
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
 from detaux_pl.cli import sweep
 from detaux_pl.cli.fit import run as run_chain
+from detaux_pl.cli.main import main
 from detaux_pl.cluster.base import Clusterer
+from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.run import load
+from detaux_pl.losses.regularizers.base import Regularizer
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import plan_jobs, stage_keys
 from detaux_pl.pipeline.stage import stage_named
-from detaux_pl.settings.parser import concrete_subclasses
+from detaux_pl.settings.unfinished import missing_methods
 from detaux_pl.training.stage_cli import stage_parser
 from tests.cli.conftest import in_process
+from tests.found import classes, configs, entries, subclasses
 
 ROOT = Path(__file__).parents[1]
 CHAINS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/paper").glob("*.yaml")])
@@ -97,16 +104,106 @@ def test_a_config_opens_with_a_command_that_parses(path: Path):
         assert {"cluster": cluster.parse_args, "sweep": _plan}[command](args)
 
 
+BASES = (FactorDataset, Disentangler, Regularizer, Clusterer, MultitaskModel, Weighting)
+by_base = pytest.mark.parametrize("base", BASES, ids=[base.__name__ for base in BASES])
+
+
+@pytest.mark.parametrize("base", [Disentangler, Clusterer, MultitaskModel])
+def test_a_class_of_a_stage_has_a_config_of_its_name(base: type):
+    room = base.__module__.split(".")[1]
+    for cls in classes(base):
+        name = cls.__module__.rsplit(".", 1)[-1]
+        assert Path(room, f"{name}.yaml") in configs(), (
+            f"{cls.__name__} has no config: write configs/{room}/{name}.yaml, which opens with the "
+            "command to run it, as its neighbours do."
+        )
+
+
 @pytest.mark.parametrize(
-    ("base", "room"),
-    [(Disentangler, "disentangle"), (Clusterer, "cluster"), (MultitaskModel, "multitask")],
+    ("base", "where"),
+    [
+        (FactorDataset, "dataset"),
+        (Regularizer, "disentangle.model.init_args.regularizers"),
+        (Weighting, "multitask.model.init_args.weighting"),
+    ],
 )
-def test_whatever_can_be_built_has_a_config(base: type, room: str):
-    have = {path.stem for path in (ROOT / "configs" / room).glob("*.yaml")}
-    modules = {cls.__module__ for cls in concrete_subclasses(base)}
-    need = {name.rsplit(".", 1)[-1] for name in modules if name.startswith(f"detaux_pl.{room}.")}
-    assert need
-    assert need <= have
+def test_a_class_that_is_a_part_is_in_a_config(base: type, where: str):
+    for cls in classes(base):
+        assert entries(cls), (
+            f"no config names {cls.__name__}: add one to configs with an entry "
+            f"`class_path: {cls.__name__}` under {where}."
+        )
+
+
+@by_base
+def test_a_class_is_found_by_its_short_name_alone(base: type):
+    names = [cls.__name__ for cls in subclasses(base)]
+    assert sorted(set(names)) == sorted(names), "two classes of one base share a name"
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "built", required=True)
+    for cls in classes(base):
+        try:
+            told = parser.parse_object({"built": {"class_path": cls.__name__}}).built.class_path
+        except ArgumentError as error:
+            told = str(error)  # the class that was found asks for arguments
+        assert f"{cls.__module__}.{cls.__name__}" in told
+
+
+@by_base
+def test_no_class_lacks_a_method(base: type):
+    assert [text for cls in subclasses(base) if (text := missing_methods(cls))] == []
+
+
+_HALFWAY = """
+from detaux_pl.cluster.base import Clusterer
+from detaux_pl.data.cached_arrays import CachedArrays
+
+class Halfway(Clusterer):
+    def fit(self, points):
+        return points
+
+class Unread(CachedArrays):
+    def setup(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--cluster.clusterer", "Halfway"],
+            "cluster.clusterer: Halfway lacks the method predict, which every Clusterer gives: "
+            "write what is missing into halfway.",
+        ),
+        (
+            ["--cluster.clusterer", "halfway.Halfway"],
+            "cluster.clusterer: Halfway lacks the method predict, which every Clusterer gives: "
+            "write what is missing into halfway.",
+        ),
+        (
+            ["--dataset", "Unread"],
+            "dataset: Unread lacks the methods files and read_blocks, which every CachedArrays "
+            "gives: write what is missing into halfway.",
+        ),
+        (
+            ["--dataset", "TorchvisionArrays"],
+            "dataset: TorchvisionArrays is there to be derived from: choose one of CIFAR10, SVHN.",
+        ),
+    ],
+)
+def test_a_class_that_lacks_a_method_is_told_which(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    (tmp_path / "halfway.py").write_text(_HALFWAY)
+    monkeypatch.syspath_prepend(tmp_path)
+    import_module("halfway")
+    assert main(["fit", "--config", str(MINIATURES[0]), "--run_dir", "nowhere", *words]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_the_other_half_of_the_rooms_runs(tmp_path: Path):

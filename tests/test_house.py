@@ -47,7 +47,9 @@ def _names(stage: Stage) -> list[str]:
     return [*parsed, *(f"tracking.{name}" for name in parsed["tracking"])]
 
 
-@pytest.mark.parametrize("given", ["DigitScenes", "detaux_pl.data.digit_scenes.DigitScenes"])
+@pytest.mark.parametrize(
+    "given", ["DigitScenes", "detaux_pl.data.datasets.digit_scenes.DigitScenes"]
+)
 def test_a_class_path_of_before_is_read_and_makes_the_same_key(given: str, tmp_path: Path):
     config = yaml.safe_load((CONF / "chain.yaml").read_text())
     assert config["dataset"]["class_path"] == "DigitScenes"

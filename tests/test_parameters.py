@@ -12,10 +12,10 @@ from jsonargparse import ArgumentParser
 
 import detaux_pl
 from detaux_pl.disentangle.beta_vae import BetaVAE
-from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.auxi_learn import AuxiLearn
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
 from detaux_pl.multitask.single_task import SingleTask
+from detaux_pl.settings.build import constructor_defaults
 
 ROOMS = ("cluster", "data", "disentangle", "losses", "models", "multitask")
 

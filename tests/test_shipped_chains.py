@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,21 @@ import yaml
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.cluster import candidates
-from detaux_pl.data.datasets.synthetic_shapes3d import SyntheticShapes3D
 from detaux_pl.evaluation.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
 from detaux_pl.pipeline.chain import parse
+from detaux_pl.settings.build import constructor_defaults
 from tests.cli.conftest import in_process
-from tests.data import (
-    written,
-    written_arrays,
-    written_factorials,
-    written_mnist_stl10,
-    written_shapes3d,
-)
+from tests.found import ROOT, dataset_of, written
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-Write = Callable[[Path, pytest.MonkeyPatch], list[str]]
+CONFIGS = ROOT / "configs"
 
 _TINY = """
-    --seeds 1 --dataset.cache_dir {cache} --run_dir {run}
+    --seeds 1 --run_dir {run}
     --disentangle.trainer.max_epochs 2 --disentangle.trainer.limit_train_batches 3
     --disentangle.data.batch_size 8
     --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
-    --cluster.clusterer.min_cluster_size 3 --cluster.subspace 1
+    --cluster.subspace 1
     --multitask.trainer.max_epochs 1 --multitask.trainer.limit_train_batches 2
     --multitask.data.batch_size 8
     --multitask.trainer.accelerator cpu --multitask.trainer.enable_progress_bar false
@@ -46,94 +38,35 @@ _ROW = """
     --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
     --evaluate.tasks ["digit","background"] --until evaluate
 """
-_COUNTS = {"n_train": 48, "n_val": 12, "n_test": 12}
-_SMALL_RESNET = ["--disentangle.model.dim", "16"]
 
 
-def _faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written.write_faces(folder, n_persons=4)
-    # Crops are of 64 x 64.
-    return ["--dataset.root", str(folder), *_SMALL_RESNET, "--dataset.image_size", "80"]
+def _words(config: Path, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments for a small file set of a config's data set, and for less of all else."""
+    given: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))
+    cls = dataset_of(given)
+    folder.mkdir()
+    words = []
+    for name, value in written(cls, folder, monkeypatch).items():
+        words += [f"--dataset.{name}", value if isinstance(value, str) else json.dumps(value)]
+    if "cache_dir" in constructor_defaults(cls):
+        words += ["--dataset.cache_dir", str(cache)]
+    disentangler = given.get("disentangle", {})
+    if not isinstance(disentangler, str) and _own(disentangler).get("dim", 0) > 64:
+        words += ["--disentangle.model.dim", "16"]
+    cluster = given.get("cluster", {})
+    if "pca" in cluster:
+        words += ["--cluster.pca", "8"]
+    if cluster.get("clusterer", {}).get("class_path", "HDBSCAN") == "HDBSCAN":
+        words += ["--cluster.clusterer.min_cluster_size", "3"]
+    if _own(given.get("multitask", {})).get("pretrained"):
+        words += ["--multitask.model.pretrained", "false"]
+    return words
 
 
-def _cars(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written.write_cars(folder, n_models=3, n_train=20, n_test=8)
-    return [
-        "--dataset.root", str(folder), *_SMALL_RESNET, "--dataset.image_size", "64",
-        "--cluster.pca", "8", "--multitask.model.pretrained", "false",
-    ]  # fmt: skip
-
-
-def _cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written_arrays.write_cifar10(folder, n_train=60, n_test=20)
-    written_arrays.accept_cifar10(monkeypatch, folder)
-    return ["--dataset.root", str(folder), *_SMALL_RESNET]
-
-
-def _svhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written_arrays.write_svhn(folder, n_train=60, n_test=20)
-    written_arrays.accept_svhn(monkeypatch, folder)
-    return ["--dataset.root", str(folder), *_SMALL_RESNET]
-
-
-def _shapes(**files: str) -> list[str]:
-    words = [word for name, n in _COUNTS.items() for word in (f"--dataset.{name}", str(n))]
-    return [*words, *(word for name, path in files.items() for word in (f"--dataset.{name}", path))]
-
-
-def _challenge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written_factorials.mini_mpi3d(monkeypatch)
-    path, _ = written_factorials.write_mpi3d(folder)
-    return [*_shapes(path=str(path)), "--multitask.model.backbone", "small_convnet"]
-
-
-def _shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    drawn = SyntheticShapes3D(**_COUNTS, cache_dir=folder / "geometry")
-    drawn.setup()
-    path = written_shapes3d.write_shapes3d(folder / "3dshapes.h5", drawn)
-    return _shapes(path=str(path))
-
-
-def _synthetic_shapes3d(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return [*_shapes(), "--multitask.model.backbone", "small_convnet"]
-
-
-def _mnist_stl10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written_mnist_stl10.write_mnist(folder)
-    written_mnist_stl10.write_stl10(folder)
-    written_mnist_stl10.accept_stl10(monkeypatch, folder)
-    return _shapes(root=str(folder))
-
-
-def _folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    written.write_class_folders(folder, n=30)
-    return ["--dataset.root", str(folder)]
-
-
-def _table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return ["--dataset.path", str(written.write_table(folder, n=30))]
-
-
-def _quickstart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return ["--dataset.n_train", "200", "--dataset.n_val", "50", "--dataset.n_test", "50"]
-
-
-_WRITE: dict[str, Write] = {
-    "cars": _cars,
-    "challenge": _challenge,
-    "cifar10": _cifar10,
-    "contrastive_quickstart": _quickstart,
-    "faces": _faces,
-    "folder": _folder,
-    "mnist_stl10": _mnist_stl10,
-    "quickstart": _quickstart,
-    "shapes3d": _shapes3d,
-    "showdown": _quickstart,
-    "small_shapes3d": lambda folder, monkeypatch: _shapes(),
-    "svhn": _svhn,
-    "synthetic_shapes3d": _synthetic_shapes3d,
-    "table": _table,
-}
+def _own(stage: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the model of a stage."""
+    arguments: dict[str, Any] = stage.get("model", {}).get("init_args", {})
+    return arguments
 
 
 @pytest.mark.parametrize(
@@ -141,19 +74,16 @@ _WRITE: dict[str, Write] = {
     sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "showdown"),
 )
 def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    files, run_dir = tmp_path / "files", tmp_path / "run"
-    files.mkdir()
-    words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
-    if name in ("contrastive_quickstart", "quickstart", "shapes3d"):  # they have no cache
-        del words[2:4]
-    if name in ("contrastive_quickstart", "quickstart"):
+    config, run_dir = CONFIGS / f"{name}.yaml", tmp_path / "run"
+    words = ["--config", str(config), *_TINY.format(run=run_dir).split()]
+    words += _words(config, tmp_path / "files", tmp_path / "cache", monkeypatch)
+    if "select" in yaml.safe_load(config.read_text(encoding="utf-8")).get("cluster", {}):
         # Nothing is learnt in an epoch: whatever was tried is taken, and left as it is.
         monkeypatch.setattr(candidates, "WORTH", -1.0)
         monkeypatch.setattr(candidates, "SURE", 1.1)
         monkeypatch.setattr(CrossFit, "learnability", lambda fit: 1.0)
         words += ["--nets.folds", "2", "--refine.rounds", "0", "--jobs", "1"]
         words += ["--cluster.select.tries", "1"]
-    words = ["--config", str(CONFIGS / f"{name}.yaml"), *words, *_WRITE[name](files, monkeypatch)]
     assert main(["data", "check", *words]) in (0, 3)
     assert main(["data", "show", *words]) == 0
     assert run_chain(words, in_process) == 0
@@ -178,20 +108,15 @@ _BASELINES = """
 def test_a_chain_of_many_arms_runs_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    files, run_dir = tmp_path / "files", tmp_path / "run"
-    files.mkdir()
-    words = _TINY.format(cache=tmp_path / "cache", run=run_dir).split()
-    if name == "showdown":
-        config = CONFIGS / f"{name}.yaml"
-        del words[2:4]  # they have no cache
-        words += ["--refine.rounds", "0"]  # nothing is learnt in an epoch
-    else:
-        config = CONFIGS / "paper" / f"{name}.yaml"
-        words += ["--baselines", _BASELINES]
-    words = ["--config", str(config), *words, *_WRITE[name](files, monkeypatch)]
+    showdown = name == "showdown"
+    config = CONFIGS / ("." if showdown else "paper") / f"{name}.yaml"
+    words = ["--config", str(config), *_TINY.format(run=tmp_path / "run").split()]
+    words += _words(config, tmp_path / "files", tmp_path / "cache", monkeypatch)
+    # Nothing is learnt in an epoch: there is nothing to refine.
+    words += ["--refine.rounds", "0"] if showdown else ["--baselines", _BASELINES]
     words += ["--discoveries", json.dumps(_small_discoveries(config))]
     assert run_chain(words, in_process) == 0
-    assert set(load(run_dir).arms) == set(parse(words).arms)
+    assert set(load(tmp_path / "run").arms) == set(parse(words).arms)
 
 
 def _small_discoveries(config: Path) -> dict[str, Any]:
@@ -222,11 +147,11 @@ def _small_discoveries(config: Path) -> dict[str, Any]:
 def test_a_row_of_the_papers_tables_runs(
     row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    files, run_dir = tmp_path / "files", tmp_path / "run"
-    files.mkdir()
-    words = ["--config", str(CONFIGS / "mnist_stl10.yaml"), "--run_dir", str(run_dir)]
+    config, run_dir = CONFIGS / "mnist_stl10.yaml", tmp_path / "run"
+    words = ["--config", str(config), "--run_dir", str(run_dir)]
     words += ["--disentangle", str(CONFIGS / "contrastive" / f"{row}.yaml"), *_ROW.split()]
-    assert run_chain([*words, *_mnist_stl10(files, monkeypatch)], in_process) == 0
+    words += _words(config, tmp_path / "files", tmp_path / "cache", monkeypatch)
+    assert run_chain(words, in_process) == 0
     run = load(run_dir)
     assert run.codes.values.shape == (144, 2, 8)
     assert set(run.probes["inputs"]) == {"z", "r"}

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detaux_pl.artifacts.errors import UserError
+
 NOISE = -1
 """Label of a point that belongs to no cluster."""
 
@@ -20,9 +22,13 @@ class Clusterer(ABC):
     """Groups points, and tells the group of points that it has not seen.
 
     A subclass keeps every argument of its `__init__` under the argument's name, as a value that
-    JSON can hold: they are recorded with the labels. `fit` forgets what was fitted before. How
-    the clusters are numbered does not matter: `Discovery` numbers them anew.
+    JSON can hold: they are recorded with the labels. `fit` begins with `to_fit`, which checks the
+    points, and forgets what was fitted before; `predict` begins with `to_predict`. How the
+    clusters are numbered does not matter: `Discovery` numbers them anew.
     """
+
+    n_dims: int | None = None
+    """Dimensions of the points of the last `fit`, None before."""
 
     @abstractmethod
     def fit(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -46,6 +52,59 @@ class Clusterer(ABC):
         Returns:
             As `fit`.
         """
+
+    def to_fit(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Check points that are to be clustered, and take note of their dimensions.
+
+        Args:
+            points: Shape (n, d), of any precision.
+
+        Raises:
+            UserError: If there are none, they have another shape, or one is not finite.
+        """
+        self.n_dims = None
+        checked = self._checked(points)
+        if not checked.size:
+            raise UserError(
+                f"{type(self).__name__} gets points of shape {checked.shape}: give at least one, "
+                "of at least one dimension."
+            )
+        self.n_dims = checked.shape[1]
+        return checked
+
+    def to_predict(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Check points that are to be assigned to the clusters of the last `fit`.
+
+        Args:
+            points: Shape (n, d), of any precision.
+
+        Raises:
+            UserError: If nothing was fitted, they have another shape, or one is not finite.
+        """
+        if self.n_dims is None:
+            raise UserError(f"{type(self).__name__} has no clusters yet: call fit first.")
+        checked = self._checked(points)
+        if checked.shape[1] != self.n_dims:
+            raise UserError(
+                f"{type(self).__name__} was fitted on points of {self.n_dims} dimensions, but gets "
+                f"some of {checked.shape[1]}: give the codes of the same subspace."
+            )
+        return checked
+
+    def _checked(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        if points.ndim != 2:
+            raise UserError(
+                f"{type(self).__name__} gets points of shape {points.shape}: give an array (n, d)."
+            )
+        checked = points.astype(np.float64, copy=False)
+        finite = np.isfinite(checked).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"{type(self).__name__} gets {np.count_nonzero(~finite)} points that are NaN or "
+                f"infinite, the first in row {finite.argmin()}: train the codes anew, with a lower "
+                "learning rate perhaps."
+            )
+        return checked
 
     @property
     def settings(self) -> dict[str, Any]:

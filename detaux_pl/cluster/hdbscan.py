@@ -67,6 +67,7 @@ class HDBSCAN(Clusterer):
             UserError: If there are fewer than twice as many points as a dense point has
                 neighbours.
         """
+        points = self.to_fit(points)
         size = self.min_cluster_size
         if isinstance(size, float):
             size = max(2, int(size * len(points)))
@@ -93,6 +94,7 @@ class HDBSCAN(Clusterer):
         """Assign new points, shape (n, d), by the density that they have among the fitted ones."""
         from hdbscan import approximate_predict
 
+        points = self.to_predict(points)
         labels = np.empty(len(points), dtype=np.int64)
         strengths = np.empty(len(points))
         # Every point asks for 2 min_samples neighbours: 8 GB for half a million points and 500.

@@ -64,6 +64,7 @@ class KMeans(Clusterer):
         from sklearn.exceptions import ConvergenceWarning
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+        points = self.to_fit(points)
         few = (
             f"KMeans with n_clusters {self.n_clusters} needs as many different points, but gets "
             f"fewer among {len(points)}: lower n_clusters."
@@ -83,5 +84,6 @@ class KMeans(Clusterer):
 
     def predict(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Assign new points, shape (n, d), to the nearest centre."""
+        points = self.to_predict(points)
         assert self._centres is not None  # fitted before
         return nearest_centre(points, self._centres)

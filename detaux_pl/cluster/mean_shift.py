@@ -72,6 +72,7 @@ class MeanShift(Clusterer):
         from sklearn.cluster import MeanShift as Model  # a second to import
         from sklearn.cluster import estimate_bandwidth
 
+        points = self.to_fit(points)
         bandwidth = self.bandwidth
         if bandwidth is None:
             n_samples = min(len(points), _SAMPLES)
@@ -99,5 +100,6 @@ class MeanShift(Clusterer):
 
     def predict(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Assign new points, shape (n, d), to the nearest peak."""
+        points = self.to_predict(points)
         assert self._centres is not None  # fitted before
         return nearest_centre(points, self._centres)

@@ -83,6 +83,7 @@ class NrKMeans(Clusterer):
         from clustpy.alternative import NrKmeans  # type: ignore[import-untyped]  # 4 s to import
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+        points = self.to_fit(points)
         numbers = [self.n_clusters, *self.n_other]
         n, dims = points.shape
         if max(numbers) > n or len(numbers) > dims:
@@ -117,6 +118,7 @@ class NrKMeans(Clusterer):
 
     def predict(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Assign new points, shape (n, d), to the nearest centre in the subspace of the task."""
+        points = self.to_predict(points)
         axes = self._model.V_[:, self._model.P_[0]]
         scaled = (points - self._mean) / self._scale
         return nearest_centre(scaled @ axes, self._model.cluster_centers_[0] @ axes)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.data.factor_dataset import FactorDataset
@@ -68,6 +70,10 @@ class Factorial(FactorDataset):
             rng: Source of the randomness.
         """
         return rng.permutation(np.arange(len(factors)) < self.capacities[SPLITS.index("test")])
+
+    @abstractmethod
+    def images(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, uint8, shape (n, C, H, W), on the CPU."""
 
     def describe(self) -> None:
         """Check the numbers of images, now that the sizes of the factors are known.

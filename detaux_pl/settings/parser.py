@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.settings.unfinished import why_abstract
 
 
 class ShortParser(ArgumentParser):
@@ -92,6 +93,9 @@ def one_line(message: str) -> str:
     if option := re.search(unknown, flat):
         name = option[1] or option[2]
         return f"{where}unknown setting {name!r}: --print_config shows all that exist."
+    if "an instantiatable class, but" in flat:
+        name = re.search(r"class, but ([\w.]+) is abstract|Given value: ([\w.]+)$", flat)
+        return f"{where}{why_abstract(name[1] or name[2])}" if name else flat
     base = re.search(r"Subtypes: \[<class '([\w.]+)'", flat)
     if name := re.search(r"Expected a dot import path string: (\S+)", flat):
         classes = sorted(c.__name__ for c in concrete_subclasses(locate(base[1]))) if base else []

@@ -104,13 +104,13 @@ def norb_matrix(array: NDArray[np.generic]) -> bytes:
 
 
 def write_small_norb(
-    root: Path, rows: int = 60, packed: bool = True
+    root: Path, rows: int = 60, packed: bool = True, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Write the six files with fewer rows; return `dat` and category with `info` of both parts.
 
     The categories take turns, as in the original; the other factors are drawn.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     images, tables = [], []
     for stem, instances in NORB_PARTS:
         tiles = rng.integers(0, 256, (rows, 2, 12, 12), dtype=np.uint8)

@@ -17,7 +17,7 @@ from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.disentangle.raw_pixels import RawPixels
-from detaux_pl.evaluation.run import constructor_defaults
+from detaux_pl.settings.build import constructor_defaults
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,8 @@ from torch import distributed
 
 from detaux_pl.losses.gather import gather_with_gradient
 from detaux_pl.losses.info_nce import InfoNCE
-from detaux_pl.losses.regularizers.base import Embeddings
-from detaux_pl.losses.regularizers.hessian_penalty import HessianPenalty
-from detaux_pl.losses.regularizers.info_min import InfoMin
-from detaux_pl.losses.regularizers.orthogonality import Orthogonality
-from detaux_pl.losses.regularizers.slice_bound import SliceBound
+from detaux_pl.losses.regularizers.base import Embeddings, Regularizer
+from tests.found import classes, variants
 
 N, K, DIM, FEATURES, WORLD = 6, 3, 2, 4, 2
 POSITIVES = {
@@ -26,16 +24,12 @@ POSITIVES = {
     "joint": [[0, 0, 1, 2, 1, 0]] * K,
     "disjoint": [[0, 0, 1, 1, 2, 2], [0, 1, 1, 0, 0, 1], list(range(N))],
 }
-REGULARIZERS = [
-    InfoMin(1.0),
-    InfoMin(1.0, "cross"),
-    Orthogonality(1.0),
-    Orthogonality(1.0, "own_and_positive"),
-    Orthogonality(1.0, permute=True),
-    HessianPenalty(1.0),
-    HessianPenalty(1.0, "per_sample"),
-    SliceBound(1.0),
-]
+
+
+def regularizers() -> Iterator[Regularizer]:
+    """Every kind of every class, those of later files included."""
+    for cls in classes(Regularizer):
+        yield from variants(Regularizer, cls).values()
 
 
 def losses(rank: int, world: int) -> dict[str, list[float]]:
@@ -47,7 +41,7 @@ def losses(rank: int, world: int) -> dict[str, list[float]]:
     found = {}
     for kind, labels in POSITIVES.items():
         targets = gather_with_gradient(torch.tensor(labels)[:, own], dim=1).repeat(1, 2)
-        for loss in [None, *REGULARIZERS]:
+        for loss in [None, *regularizers()]:
             layer = weight.clone().requires_grad_()
             slices = (features[:, own] @ layer).unflatten(2, (K, DIM))
             slices = gather_with_gradient(slices, dim=1).flatten(0, 1)
@@ -103,7 +97,7 @@ def test_two_ranks_are_one_rank_with_the_joined_batch(tmp_path: Path):
         assert of_rank["0"] == [[0, 2, 4], [1, 3, 5], [10, 12, 14], [11, 13, 15]]
         assert of_rank["1"] == [[0, 2, 4, 10, 12, 14], [1, 3, 5, 11, 13, 15]]
     expected = losses(0, 1)
-    assert len(expected) == len(POSITIVES) * (1 + len(REGULARIZERS))
+    assert len(expected) == len(POSITIVES) * (1 + len(list(regularizers())))
     for name, numbers in expected.items():
         # As DDP does, which has the value of each rank and the mean of their gradients.
         values, *gradients = zip(*(of_rank[name] for of_rank in of_ranks), strict=True)

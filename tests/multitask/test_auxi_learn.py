@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.modules import LabelledDataModule, PairDataModule
-from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.auxi_learn import AuxiLearn, AuxiLearnCombine
 from detaux_pl.multitask.single_task import SingleTask
+from detaux_pl.settings.build import constructor_defaults
 from tests.multitask.bilevel import (
     CLASSES,
     SHAPE,

@@ -8,10 +8,10 @@ from torch import autograd
 from torch.func import functional_call
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.bilevel import focal_loss, masked_softmax, pure
 from detaux_pl.multitask.maxl import MAXL
 from detaux_pl.multitask.single_task import SingleTask
+from detaux_pl.settings.build import constructor_defaults
 from tests.multitask.bilevel import (
     CLASSES,
     SHAPE,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
 import os
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,49 +16,29 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import detaux_pl.multitask
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Batch
-from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting
-from detaux_pl.multitask.weighting.fixed import FixedWeighting
-from detaux_pl.multitask.weighting.gramian import GramianWeighting
-from detaux_pl.multitask.weighting.torchjd import TorchJDWeighting
-from detaux_pl.settings.parser import concrete_subclasses
+from detaux_pl.settings.build import constructor_defaults
+from tests.found import classes, variants
 
 WORLD, STEPS, BATCH, SHAPE = 2, 2, 4, (3, 8, 8)
 SIZES = {2: (4, 3), 3: (4, 3, 5)}
 
 
-def _ours(cls: type) -> list[type]:
-    """Every class below one in the package; tests define others."""
-    room = detaux_pl.multitask
-    for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
-        importlib.import_module(module.name)
-    found = {each for each in concrete_subclasses(cls) if each.__module__.startswith(room.__name__)}
-    return sorted(found, key=lambda each: each.__name__)
-
-
 def architectures() -> list[type[MultitaskModel]]:
     """Those that can be given a weighting, unlike models that learn one in a way of their own."""
-    return [each for each in _ours(MultitaskModel) if "weighting" in constructor_defaults(each)]
+    return [each for each in classes(MultitaskModel) if "weighting" in constructor_defaults(each)]
 
 
 def weightings(n_tasks: int) -> Iterator[tuple[str, Weighting]]:
-    for cls in _ours(Weighting):
-        if cls is FixedWeighting:
-            yield cls.__name__, cls([10.0, 1.0, 0.5][:n_tasks])
-        elif cls is TorchJDWeighting:
-            if importlib.util.find_spec("torchjd") is not None:
-                yield "AlignedMTL of torchjd", cls("AlignedMTLWeighting")
-            if importlib.util.find_spec("quadprog") is not None:
-                yield "UPGrad of torchjd", cls("UPGradWeighting", "parameters")
-        elif issubclass(cls, GramianWeighting):
-            for gramian in ("features", "parameters"):
-                yield f"{cls.__name__} of {gramian}", cls(gramian)
-        else:
-            yield cls.__name__, cls()
+    """Every kind of every class that takes a number of tasks."""
+    for cls in classes(Weighting):
+        for name, weighting in variants(Weighting, cls).items():
+            with suppress(ValueError):
+                weighting.setup(n_tasks)
+                yield name, weighting
 
 
 class Step(nn.Module):

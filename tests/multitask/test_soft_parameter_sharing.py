@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detaux_pl.evaluation.run import constructor_defaults
 from detaux_pl.multitask.cross_stitch import CrossStitch
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
 from detaux_pl.multitask.mti_net import MTINet
 from detaux_pl.multitask.nddr import NDDR
 from detaux_pl.multitask.single_task import SingleTask
+from detaux_pl.settings.build import constructor_defaults
 
 SHAPE = (3, 16, 16)
 SIZES = (5, 4, 3)

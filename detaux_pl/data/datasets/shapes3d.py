@@ -118,6 +118,8 @@ class Shapes3D(ShapesFactorial):
 
         h5py's own selection by a list is ten times slower where every image is a chunk.
         """
+        if not len(ids):
+            return torch.empty((0, *self.image_shape), dtype=torch.uint8)
         chunk = images.chunks[0] if images.chunks else 1
         apart = (np.diff(ids // chunk) > 1) | (np.diff(ids // _BLOCK) > 0)
         pixels = np.empty((len(ids), *self.image_shape), dtype=np.uint8)
