@@ -14,7 +14,8 @@ import yaml
 
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.settings.build import build, constructor_defaults, import_room
-from detaux_pl.settings.parser import concrete_subclasses, explain
+from detaux_pl.settings.choices import concrete_subclasses
+from detaux_pl.settings.parser import explain
 
 ROOT = Path(__file__).parents[1]
 

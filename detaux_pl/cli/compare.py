@@ -18,7 +18,7 @@ from detaux_pl.cli.table import PlainParser, put_out
 from detaux_pl.evaluation.compare import Arm, Kind, compare
 from detaux_pl.report.compare_table import to_latex, to_markdown, to_rich
 from detaux_pl.report.wording import SHUFFLED, plural
-from detaux_pl.settings.parser import closest
+from detaux_pl.settings.choices import closest
 
 _DEFAULT = "single_task"
 _SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex"}

@@ -84,7 +84,7 @@ def run(args: list[str]) -> int:
         data: FactorDataModule = build(FactorDataModule, config)
         data.describe()
     except (ValueError, TypeError) as error:
-        raise explain(error) from error
+        raise explain(error, chain.config) from error
     return commands[args[0]](data, folder)
 
 

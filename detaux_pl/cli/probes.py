@@ -11,7 +11,7 @@ from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
 from detaux_pl.cli.table import PlainParser, put_out
 from detaux_pl.report.grid import WRITERS
 from detaux_pl.report.probe_table import collate, lay_out
-from detaux_pl.settings.parser import closest
+from detaux_pl.settings.choices import closest
 
 
 def run(args: list[str]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import constructor_defaults
+from detaux_pl.settings.choices import closest, concrete_subclasses
 from detaux_pl.settings.names import arm_name
-from detaux_pl.settings.parser import closest, concrete_subclasses
+from detaux_pl.settings.problems import given_at
 from detaux_pl.training.stage_cli import resolve, stage_parser
 
 _TRAINER = (
@@ -59,7 +60,8 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
     models = []
     for given in (settings["model"] or "HardParameterSharing", "SingleTask"):
         model, _ = _inherit(given, main["model"], "nets.model")
-        models.append(_resolve_arm({**main, "model": model, "arm": None})["model"])
+        arm = _resolve_arm({**main, "model": model, "arm": None}, "nets.model")
+        models.append(arm["model"])
     net: Any = locate(models[0]["class_path"])
     if not net.uses_auxiliary:
         raise UserError(
@@ -106,9 +108,9 @@ def resolve_arms(
             f"{model.__name__} learns no auxiliary labels, so that discoveries and controls would "
             "repeat the main arm: give --discoveries '{}' --controls '[]', or another main model."
         )
-    for baseline in config["baselines"]:
+    for n, baseline in enumerate(config["baselines"]):
         model, name = _inherit(baseline, main["model"], "a baseline")
-        arm = _resolve_arm({**main, "model": model, "arm": None})
+        arm = _resolve_arm({**main, "model": model, "arm": None}, f"baselines[{n}]")
         arms.append((name or arm_name(arm["model"]["class_path"]), arm))
     for discovery in config["discoveries"]:
         own = {"discovery": discovery, "refined": discovery in refined}
@@ -175,7 +177,13 @@ def _inherit(
     return model, given.get("name")
 
 
-def _resolve_arm(arm: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of an arm and check it, as if it had been given by itself."""
+def _resolve_arm(arm: dict[str, Any], model: str) -> dict[str, Any]:
+    """Fill in the defaults of an arm and check it, as if it had been given by itself.
+
+    Args:
+        arm: The settings.
+        model: Key of those that its model is given by.
+    """
     parser = stage_parser("multitask")
-    return resolve(parser, parser.parse_object(arm))
+    with given_at(model, "model"):
+        return resolve(parser, parser.parse_object(arm))

@@ -18,8 +18,9 @@ from detaux_pl.pipeline.given import read_given, refuse_linked, refuse_overruled
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.stage import OF_CHAIN, STAGES
 from detaux_pl.pipeline.stages.disentangle import restarts
+from detaux_pl.settings.choices import closest
 from detaux_pl.settings.names import discovery_folder
-from detaux_pl.settings.parser import ShortParser, closest, config_parser
+from detaux_pl.settings.parser import ShortParser, config_parser
 from detaux_pl.training.stage_cli import Tracking, refuse_unusable, resolve
 
 

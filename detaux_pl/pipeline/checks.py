@@ -78,7 +78,7 @@ def _build(chain: Chain) -> str | None:
                     refuse_impossible_metrics(wanted, factors, *shape)
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
-            raise explain(error) from error
+            raise explain(error, chain.config) from error
     if numbers:  # all that train nets train the same
         nets = (own[row.name]["nets"] for row, own in trying)
         _build_nets(next(each for each in nets if each is not None), numbers)

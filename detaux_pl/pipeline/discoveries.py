@@ -8,6 +8,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.modules import PairDataModule
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.settings.names import discovery_folder
+from detaux_pl.settings.problems import given_at
 from detaux_pl.training.stage_cli import refuse_unusable, resolve, stage_parser
 
 _STAGES = {stage.name: stage for stage in OF_CHAIN if stage.further}
@@ -64,7 +65,8 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, dict[str, dict[str,
                     clustered = name if own is not None else source
                     said["codes"] = f"{discovery_folder('disentangle', clustered)}/codes"
                 parser = _STAGES[stage].code.parser()
-                found[name][stage] = resolve(parser, parser.parse_object(said))
+                with given_at(f"discoveries.{name}.{stage}."):
+                    found[name][stage] = resolve(parser, parser.parse_object(said))
     return found
 
 
@@ -110,6 +112,7 @@ def _disentangle(name: str, own: dict[str, Any], main: dict[str, Any]) -> dict[s
             "init_args": {**data.get("init_args", {}), **shared},
         },
     }
-    resolved = resolve(parser, parser.parse_object(stage))
+    with given_at(f"discoveries.{name}.disentangle."):
+        resolved = resolve(parser, parser.parse_object(stage))
     refuse_unusable("disentangle", resolved)
     return resolved

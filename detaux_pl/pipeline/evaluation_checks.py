@@ -7,7 +7,7 @@ from typing import Any
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.evaluation.disentanglement import METRICS, refuse_impossible
-from detaux_pl.settings.parser import closest
+from detaux_pl.settings.choices import closest
 
 
 def refuse_impossible_evaluation(settings: Mapping[str, Any], factors: Sequence[str]) -> None:

@@ -92,14 +92,21 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
         if option is not None and _is_file(option):
             config[stage] = read_yaml(Path(option))
             read.add(stage)
-        elif isinstance(config.get(stage), str):
-            config[stage] = read_yaml(Path(path).parent / config[stage])
+        else:
+            _read_part(config, stage, Path(path).parent)
     discoveries = config.get("discoveries")
     for parts in discoveries.values() if isinstance(discoveries, dict) else ():
         for stage in (each.name for each in OF_CHAIN if each.further):
-            if isinstance(parts, dict) and isinstance(parts.get(stage), str):
-                parts[stage] = read_yaml(Path(path).parent / parts[stage])
+            if isinstance(parts, dict):
+                _read_part(parts, stage, Path(path).parent)
     return ["--config", json.dumps(config, default=str), *_without_options(args, read)], config
+
+
+def _read_part(config: dict[str, Any], stage: str, folder: Path) -> None:
+    """Put the settings of a stage in place of the file that they are in."""
+    given = config.get(stage)
+    if isinstance(given, str) and _is_file(str(folder / given)):
+        config[stage] = read_yaml(folder / given)
 
 
 def _is_file(text: str) -> bool:

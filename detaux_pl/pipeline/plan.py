@@ -9,8 +9,8 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.stage import StageFolder, redo_name, stage_key
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.stage import STAGES
+from detaux_pl.settings.choices import closest
 from detaux_pl.settings.names import discovery_folder
-from detaux_pl.settings.parser import closest
 
 Plan = Mapping[str, list[Job]]
 """The jobs of every stage, in the order of running."""

@@ -1,27 +1,62 @@
-"""A parser whose help is short and whose errors are one line."""
+"""A parser whose help is short and whose errors say what to mend, one line each."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pydoc import locate
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.settings.unfinished import why_abstract
 
 
 class ShortParser(ArgumentParser):
     """ArgumentParser that raises `UserError` and lists only what is asked for most."""
 
+    _inner_parser = False  # jsonargparse sets it on those that it makes of classes
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse words; tell all that does not fit.
+
+        Raises:
+            UserError: If something does not.
+        """
+        try:
+            parsed: Namespace = super().parse_args(*args, **kwargs)
+        except UserError as error:
+            self._explain(self.args, error)
+        self._refuse(self.args, values=False)  # jsonargparse passes over an empty unknown group
+        return parsed
+
+    def parse_object(self, obj: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse settings by name; tell all that does not fit.
+
+        Raises:
+            UserError: If something does not.
+        """
+        try:
+            parsed: Namespace = super().parse_object(obj, *args, **kwargs)
+        except UserError as error:
+            self._explain(obj, error)
+        return parsed
+
+    def _explain(self, given: Any, error: UserError) -> NoReturn:
+        if not self._inner_parser:
+            self._refuse(given)
+        raise error
+
+    def _refuse(self, given: Any, values: bool = True) -> None:
+        from detaux_pl.settings.diagnosis import diagnose
+        from detaux_pl.settings.problems import SettingsError
+
+        problems = diagnose(self, given, values)
+        if problems:
+            raise SettingsError(problems)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what is wrong as one line.
+        """Raise what is wrong.
 
         Raises:
             UserError: Always.
@@ -58,6 +93,8 @@ P = TypeVar("P", bound=ShortParser)
 
 def config_parser(cls: type[P], **kwargs: Any) -> P:
     """Return an empty parser that takes a config file and overrides of it."""
+    # A misspelt word is told, and not taken for the beginning of another.
+    kwargs = {"allow_abbrev": False, **kwargs}
     parser = cls(dump_header=[f"detaux_pl=={version('detaux_pl')}"], **kwargs)
     parser.add_argument("--config", action="config", help="YAML file of settings.")
     return parser
@@ -70,8 +107,14 @@ def parse(parser: ShortParser, args: Sequence[str]) -> dict[str, Any]:
     return config
 
 
-def explain(error: Exception) -> UserError:
-    """Turn an exception of a constructor, wrapped or not, into the one line that it says."""
+def explain(error: Exception, config: Mapping[str, Any] | None = None, key: str = "") -> UserError:
+    """Turn an exception of a constructor, wrapped or not, into the one line that it says.
+
+    Args:
+        error: The exception.
+        config: Resolved settings, from which it was built: the line begins with the key of its own.
+        key: Where they are in those of a chain.
+    """
     deepest: BaseException = error
     seen: set[int] = set()
     while id(deepest) not in seen:
@@ -79,46 +122,14 @@ def explain(error: Exception) -> UserError:
         below = deepest.__cause__ or deepest.__context__
         if isinstance(below, (ValueError, TypeError, UserError)):
             deepest = below
-    return deepest if isinstance(deepest, UserError) else UserError(one_line(str(deepest)))
+    if isinstance(deepest, UserError):
+        return deepest
+    from detaux_pl.settings.diagnosis import refused_by
+
+    return UserError(refused_by(deepest, config or {}, key) + one_line(str(deepest)))
 
 
 def one_line(message: str) -> str:
-    """Condense jsonargparse's many lines into one that names the setting and what is allowed."""
+    """Put a message of several lines on one."""
     flat = " ".join(message.split())
-    found = re.search(r"Parser key \"?'?([\w.]+)\"?'?:", flat)
-    where = f"{found[1]}: " if found else ""
-    flat = re.sub(r"^.*?Parser key \S+?:\s*", "", flat)
-    # A nested parser has told the first of these in its own words already.
-    unknown = r"(?:Option|unknown setting) '([\w.]+)'|arguments: --([\w.]+)"
-    if option := re.search(unknown, flat):
-        name = option[1] or option[2]
-        return f"{where}unknown setting {name!r}: --print_config shows all that exist."
-    if "an instantiatable class, but" in flat:
-        name = re.search(r"class, but ([\w.]+) is abstract|Given value: ([\w.]+)$", flat)
-        return f"{where}{why_abstract(name[1] or name[2])}" if name else flat
-    base = re.search(r"Subtypes: \[<class '([\w.]+)'", flat)
-    if name := re.search(r"Expected a dot import path string: (\S+)", flat):
-        classes = sorted(c.__name__ for c in concrete_subclasses(locate(base[1]))) if base else []
-        allowed = closest(name[1], classes) if classes else "give the name of a class, or its path."
-        return f"{where}there is no {name[1]!r}: {allowed}"
-    # What fits none of several types is told for each; that it is not null either says nothing.
-    union = r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: "
-    flat = re.sub(union, "", flat)
-    flat = re.sub(r"- Expected a NoneType ?|<class '([\w.]+)'>", r"\1", flat)
-    flat = re.sub(r"\s*Given value type: .*?Given value: ", " but got ", flat)
-    flat = where + flat.strip(" -").replace("typing.Literal", "one of ")
     return flat if len(flat) <= 400 else f"{flat[:397]}..."
-
-
-def closest(name: str, allowed: Sequence[str]) -> str:
-    """Return a `did you mean` for a name, or what is allowed."""
-    match = difflib.get_close_matches(name, allowed, n=1)
-    return f"did you mean {match[0]!r}?" if match else f"choose one of {', '.join(allowed)}."
-
-
-def concrete_subclasses(cls: Any) -> Iterator[type]:
-    """Give every class below `cls` that can be built."""
-    for child in cls.__subclasses__():
-        if not inspect.isabstract(child):
-            yield child
-        yield from concrete_subclasses(child)

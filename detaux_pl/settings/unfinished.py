@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC
-from collections.abc import Iterator
+from detaux_pl.settings.choices import concrete_subclasses
 
 
 def missing_methods(cls: type) -> str | None:
@@ -29,19 +27,9 @@ def missing_methods(cls: type) -> str | None:
     return f"{cls.__name__} lacks {'; and '.join(parts)}"
 
 
-def why_abstract(name: str) -> str:
-    """Say why a class cannot be built, and what to do, given its name or its path."""
-    short = name.rsplit(".", 1)[-1]
-    cls = next((each for each in _below(ABC) if each.__name__ == short), None)
-    if cls is None:
-        return f"{short} is abstract: take a class that can be built."
+def why_abstract(cls: type) -> str:
+    """Say why a class cannot be built, and what to do."""
     if missing := missing_methods(cls):
         return f"{missing}: write what is missing into {cls.__module__}."
-    choices = sorted({each.__name__ for each in _below(cls) if not inspect.isabstract(each)})
-    return f"{short} is there to be derived from: choose one of {', '.join(choices)}."
-
-
-def _below(cls: type) -> Iterator[type]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _below(child)
+    choices = sorted({each.__name__ for each in concrete_subclasses(cls)})
+    return f"{cls.__name__} is there to be derived from: choose one of {', '.join(choices)}."

@@ -85,7 +85,7 @@ class StageCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
-            raise explain(error) from error
+            raise explain(error, self.resolved) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Leave the trainer to the work that is done with it."""
@@ -119,7 +119,7 @@ class StageCLI(LightningCLI):
         try:
             return Trainer(**config)
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise explain(error) from error
+            raise UserError(f"trainer: {explain(error)}") from error
 
 
 def stage_parser(stage: str) -> StageParser:

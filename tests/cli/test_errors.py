@@ -27,7 +27,7 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--nonsense=1"], ["nonsense", "--print_config"]),
+        (["--nonsense=1"], ["there is no setting 'nonsense'"]),
         (["--disentangle.model.nonsense=1"], ["disentangle.model", "nonsense"]),
         (["--dataset.principal=hue"], ["'hue'", "digit, background, location"]),
         (["--dataset.image_size=20"], ["image_size is 20", "16, 32 or 64"]),
@@ -77,7 +77,8 @@ def test_an_unknown_key_in_the_file_is_named(error_line: Refused, tmp_path: Path
     config["disentangle"]["trainer"]["max_epoch"] = 3
     path = tmp_path / "typo.yaml"
     path.write_text(yaml.safe_dump(config))
-    assert "disentangle.trainer.max_epoch" in error_line(["fit", "--config", str(path)])
+    line = error_line(["fit", "--config", str(path)])
+    assert "disentangle.trainer (Trainer) has no setting 'max_epoch'" in line
     assert "nowhere.yaml" in error_line(["fit", "--config", "nowhere.yaml"])
 
 

@@ -72,8 +72,12 @@ def parser() -> ShortParser:
     return made
 
 
-def build_discovery(config: dict[str, Any]) -> tuple[Discovery, Selection | None]:
+def build_discovery(config: dict[str, Any], key: str = "") -> tuple[Discovery, Selection | None]:
     """Build what the stage does from its resolved configuration.
+
+    Args:
+        config: The configuration.
+        key: Where it is in that of a chain.
 
     Raises:
         UserError: If a setting is outside its range, or does not go with another.
@@ -86,7 +90,7 @@ def build_discovery(config: dict[str, Any]) -> tuple[Discovery, Selection | None
         settings = {name: built[name] for name in cluster_settings(config) if name not in apart}
         discovery, selection = Discovery(**settings), built["select"]
     except (ValueError, TypeError) as error:
-        raise explain(error) from error
+        raise explain(error, config, key) from error
     if selection is not None and selection.tries < discovery.n_tasks:
         raise UserError(
             f"n_tasks is {discovery.n_tasks}, but select.tries is {selection.tries}: each task is "
@@ -203,7 +207,9 @@ def _select(
 
 def check(own: Mapping[str, Any], folds: int) -> None:
     """Refuse settings that are outside their range, or do not go with each other."""
-    build_discovery(own["cluster"])
+    name = own["cluster"]["discovery"]
+    key = "cluster" if name is None else f"discoveries.{name}.cluster"
+    build_discovery(own["cluster"], key)
 
 
 def net_tasks(own: Mapping[str, Any]) -> set[int]:
