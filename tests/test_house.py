@@ -38,7 +38,7 @@ def test_a_stage_is_a_row_and_a_file(stage: Stage):
     assert callable(stage.code.run)
     assert COMMANDS[stage.name].module == stage.code.__name__
     assert not stage.takes or set(dict(stage.takes)) <= set(_names(stage))
-    assert not stage.tries_nets or stage.code.trains_nets
+    assert not stage.tries_nets or (stage.code.check and stage.code.net_tasks)
 
 
 def _names(stage: Stage) -> list[str]:

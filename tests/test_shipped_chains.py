@@ -58,6 +58,9 @@ def _words(config: Path, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPa
         words += ["--cluster.pca", "8"]
     if cluster.get("clusterer", {}).get("class_path", "HDBSCAN") == "HDBSCAN":
         words += ["--cluster.clusterer.min_cluster_size", "3"]
+    drawn = "n_train" in constructor_defaults(cls)
+    if drawn and _own(given.get("multitask", {})).get("backbone", "resnet18") == "resnet18":
+        words += ["--multitask.model.backbone", "small_convnet"]  # others train a ResNet
     if _own(given.get("multitask", {})).get("pretrained"):
         words += ["--multitask.model.pretrained", "false"]
     return words

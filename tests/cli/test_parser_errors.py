@@ -46,7 +46,8 @@ CASES: list[tuple[list[str], str]] = [
     (_fit("--disentangle.model=torch.nn.Linear"),
      f"disentangle.model: torch.nn.Linear is no Disentangler: choose one of {DISENTANGLERS}."),
     (_fit("--disentangle.model=VAE"),
-     f"disentangle.model: VAE is abstract: choose one of {DISENTANGLERS}."),
+     "disentangle.model: VAE is there to be derived from: choose one of AnnealedVAE, BetaTCVAE, "
+     "BetaVAE, BottleneckVAE, DIPVAE, FactorVAE."),
     (_fit("--disentangle.model=Foo"),
      f"disentangle.model: there is no 'Foo': choose one of {DISENTANGLERS}."),
     (_fit("--dataset=DigitScene"),

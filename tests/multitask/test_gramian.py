@@ -113,7 +113,7 @@ def test_small_gradients_survive_half_precision():
         weighting = made(Recorder(), 2)
         weighting(losses, Shared([features], []))
         found[dtype] = weighting.seen[0]
-    torch.testing.assert_close(found[torch.float16], found[torch.float64], rtol=1e-3, atol=0)
+    torch.testing.assert_close(found[torch.float16], found[torch.float64], rtol=3e-3, atol=0)
 
 
 def test_autocast_does_not_round_the_gramian():
