@@ -150,11 +150,18 @@ def train(weighting, epochs, folder, resume=None, **settings):
             norms.append(torch.stack([grad.norm() for grad in grads]).norm().item())
 
     trainer = Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        limit_val_batches=0, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=folder, max_epochs=epochs,
-        callbacks=[LambdaCallback(on_before_zero_grad=measure)], **settings,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=folder,
+        max_epochs=epochs,
+        callbacks=[LambdaCallback(on_before_zero_grad=measure)],
+        **settings,
+    )
     trainer.fit(model, images(2, 8), images(2, 8), ckpt_path=resume)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")
     return model, norms

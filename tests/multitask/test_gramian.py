@@ -277,26 +277,6 @@ def test_grad_norm_keeps_weights_positive():
         assert weights.sum().item() == pytest.approx(3)
 
 
-@pytest.mark.parametrize("weighting", [GradNormWeighting, PCGradWeighting, MGDAWeighting])
-@pytest.mark.parametrize("kind", ["features", "parameters"])
-def test_a_resumed_weighting_goes_on_as_if_it_had_not_stopped(weighting, kind):
-    found = []
-    for interrupted in (False, True):
-        one = made(weighting(kind), 4)
-        record = []
-        for step in range(6):
-            if interrupted and step == 3:
-                state = one.state_dict()
-                one = made(weighting(kind), 4)
-                one.load_state_dict(state)
-            losses, shared = Net(seed=step, n_tasks=4).measure()
-            one((losses * torch.tensor([1, -1, 1, -1])) ** 3, shared)
-            record.append(one.weights)
-        found.append(torch.stack(record))
-    assert torch.equal(*found)
-    assert len(found[0].unique(dim=0)) > 3
-
-
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

@@ -33,12 +33,13 @@ def architectures() -> list[type[MultitaskModel]]:
 
 
 def weightings(n_tasks: int) -> Iterator[tuple[str, Weighting]]:
-    """Every kind of every class that takes a number of tasks."""
+    """Every class that takes a number of tasks, as it is and by each kind of Gramian."""
     for cls in classes(Weighting):
-        for name, weighting in variants(Weighting, cls).items():
-            with suppress(ValueError):
-                weighting.setup(n_tasks)
-                yield name, weighting
+        for k, (name, weighting) in enumerate(variants(Weighting, cls).items()):
+            if k == 0 or "gramian=" in name:  # what else there is to choose, ranks have no part in
+                with suppress(ValueError):
+                    weighting.setup(n_tasks)
+                    yield name, weighting
 
 
 class Step(nn.Module):

@@ -174,29 +174,3 @@ def test_dynamic_weight_average_of_a_task_without_labels():
     assert weighting.weights.tolist() == pytest.approx(
         [2 * power / sum(powers) for power in powers], rel=1e-6
     )
-
-
-@pytest.mark.parametrize("stop", [1, 4, 6, 7, 11])
-@pytest.mark.parametrize("weighting", [DWAWeighting, RandomWeighting])
-def test_a_resumed_weighting_goes_on_as_if_it_had_not_stopped(weighting, stop):
-    def make():
-        made = weighting()
-        made.setup(3)
-        return made
-
-    generator = torch.Generator().manual_seed(0)
-    losses = torch.rand(12, 3, generator=generator)
-    found = []
-    for interrupted in (False, True):
-        one = make()
-        for step, each in enumerate(losses):
-            if interrupted and step == stop:
-                state = one.state_dict()
-                one = make()
-                one.load_state_dict(state)
-            one(each)
-            if step % 3 == 2:
-                one.end_epoch()
-        found.append(one.weights)
-    assert torch.equal(*found)
-    assert len(set(found[0].tolist())) == 3
