@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.yaml_text import load_yaml
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ArtifactError: If the file is missing or is not YAML of named settings.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

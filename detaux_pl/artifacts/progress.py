@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from detaux_pl.artifacts.terminal import terminal, words
 
 
 @contextmanager
@@ -23,11 +24,11 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[fl
         A function to call with the number of steps just done, or the share of one.
     """
     with Progress(
-        TextColumn("  {task.description}"),
+        words("  {task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     ) as progress:

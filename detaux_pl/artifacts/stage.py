@@ -12,6 +12,7 @@ from typing import Any
 
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, sha256_file, sha256_json, write_json
+from detaux_pl.artifacts.spelling import meant
 
 _VERSIONS = ("detaux_pl", "torch", "torchvision", "lightning", "hdbscan", "scikit-learn", "numpy")
 _ABSENT = "absent"
@@ -73,11 +74,9 @@ class StageFolder:
             ArtifactError: If the key differs; names the first setting that does.
         """
         manifest = self.manifest
-        if manifest is None:
+        if manifest is None or _is_of(manifest, self.name, settings, upstream):
             return
         key = stage_key(self.name, settings, upstream)
-        if manifest["key"] == key:
-            return
         change = first_difference(manifest["settings"], settings)
         what = f": {change}" if change else ": a stage upstream changed"
         raise ArtifactError(
@@ -89,8 +88,10 @@ class StageFolder:
     def begin(
         self, settings: Mapping[str, Any], upstream: Mapping[str, str], inputs: Mapping[str, str]
     ) -> None:
-        """Record that the stage runs; keeps `started` and the W&B id of an interrupted run."""
+        """Record that the stage runs; keeps the key and the W&B id of an interrupted run."""
         previous = self.manifest or {}
+        if previous and _is_of(previous, self.name, settings, upstream):
+            settings = previous["settings"]  # which may be spelt otherwise
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(
             self.path / "stage.json",
@@ -177,15 +178,36 @@ def stage_key(name: str, settings: Mapping[str, Any], upstream: Mapping[str, str
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """Say in words the first setting in which two nested settings differ; None if they do not."""
+    """Say in words the first setting in which two nested settings differ; None if they do not.
+
+    Spellings of one value do not differ; they are told as they were given.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        room = path.rpartition(".")[2]
         for name in sorted({*old, *new}):
             inner = f"{path}.{name}" if path else name
             before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
-            if (found := first_difference(before, now, inner)) is not None:
-                return found
+            # What a setting means may hang on whose it is.
+            if _same(meant({name: before}, room), meant({name: now}, room)):
+                continue
+            return first_difference(before, now, inner) or f"{inner} was {before!r}, is {now!r}"
         return None
-    return None if old == new else f"{path} was {old!r}, is {new!r}"
+    return None if _same(meant(old), meant(new)) else f"{path} was {old!r}, is {new!r}"
+
+
+def _is_of(
+    manifest: Mapping[str, Any], name: str, settings: Mapping[str, Any], upstream: Mapping[str, str]
+) -> bool:
+    """Whether a manifest is of a stage of these settings, however they are spelt."""
+    if manifest["key"] == stage_key(name, settings, upstream):
+        return True
+    same = manifest.get("upstream") == dict(upstream)
+    return same and _same(meant(manifest.get("settings")), meant(settings))
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values are the same as JSON tells them apart: 1 and 1.0 are not."""
+    return sha256_json(old) == sha256_json(new)
 
 
 def _versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from detaux_pl.evaluation.compare import Arm, Kind, compare
 from detaux_pl.report.compare_table import to_latex, to_markdown, to_rich
 from detaux_pl.report.wording import SHUFFLED, plural
 from detaux_pl.settings.choices import closest
+from detaux_pl.settings.names import arm_folders
 
 _DEFAULT = "single_task"
 _SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex"}
@@ -148,10 +149,14 @@ def _read_run(folder: Path) -> _Run:
     kinds: dict[str, Kind] = {}
     unfinished: list[str] = []
     data: dict[str, Any] | None = None
-    found = [path for path in room.glob("*/seed*") if re.fullmatch(r"seed\d+", path.name)]
-    for path in sorted(found, key=lambda path: (path.parent.name, int(path.name[4:]))):
-        arm, seed = path.parent.name, int(path.name[4:])
-        stage = StageFolder(folder, f"multitask/{arm}/seed{seed}")
+    found = [
+        (arm, int(path.name[4:]), path)
+        for arm, own in arm_folders(folder).items()
+        for path in own.glob("seed*")
+        if re.fullmatch(r"seed\d+", path.name)
+    ]
+    for arm, seed, path in sorted(found):
+        stage = StageFolder(folder, path.relative_to(folder).as_posix())
         if not stage.complete:
             unfinished.append(f"{arm} seed {seed}")
             continue

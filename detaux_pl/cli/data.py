@@ -17,6 +17,7 @@ from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing, write_json
+from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.data.batch import Batch
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
@@ -91,18 +92,18 @@ def run(args: list[str]) -> int:
 def _check(data: FactorDataModule, folder: Path) -> int:
     views = 1 if isinstance(data, LabelledDataModule) else 2
     found = inspect_dataset(data.dataset, (views, data.batch_size, *data.image_shape))
-    console = Console(highlight=False)
-    console.print(f"[bold]{found.dataset}[/], {int(found.counts.sum()):,} images")
+    console = terminal()
+    console.print(Text.assemble((found.dataset, "bold"), f", {int(found.counts.sum()):,} images"))
     console.print(_classes_table(found))
     console.print(_facts_table(found))
     if found.memory.cache is not None:
         text = f"cache: {found.memory.cache}, {_size(found.memory.cache_free)} free there"
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
     for finding in found.findings:
         _print_finding(console, finding)
     path = folder / "check.json"
     write_json(path, _as_json(found))
-    console.print(f"in full: {path}", soft_wrap=True, markup=False)
+    console.print(f"in full: {path}", soft_wrap=True)
     n = found.n_to_mend
     verdict = f"{n} {'thing' if n == 1 else 'things'} to mend" if n else "nothing to mend"
     console.print(verdict, style="bold red" if n else "bold green")
@@ -127,7 +128,7 @@ def _classes_table(found: Inspection) -> Table:
     if capped:
         more = len(order) - _SHOWN
         least, most = found.counts[order[_SHOWN]][0], found.counts[order[-1]][0]
-        table.add_row(f"[dim]and {more} more[/]", f"[dim]{least:,} to {most:,}[/]", "", "")
+        table.add_row(f"and {more} more", f"{least:,} to {most:,}", "", "", style="dim")
     return table
 
 
@@ -209,7 +210,7 @@ def _as_json(found: Inspection) -> dict[str, Any]:
 def _show(data: FactorDataModule, folder: Path) -> int:
     data.prepare_data()
     data.setup("fit")
-    console = Console(highlight=False)
+    console = terminal()
     sheets = (
         ("contact_sheet.png", _class_strips(data), 1),
         ("pairs.png", _pair_strips(data), 4),
@@ -221,7 +222,7 @@ def _show(data: FactorDataModule, folder: Path) -> int:
             png = to_png(strip_sheet(rows, columns))
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png)
-        console.print(str(folder / name), soft_wrap=True, markup=False)
+        console.print(str(folder / name), soft_wrap=True)
     return OK
 
 

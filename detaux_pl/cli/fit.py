@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 
 from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import stopped
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all, check_folders
 from detaux_pl.pipeline.execute import execute
@@ -39,7 +42,7 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
             "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
         )
     chain = parse(with_config(args))
-    console = Console(stderr=True, highlight=False)
+    console = terminal(stderr=True)
     with run_lock(chain.run_dir) as lock:
         redo = stage_to_redo(chain, plan_jobs(chain))
         chain = build_all(chain)
@@ -64,5 +67,6 @@ def _show(chain: Chain, console: Console) -> None:
     from detaux_pl.report.report import arms_table
 
     folder = chain.run_dir / "report"
-    Console().print(arms_table(read_json(folder / "report.json")))
-    console.print(f"report: [link]{folder / 'report.html'}[/]")
+    terminal().print(arms_table(read_json(folder / "report.json")))
+    page = str(folder / "report.html")
+    console.print(Text.assemble("report: ", (page, Style(link=page))))

@@ -8,11 +8,11 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
 from rich.table import Table
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.terminal import terminal
 
 _UNBOUNDED = 10_000
 """Width of a text that no terminal bounds [characters]; a table takes what it needs."""
@@ -42,7 +42,7 @@ def put_out(content: Table | str, output: str | None) -> None:
     """
     if isinstance(content, Table):
         if output is None and sys.stdout.isatty():
-            Console().print(content)
+            terminal().print(content)
             return
         content = _as_text(content)
     text = content.rstrip("\n") + "\n"
@@ -58,7 +58,7 @@ def put_out(content: Table | str, output: str | None) -> None:
 
 
 def _as_text(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=_UNBOUNDED)
+    console = terminal(file=io.StringIO(), width=_UNBOUNDED)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -460,6 +460,13 @@ def _ami(first: Candidate, second: Candidate) -> float:
 
 
 def _agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """AMI of two labellings where both have one; 0 where that is nowhere."""
+    """AMI of two labellings where both have one; 0 where that says nothing of them.
+
+    scikit-learn calls two labellings equal of which each has one cluster there, or as many as
+    samples: so they are, by chance.
+    """
     both = (first != IGNORED) & (second != IGNORED)
-    return float(adjusted_mutual_info_score(first[both], second[both])) if both.any() else 0.0
+    shared = [labels[both] for labels in (first, second)]
+    if not all(2 <= len(np.unique(labels)) < len(labels) for labels in shared):
+        return 0.0
+    return float(adjusted_mutual_info_score(*shared))

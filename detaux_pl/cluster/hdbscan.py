@@ -18,7 +18,8 @@ class HDBSCAN(Clusterer):
     """Density-based clusters that last over the widest range of densities.
 
     Exact and free of randomness: the same points in the same order give the same clusters. It
-    finds no cluster or at least two, never one: a single blob is all noise.
+    finds no cluster or at least two, never one: a single blob is all noise, unless `min_samples`
+    is so small that chance splits it.
 
     Args:
         min_cluster_size: Smallest cluster, as a share of the fitted points in (0, 1), rounded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base
-from rich.console import Console
-from rich.progress import track
 
 from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.image_files import ImageFiles, Unreadable
@@ -355,7 +353,7 @@ def _count(n: int, one: str, many: str) -> str:
 
 def _track(items: Iterable[_T], title: str, total: int) -> Iterable[_T]:
     """Show a progress bar, where there is a terminal."""
-    return track(
-        items, f"  {title}", total, console=Console(stderr=True), transient=True,
-        disable=not sys.stderr.isatty(),
-    )  # fmt: skip
+    with progress_bar(title, total) as advance:
+        for item in items:
+            yield item
+            advance(1)

@@ -25,8 +25,9 @@ class SaltPepper:
         amount: Share of pixels that are replaced, half by white and half by black, in [0, 1];
             for mode `pixel`. Paper: 0.15.
         mode: `pixel` draws one field for all channels. The others reproduce the official code:
-            `elementwise_16` replaces 8 % + 8 % of the channel elements (its disentanglement
-            stage), `gaussian_71` 17.9 % by 0.02 and 53.2 % by 0.98 (its multi-task stage).
+            `elementwise_16` replaces 8 % of the channel elements by 0.98 and 8 % by 0.02 (its
+            disentanglement stage), `gaussian_71` 53.2 % by 0.98 and 17.9 % by 0.02 (its
+            multi-task stage).
         redraw: Draw a new field in every training epoch.
         seed: Seed of the fields.
 
@@ -69,7 +70,7 @@ class SaltPepper:
         if self.mode == "pixel":
             low, high, dark, light = self.amount / 2, 1 - self.amount / 2, 0.0, 1.0
         elif self.mode == "elementwise_16":
-            low, high, dark, light = 0.08, 0.92, 0.0, 1.0
+            low, high, dark, light = 0.08, 0.92, 0.98, 0.02
         else:  # P(N(0, 1) <= .08) = .5319 and P(N(0, 1) >= .92) = .1788
             low, high, dark, light = 0.5319, 1 - 0.1788, 0.98, 0.02
         return torch.where(field < low, dark, torch.where(field >= high, light, images))

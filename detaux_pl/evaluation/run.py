@@ -17,6 +17,7 @@ from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import build
+from detaux_pl.settings.names import arm_folder, arm_folders
 
 _FILLED = ("image_shape", "n_classes", "task_sizes")
 """Arguments of the models that no config holds: the command line takes them from the data."""
@@ -85,9 +86,10 @@ class Run:
     def arms(self) -> dict[str, list[int]]:
         """Seeds of the finished trainings of each arm."""
         found: dict[str, list[int]] = {}
-        for path in sorted((self.run_dir / "multitask").glob("*/seed*/stage.json")):
-            if read_json(path)["status"] == "complete":
-                found.setdefault(path.parts[-3], []).append(int(path.parts[-2][4:]))
+        for arm, folder in arm_folders(self.run_dir).items():
+            for path in folder.glob("seed*/stage.json"):
+                if read_json(path)["status"] == "complete":
+                    found.setdefault(arm, []).append(int(path.parent.name[4:]))
         return {arm: sorted(seeds) for arm, seeds in found.items()}
 
     def model(self, arm: str, seed: int | None = None) -> MultitaskModel:
@@ -107,7 +109,7 @@ class Run:
                 f"{self.run_dir} has no arm {arm!r} with seed {seed}; it has {have}."
             )
         chosen = seeds[0] if seed is None else seed
-        folder = self.run_dir / "multitask" / arm / f"seed{chosen}"
+        folder = self.run_dir / arm_folder(arm) / f"seed{chosen}"
         model: MultitaskModel = _load(MultitaskModel, folder, "best")
         return model
 

@@ -11,7 +11,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import constructor_defaults
 from detaux_pl.settings.choices import closest, concrete_subclasses
-from detaux_pl.settings.names import arm_name
+from detaux_pl.settings.names import arm_folder, arm_name
 from detaux_pl.settings.problems import given_at
 from detaux_pl.training.stage_cli import resolve, stage_parser
 
@@ -120,8 +120,8 @@ def resolve_arms(
             raise UserError("a control is 'discovered', which the main arm has: leave it out.")
         data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
         arms.append((control_name(control), {**main, "data": data}))
-    names = [name for name, _ in arms]
-    twice = {name for name in names if names.count(name) > 1}
+    folders = [arm_folder(name) for name, _ in arms]
+    twice = {name for name, _ in arms if folders.count(arm_folder(name)) > 1}
     if twice:
         raise UserError(
             f"two arms are named {twice.pop()!r}: give each control once, and a baseline of a "

@@ -159,6 +159,8 @@ def check_folders(chain: Chain, plan: Plan, redo: str | None) -> None:
         folder = StageFolder(chain.run_dir, job.name)
         try:
             folder.check(job.settings, upstream)
+            # What follows was made from the key that is there, of settings spelt otherwise too.
+            keys[job.name] = (folder.manifest or {}).get("key", keys[job.name])
         except ArtifactError:
             if not job.derived:
                 raise

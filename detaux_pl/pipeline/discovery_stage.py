@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND, Stopped, stopped
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world, run_stage
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.settings.names import wants_redo
 
 
@@ -63,7 +62,7 @@ def run_discovery_stage(
     def keep_and_work() -> list[Path]:
         path = folder.path / "config.yaml"
         if is_global_zero():  # first, or it would be lost with a --redo that is killed
-            write_text(path, yaml.safe_dump({**config, "redo": None}, sort_keys=False))
+            write_text(path, dump_yaml({**config, "redo": None}))
         return [path, *work()]
 
     try:

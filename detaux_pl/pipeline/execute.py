@@ -8,14 +8,16 @@ import shutil
 import time
 from collections.abc import Sequence
 
-import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.text import Text
 
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.terminal import words
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
@@ -36,20 +38,22 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
     Returns:
         The exit code: that of the stage that failed, of nothing found, or 0.
     """
-    console.print(f"[bold]detaux[/] {chain.run_dir}")
+    console.print(Text.assemble(("detaux", "bold"), f" {chain.run_dir}"))
     worst, lost = 0, set[str]()
     for number, (name, jobs) in enumerate(plan.items(), start=1):
-        label = f"[dim]{number}/{len(plan)}[/] {name:<12}"
+        label = _label(number, plan, name)
         for job in jobs:
             if not job.derived and not lost.isdisjoint(job.upstream):
                 lost.add(job.name)
         pending = [job for job in jobs if job.name not in lost and not _is_done(chain, job)]
         if not jobs:
-            console.print(f"{label} [dim]not asked for[/]")
+            console.print(label, Text("not asked for", "dim"))
         elif all(job.name in lost for job in jobs):
-            console.print(f"{label} [yellow]left out[/], as nothing was found for it")
+            console.print(
+                label, Text.assemble(("left out", "yellow"), ", as nothing was found for it")
+            )
         elif not pending:
-            console.print(f"{label} [green]complete[/], skipped")
+            console.print(label, Text.assemble(("complete", "green"), ", skipped"))
         else:
             code = _run_stage(chain, pending, runner, lock, console, label)
             failed = {job.name for job in pending if not _folder(chain, job).complete}
@@ -70,12 +74,17 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
 
 
 def _run_stage(
-    chain: Chain, pending: list[Job], runner: Runner, lock: int | None, console: Console, label: str
+    chain: Chain,
+    pending: list[Job],
+    runner: Runner,
+    lock: int | None,
+    console: Console,
+    label: Text,
 ) -> int:
     started = time.monotonic()
     alone = any(job.alone for job in pending)
     n_jobs = 1 if alone else _n_jobs(chain, pending[0])
-    console.print(f"{label} running{f' {len(pending)} trainings' if n_jobs > 1 else ''}")
+    console.print(label, f"running{f' {len(pending)} trainings' if n_jobs > 1 else ''}")
     commands = [_command(chain, job) for job in pending]
     code = 0
     with _Counter(chain, pending, console, shown=n_jobs > 1) as count:
@@ -92,9 +101,9 @@ def _run_stage(
         return code
     left = [job.name for job in pending if not _folder(chain, job).complete]
     if left:
-        console.print(f"{label} [red]failed[/]: {', '.join(left)}")
+        console.print(label, Text.assemble(("failed", "red"), f": {', '.join(left)}"))
         return max(code, 1)
-    console.print(f"{label} [green]done[/] in {time.monotonic() - started:.0f} s")
+    console.print(label, Text("done", "green"), f"in {time.monotonic() - started:.0f} s")
     return code
 
 
@@ -108,7 +117,7 @@ def _tell_verdicts(
         if verdict is not None and (job in fresh or not verdict["found"]):
             discovery = job.config["discovery"]
             lead = "" if discovery is None else f"{discovery}: "
-            console.print(f"{lead}{verdict['sentence']}", soft_wrap=True, markup=False)
+            console.print(f"{lead}{verdict['sentence']}", soft_wrap=True)
 
 
 def _end_without_task(
@@ -118,8 +127,12 @@ def _end_without_task(
     *_, last = plan
     if chain.config["until"] not in (None, last):
         return NOTHING_FOUND
-    label = f"[dim]{len(plan)}/{len(plan)}[/] {last:<12}"
+    label = _label(len(plan), plan, last)
     return _run_stage(chain, plan[last], runner, lock, console, label) or NOTHING_FOUND
+
+
+def _label(number: int, plan: Plan, stage: str) -> Text:
+    return Text.assemble((f"{number}/{len(plan)}", "dim"), f" {stage:<12}")
 
 
 def _folder(chain: Chain, job: Job) -> StageFolder:
@@ -162,7 +175,7 @@ class _Counter:
     def __init__(self, chain: Chain, jobs: list[Job], console: Console, shown: bool) -> None:
         self.folders = [StageFolder(chain.run_dir, job.name) for job in jobs]
         self.progress = Progress(
-            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(),
+            words("  {task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), console=console, transient=True,
             disable=not shown or not console.is_terminal,
         )  # fmt: skip
@@ -183,5 +196,5 @@ class _Counter:
 
 def _command(chain: Chain, job: Job) -> list[str]:
     path = chain.run_dir / job.name / "config.yaml"
-    write_text(path, yaml.safe_dump(job.config, sort_keys=False))
+    write_text(path, dump_yaml(job.config))
     return [*job.command, "--config", str(path)]

@@ -69,8 +69,13 @@ def stage_to_redo(chain: Chain, plan: Plan) -> str | None:
         UserError: If there is no such stage.
     """
     redo: str | None = chain.config["redo"]
-    every = (redo_name(job.name) for jobs in plan.values() for job in jobs)
-    names = list(dict.fromkeys([*plan, *every]))
+    names = list(plan)
+    for job in (job for jobs in plan.values() for job in jobs):
+        name = redo_name(job.name)
+        names += [] if name in names else [name]
+        # What the discovery is called is as good as its folder.
+        if redo == f"discoveries/{job.config.get('discovery')}/{name.rpartition('/')[2]}":
+            redo = name
     if redo is not None and redo not in names:
         raise UserError(f"--redo is {redo!r}: {closest(redo, names)}")
     return redo

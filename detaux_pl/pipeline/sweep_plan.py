@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import first_difference
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.pipeline.parameters import (
     Parameter,
     read_chain,
@@ -164,13 +165,24 @@ def refuse_other_plan(plan: Plan, before: dict[str, Any] | None) -> dict[str, An
         # There may be more of them now; those that are gone may come back.
         now = said["variants"][name] = {**known, **said["variants"].get(name, {})}
         known |= {label: settings for label, settings in now.items() if label not in known}
-    change = first_difference(before, said)
+    change = first_difference(_numbers(before), _numbers(said))
     if change is not None:
         raise UserError(
             f"{plan.folder} was made with other settings: {change}. A sweep may get more choices "
             "of its parameters and more trials; give another --sweep_dir for anything else."
         )
     return said
+
+
+def _numbers(value: Any) -> Any:
+    """Read numbers such as 1e-3, which YAML took for words once."""
+    if isinstance(value, dict):
+        return {name: _numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers(each) for each in value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value, re.IGNORECASE):
+        return float(value)
+    return value
 
 
 def wanted_trials(plan: Plan, entries: Sequence[Entry]) -> list[Parameters]:
@@ -235,7 +247,7 @@ def prepare(
         path = Path(folder) / "given.yaml"
         for parameters in wanted:
             settings = plan.settings(parameters)
-            path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+            path.write_text(dump_yaml(settings), encoding="utf-8")
             unseeded = json.dumps({**settings, "seed": None}, default=str)
             try:
                 parsed = parse(["--config", str(path), "--run_dir", str(plan.room / "0"), *until])

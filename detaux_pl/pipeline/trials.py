@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from optuna.trial import TrialState
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.text import Text
 
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.terminal import terminal, words
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.evaluation.results import read_results
 from detaux_pl.pipeline.process import OF_AGENT
 from detaux_pl.pipeline.study import Record
@@ -193,11 +194,11 @@ class Sweep:
         Returns:
             128 + the number of the signal received, or 0; trials that fail do not end a sweep.
         """
-        console = Console(stderr=True, highlight=False)
+        console = terminal(stderr=True)
         before = {s: signal.signal(s, self._forward) for s in (signal.SIGINT, signal.SIGTERM)}
         progress = Progress(
-            TextColumn("  trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.description}"), console=console, transient=True,
+            words("  trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            words("{task.description}"), console=console, transient=True,
             disable=not console.is_terminal,
         )  # fmt: skip
         try:
@@ -208,7 +209,7 @@ class Sweep:
                     self._fill()
                     if not self.running:
                         break
-                    failed = f" · [red]{self.n_failed} failed[/]" if self.n_failed else ""
+                    failed = f" · {self.n_failed} failed" if self.n_failed else ""
                     progress.update(
                         task, completed=self.n_done + self.n_failed,
                         description=f"{len(self.running)} running{failed}",
@@ -236,18 +237,20 @@ class Sweep:
             self.shelf.update(trial)
             if self.received:
                 continue  # it goes on when the sweep does
-            what = f"[dim]trial {trial.number}[/] {escape(trial.label)}"
+            what = Text.assemble((f"trial {trial.number}", "dim"), f" {trial.label}")
             if code == 0:
                 self.n_done += 1
                 self.record.complete(attempt, read_results(trial.folder))
                 seconds = time.monotonic() - started
-                console.print(f"{what} [green]done[/] in {seconds:.0f} s", soft_wrap=True)
+                done = Text("done", "green")
+                console.print(what, done, f"in {seconds:.0f} s", soft_wrap=True)
             else:
                 self.n_failed += 1
                 error = last_words(trial.folder / "log.txt")
                 error = error if code > 0 else f"ended by signal {-code}, after: {error}"
                 self.record.fail(attempt, error)
-                console.print(f"{what} [red]failed[/]: {escape(error)}", soft_wrap=True)
+                ended = Text.assemble(("failed", "red"), f": {error}")
+                console.print(what, ended, soft_wrap=True)
             after_each()
 
     def _fill(self) -> None:
@@ -289,7 +292,7 @@ class Sweep:
 
     def _prepare(self, trial: Trial) -> Start:
         given = trial.folder / "given.yaml"
-        write_text(given, yaml.safe_dump(trial.settings, sort_keys=False))
+        write_text(given, dump_yaml(trial.settings))
         words = ["fit", "--config", str(given), "--run_dir", str(trial.folder)]
         if self.until is not None:
             words += ["--until", self.until]

@@ -8,10 +8,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.pipeline.given import STAGE_KEYS
 from detaux_pl.pipeline.parameters import Parameter, vary
 
@@ -36,7 +35,7 @@ def write_wandb_sweep(path: Path, plan: Plan) -> None:
         if each.variants is not None:
             # Of a class that gives way to another, the command line would keep what both take.
             _remove(settings, *each.keys)
-    write_text(chain, yaml.safe_dump(settings, sort_keys=False))
+    write_text(chain, dump_yaml(settings))
     # The shell knows the run of the agent, and gives each a folder of its own.
     script = f'exec detaux fit "$@" --run_dir {shlex.quote(str(plan.folder))}/"$WANDB_RUN_ID"'
     until = [] if plan.until is None else ["--until", plan.until]
@@ -51,7 +50,7 @@ def write_wandb_sweep(path: Path, plan: Plan) -> None:
         "# Begin it with `wandb sweep` and this file, then start agents in the folder in which "
         "this\n# file was written: `wandb agent SWEEP_ID`.\n"
     )
-    write_text(path, header + yaml.safe_dump(content, sort_keys=False))
+    write_text(path, header + dump_yaml(content))
 
 
 def _parameter(each: Parameter) -> tuple[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, labels_folder, 
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.metrics.agreement import agreement
 from detaux_pl.report.section import Report
+from detaux_pl.settings.names import arm_folder, discovery_folder
 
 SHEET_ROWS = 24
 """Classes that the sheet of images shows at most."""
@@ -84,10 +85,10 @@ def read_tasks(
     """Read the labels of a discovery: those that its arm learned, if it learned any."""
     trained = [
         StageFolder(run_dir, path.relative_to(run_dir).as_posix()).manifest
-        for path in sorted((run_dir / "multitask" / arm).glob("seed*"))
+        for path in sorted((run_dir / arm_folder(arm)).glob("seed*"))
     ]
     learned = [name for manifest in trained if manifest for name in manifest["upstream"]]
-    root = run_dir if discovery is None else run_dir / "discoveries" / discovery
+    root = run_dir / discovery_folder("", discovery)
     folder = run_dir / learned[0] if learned else labels_folder(root)
     tasks = load_tasks(folder)
     if not np.array_equal(codes.ids, tasks[0].ids):

@@ -11,6 +11,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from detaux_pl.settings.words import as_words, plain
+
 
 def constructor_defaults(cls: Any) -> dict[str, Any]:
     """Return what a class can be built with, by name: the default, None where there is none.
@@ -40,7 +42,7 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "built")
     value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
-    return parser.instantiate(parser.parse_object(value))["built"]
+    return parser.instantiate(plain(parser.parse_object(as_words(value))))["built"]
 
 
 def import_room(room: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.yaml_text import load_yaml
+from detaux_pl.settings.words import as_words
 
 
 class ShortParser(ArgumentParser):
@@ -31,13 +32,13 @@ class ShortParser(ArgumentParser):
         return parsed
 
     def parse_object(self, obj: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Parse settings by name; tell all that does not fit.
+        """Parse settings by name, whose strings are strings; tell all that does not fit.
 
         Raises:
             UserError: If something does not.
         """
         try:
-            parsed: Namespace = super().parse_object(obj, *args, **kwargs)
+            parsed: Namespace = super().parse_object(as_words(obj), *args, **kwargs)
         except UserError as error:
             self._explain(obj, error)
         return parsed
@@ -102,7 +103,7 @@ def config_parser(cls: type[P], **kwargs: Any) -> P:
 
 def parse(parser: ShortParser, args: Sequence[str]) -> dict[str, Any]:
     """Parse the words of a command; return its settings as plain values."""
-    config: dict[str, Any] = yaml.safe_load(parser.dump(parser.parse_args(args), skip_unset=False))
+    config: dict[str, Any] = load_yaml(parser.dump(parser.parse_args(args), skip_unset=False))
     config.pop("config", None)
     return config
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from detaux_pl.artifacts.terminal import terminal, words
 
 
 class StageProgress(ProgressBar):
@@ -84,12 +85,12 @@ class StageProgress(ProgressBar):
         if not self._enabled:
             return
         self._progress = Progress(
-            TextColumn("  {task.description}"),
+            words("  {task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
+            words("{task.fields[note]}"),
+            console=terminal(stderr=True),
             transient=True,
         )
         self._task = self._progress.add_task(

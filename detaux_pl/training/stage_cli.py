@@ -8,7 +8,6 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,13 +15,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.yaml_text import load_yaml
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.bilevel import BilevelModel
 from detaux_pl.settings.build import import_room
+from detaux_pl.settings.foreign import refuse_code
 from detaux_pl.settings.names import labels_stage, needs_labels
 from detaux_pl.settings.parser import ShortParser, config_parser, explain
+from detaux_pl.settings.words import plain
 from detaux_pl.training.progress import StageProgress
 
 
@@ -82,6 +84,7 @@ class StageCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build model and data; say in one line what is wrong with their arguments."""
+        self.config = plain(self.config)
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
@@ -175,7 +178,7 @@ def stage_parser(stage: str) -> StageParser:
 def resolve(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return a parsed configuration as plain values, links included."""
     text = parser.dump(config, skip_link_targets=False, skip_unset=False, skip_validation=True)
-    values: dict[str, Any] = yaml.safe_load(text)
+    values: dict[str, Any] = load_yaml(text)
     values.pop("config", None)
     return values
 
@@ -186,6 +189,8 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
     Raises:
         UserError: If one is set.
     """
+    for part in ("model", "data", "trainer"):
+        refuse_code(config[part], f"{stage}.{part}")
     trainer = config["trainer"]
     if trainer["fast_dev_run"] or trainer["enable_checkpointing"] is False:
         raise UserError(

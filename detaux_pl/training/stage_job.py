@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -22,6 +21,8 @@ from detaux_pl.artifacts.exit_codes import TERMINATED, stopped
 from detaux_pl.artifacts.files import sha256_file, write_json, write_text
 from detaux_pl.artifacts.run_stage import is_global_zero, run_stage
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.terminal import terminal
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.evaluation.run import check_files
@@ -138,7 +139,6 @@ class StageJob:
             self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
         )[0]
         if is_global_zero():
-            from rich.console import Console
             from rich.table import Table
 
             table = Table(title=f"{self.folder.name} · {subcommand}", title_justify="left")
@@ -146,7 +146,7 @@ class StageJob:
             table.add_column("value", justify="right")
             for key, value in sorted(metrics.items()):
                 table.add_row(key, f"{value:.4f}")
-            Console().print(table)
+            terminal().print(table)
         return 0
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class StageJob:
         if is_global_zero():
             write_text(
                 self.folder.path / "config.yaml",
-                yaml.safe_dump({**self.config, "redo": None}, sort_keys=False),
+                dump_yaml({**self.config, "redo": None}),
             )
         multitask = self.cli.stage == "multitask"
         named = partial(

@@ -145,3 +145,44 @@ def test_first_difference_is_said_in_words(old, new, words):
 def test_redo_names_the_stage_of_the_chain():
     assert redo_name("multitask/main/seed0") == "multitask"
     assert redo_name("cluster") == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("devices", 1, "1"), ("devices", "0,1", [0, 1]), ("devices", "[0, 1]", ["0", "1"]),
+        ("devices", "1,", [1]), ("devices", "-1", -1), ("num_nodes", 1, "1"),
+        ("gradient_clip_val", 1, 1.0), ("precision", 32, "32-true"), ("precision", None, "32"),
+        ("precision", "bf16", "bf16-mixed"), ("limit_train_batches", None, 1.0),
+        ("limit_val_batches", 0, 0.0), ("max_time", "00:01:00:00", {"hours": 1}),
+        ("max_epochs", 3, 3.0), ("callbacks", None, []), ("callbacks", [{"a": 1}], {"a": 1.0}),
+        ("val_check_interval", None, 1.0),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_spelt_otherwise_is_the_same(tmp_path, name, old, new):
+    folder, after = StageFolder(tmp_path, "a"), StageFolder(tmp_path, "b")
+    folder.begin({"trainer": {name: old}}, {}, {})
+    key = folder.manifest["key"]
+    after.begin({}, {"a": key}, {})
+    folder.check({"trainer": {name: new}}, {})
+    assert first_difference({"trainer": {name: old}}, {"trainer": {name: new}}) is None
+    folder.begin({"trainer": {name: new}}, {}, {})  # as it goes on
+    assert folder.manifest["key"] == key
+    after.check({}, {"a": folder.manifest["key"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("limit_train_batches", 1, 1.0), ("overfit_batches", 1, 1.0), ("devices", 1, [1]),
+        ("devices", "0,1", 2), ("devices", "auto", 1), ("val_check_interval", 1, 1.0),
+        ("precision", "16-mixed", "16-true"), ("max_time", "00:01:00:00", {"hours": 2}),
+        ("sync_batchnorm", True, 1), ("gradient_clip_val", 1, None),
+    ],
+)  # fmt: skip
+def test_a_setting_that_means_another_is_refused(tmp_path, name, old, new):
+    folder = StageFolder(tmp_path, "a")
+    folder.begin({"trainer": {name: old}}, {}, {})
+    with pytest.raises(ArtifactError) as caught:
+        folder.check({"trainer": {name: new}}, {})
+    assert f"trainer.{name} was {old!r}, is {new!r}" in str(caught.value)

@@ -25,7 +25,7 @@ from detaux_pl.disentangle.residual import ResidualAutoencoder
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.stage import STAGES
 from detaux_pl.training.records import merge_records
-from tests.cli.conftest import CONF, copy_stages, fit
+from tests.cli.conftest import CONF, copy_stages, fit, in_process
 
 ARMS = ("hard_parameter_sharing", "single_task", "shuffled")
 
@@ -145,6 +145,26 @@ def test_a_changed_setting_is_refused_with_both_ways_out(
 
 def test_what_does_not_change_the_result_is_no_change(run_copy: Path):
     assert fit(run_copy, "--multitask.data.init_args.eval_batch_size=64") == 0
+
+
+def test_a_setting_spelt_otherwise_is_no_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = yaml.safe_load((CONF / "chain.yaml").read_text())
+    config["disentangle"]["trainer"] |= {"devices": 1, "precision": 32, "gradient_clip_val": 1}
+    path, run_dir = tmp_path / "chain.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(config))
+    words = ["--config", str(path), "--run_dir", str(run_dir), "--until=evaluate"]
+    assert run_chain([*words, "--disentangle.trainer.max_epochs=1"], in_process) == 0
+    trainer = json.loads((run_dir / "disentangle/stage.json").read_text())["settings"]["trainer"]
+    assert trainer["devices"] == 1
+    words += [f"--disentangle.trainer.{name}" for name in ("max_epochs=1", "devices=1")]
+    words += [
+        f"--disentangle.trainer.{name}" for name in ("precision=32-true", "gradient_clip_val=1.0")
+    ]
+    capsys.readouterr()
+    assert run_chain(words, in_process) == 0
+    assert capsys.readouterr().err.count("skipped") == 2
+    with pytest.raises(ArtifactError, match=r"trainer.devices was 1, is \[0\]"):
+        run_chain([*words, "--disentangle.trainer.devices=[0]"], in_process)
 
 
 def test_a_relative_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

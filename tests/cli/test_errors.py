@@ -38,7 +38,7 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
         (["--baselines=[{class_path: SingleTask, foo: 3}]"], ["foo", "class_path and init_args"]),
         (["--baselines=[{class_path: SingleTask, init_args: 3}]"], ["init_args with settings"]),
         (["--controls=[discovered]"], ["'discovered'", "leave it out"]),
-        (["--multitask.arm=../out"], ["'../out'", "name of a folder"]),
+        (["--multitask.arm=a\tb"], ["'a\\tb'", "letters that can be shown"]),
         (["--disentangle.trainer.devices=two"], ["'two'", "a number, a list or auto"]),
         (["--multitask.trainer.fast_dev_run=true"], ["multitask.trainer", "checkpoint"]),
         (["--disentangle.data.dataset=SyntheticShapes3D"], ["--dataset"]),

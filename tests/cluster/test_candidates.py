@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.cluster import candidates as module
 from detaux_pl.cluster.candidates import (
     Candidate,
     Selection,
@@ -243,3 +245,20 @@ def test_the_name_of_a_candidate():
     settings = {"class": "KMeans", "n_clusters": 4, "init": "random"}
     assert Candidate("disentangle/codes", 2, settings).name == "KMeans 4 · subspace 2"
     assert Candidate("disentangle/codes", 2, {"class": "HDBSCAN"}).name == "HDBSCAN · subspace 2"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "agreement"),
+    [
+        ([0, 0, 1, 1, 2, 2], [5, 5, 3, 3, 4, 4], 1.0),
+        # What both have a label of lies in one cluster of each, or of one.
+        ([0, 0, 0, 1, 1, IGNORED], [7, 7, 7, IGNORED, IGNORED, 8], 0.0),
+        ([0, 0, 0, 0], [0, 0, 1, 1], 0.0),
+        ([0, 1, 2, IGNORED], [2, 1, 0, 0], 0.0),  # each a cluster of its own
+        ([0, 1, IGNORED], [IGNORED, IGNORED, 1], 0.0),
+    ],
+)
+def test_agreement_is_of_what_could_disagree(first, second, agreement):
+    found = module._agreement(np.array(first), np.array(second))
+    assert found == pytest.approx(agreement)
+    assert module._agreement(np.array(second), np.array(first)) == pytest.approx(agreement)

@@ -48,6 +48,12 @@ def test_a_single_blob_is_all_noise():
     assert (strengths == 0).all()
 
 
+def test_few_samples_split_a_single_blob():
+    points = blobs(1000, 0, centres=1, dims=2)[0]
+    labels, _ = HDBSCAN(0.01, min_samples=1).fit(points)
+    assert labels.max() + 1 >= 2
+
+
 @pytest.mark.parametrize(("n", "size"), [(1600, 16), (1699, 16), (1700, 17), (100, 2)])
 def test_share_is_of_the_fitted_points_rounded_down(n, size):
     clusterer = HDBSCAN(0.01)

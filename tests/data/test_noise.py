@@ -73,9 +73,14 @@ def test_redraw_follows_the_epoch() -> None:
 
 
 def test_official_elementwise_noise() -> None:
-    noisy = SaltPepper(mode="elementwise_16")(*_grey())
-    assert (noisy == 0.0).float().mean().item() == pytest.approx(0.08, abs=0.003)
-    assert (noisy == 1.0).float().mean().item() == pytest.approx(0.08, abs=0.003)
+    images, rows = _grey()
+    noisy = SaltPepper(mode="elementwise_16", seed=4)(images, rows)
+    # A draw below .08 gives .98, one from .92 gives .02.
+    field = uniform(4, rows, 3 * _SIZE**2).view_as(images)
+    assert torch.equal(noisy == 0.98, field < 0.08)
+    assert torch.equal(noisy == 0.02, field >= 0.92)
+    assert (noisy == 0.98).float().mean().item() == pytest.approx(0.08, abs=0.003)
+    assert (noisy == 0.02).float().mean().item() == pytest.approx(0.08, abs=0.003)
     touched = (noisy != 0.5).any(dim=1).float().mean().item()
     assert touched == pytest.approx(0.408, abs=0.01)  # docs/methods.md, 'Data and pairs': 1 - .84³
 

@@ -37,6 +37,7 @@ from detaux_pl.settings.build import import_room
 from detaux_pl.settings.keys import nets_settings, without_places
 from detaux_pl.settings.names import discovery_folder
 from detaux_pl.settings.parser import ShortParser, config_parser, explain, parse
+from detaux_pl.settings.words import plain
 
 CANDIDATES = "candidates.json"
 """What is known of every candidate, and the verdict."""
@@ -85,7 +86,7 @@ def build_discovery(config: dict[str, Any], key: str = "") -> tuple[Discovery, S
     own = parser()
     try:
         # jsonargparse parses the items of a list in place.
-        built = own.instantiate(own.parse_object(deepcopy(config)))
+        built = own.instantiate(plain(own.parse_object(deepcopy(config))))
         apart = ("select", "nets")
         settings = {name: built[name] for name in cluster_settings(config) if name not in apart}
         discovery, selection = Discovery(**settings), built["select"]

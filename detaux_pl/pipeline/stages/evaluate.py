@@ -10,8 +10,6 @@ from typing import Any
 
 import joblib  # type: ignore[import-untyped]
 import numpy as np
-import yaml
-from rich.console import Console
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
@@ -19,6 +17,8 @@ from detaux_pl.artifacts.files import read_json, write_json, write_text
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import run_stage
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.terminal import terminal
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.evaluation.disentanglement import choose_metrics, judge_codes
 from detaux_pl.evaluation.probes import n_probes, probe_codes
 from detaux_pl.pipeline.evaluation_checks import (
@@ -75,7 +75,7 @@ def run(args: list[str]) -> int:
 
     def work() -> list[Path]:
         kept = {**config, "redo": None}
-        write_text(folder.path / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
+        write_text(folder.path / "config.yaml", dump_yaml(kept))
         others = [Codes.load(folder.run_dir / UPSTREAM[0], name) for name in codes.others]
         arrays = [codes, *others]
         partly = _Kept(folder.path / "partial.json")
@@ -135,16 +135,14 @@ def _load(folder: Path) -> Codes:
 def _show(folder: StageFolder) -> None:
     name = folder.run_dir.resolve().name
     probes, metrics = (read_json(folder.path / f"{file}.json") for file in ("probes", "metrics"))
-    console = Console()
+    console = terminal()
     study = probe_table.collate({name: [probes]})
     console.print(probe_table.lay_out(study, "accuracies").to_rich())
     scores = metric_table.collate({name: [metrics]})
     if scores[name]:
         console.print(metric_table.lay_out(scores, "scores").to_rich())
     for metric, reason in metrics["left_out"].items():
-        console.print(
-            f"{metric} is left out: {reason}", markup=False, highlight=False, soft_wrap=True
-        )
+        console.print(f"{metric} is left out: {reason}", soft_wrap=True)
 
 
 def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:

@@ -14,6 +14,7 @@ from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.pipeline.stages.cluster import found_task
 from detaux_pl.report.report import write_report, write_report_without_task
+from detaux_pl.settings.names import arm_folder, discovery_folder, discovery_folders
 from detaux_pl.settings.parser import ShortParser, config_parser
 
 
@@ -58,7 +59,7 @@ def run(args: list[str]) -> int:
     seeds = config.seeds or sorted({seed for arm in arms for seed in run_.arms.get(arm, [])})
     discoveries = _discoveries(run_) if config.discoveries is None else config.discoveries
     discoveries = [name for name in discoveries if _has_task(run_, name)]
-    further = [f"discoveries/{name}" for name in discoveries]
+    further = [discovery_folder("", name).rstrip("/") for name in discoveries]
     # Arms have folders of their own below that of their stage.
     names = [stage.name for stage in OF_CHAIN if stage.name != "multitask"]
     names += [f"{name}/{stage.name}" for stage in OF_CHAIN if stage.further for name in further]
@@ -70,7 +71,7 @@ def run(args: list[str]) -> int:
         if name in ("disentangle", "disentangle/codes", "cluster") or _has(run_, name)
     ]
     upstream += [
-        f"multitask/{arm}/seed{seed}"
+        f"{arm_folder(arm)}/seed{seed}"
         for seed in seeds
         for arm in arms
         if seed in run_.arms.get(arm, [])
@@ -92,11 +93,11 @@ def run(args: list[str]) -> int:
 
 def _discoveries(run_: Run) -> list[str]:
     """Name the further discoveries."""
-    return sorted(path.name for path in (run_.run_dir / "discoveries").glob("*"))
+    return sorted(discovery_folders(run_.run_dir))
 
 
 def _has_task(run_: Run, discovery: str) -> bool:
-    stage = f"discoveries/{discovery}/cluster"
+    stage = discovery_folder("cluster", discovery)
     return _has(run_, stage) and found_task(run_.run_dir / stage)
 
 
@@ -108,7 +109,7 @@ def _arms(run_: Run) -> list[str]:
     """Name the trained arms in the order to show them: main one, baselines, controls."""
 
     def place(arm: str) -> tuple[bool, bool, str]:
-        folder = run_.run_dir / "multitask" / arm / f"seed{run_.arms[arm][0]}"
+        folder = run_.run_dir / arm_folder(arm) / f"seed{run_.arms[arm][0]}"
         config = read_yaml(folder / "config.yaml")
         control = config["data"]["init_args"].get("auxiliary", "discovered") != "discovered"
         return control, config["model"]["class_path"].endswith(".SingleTask"), arm

@@ -17,6 +17,7 @@ from detaux_pl.report.section import Charts, Part, Picture, Report, Section, Vie
 from detaux_pl.report.sections.run import _seconds
 from detaux_pl.report.style import ACCENT, MUTED, PALETTE
 from detaux_pl.report.wording import SHUFFLED, accuracy_text, p_text, percent, points
+from detaux_pl.settings.names import arm_folder
 
 
 def _describe(view: View) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def _kinds(
             return "control"
         if arm in discoveries:
             return "discovery"
-        return "ceiling" if set(arm.split("-")) <= set(factors) else "baseline"
+        known = arm in factors or set(arm.split("-")) <= set(factors)
+        return "ceiling" if known else "baseline"
 
     return {arm: kind(arm) for arm in arms}
 
@@ -71,7 +73,7 @@ def _compare_arms(
             "ci95": [summary.low, summary.high] if summary and summary.n > 1 else None,
             "f1_mean": float(np.mean(scores)) if scores else None,
             "auxiliary_accuracy_mean": float(np.mean(auxiliary)) if auxiliary else None,
-            "seconds": _seconds(run_dir / "multitask" / name).get("multitask", 0.0),
+            "seconds": _seconds(run_dir / arm_folder(name)).get("multitask", 0.0),
             **_against(runs, {} if baseline in (None, name) else tests[baseline]),
         }
     tested = [name for name, arm in result.items() if arm["p_value"] is not None]
@@ -85,7 +87,7 @@ def _compare_arms(
 
 def _test_metrics(run_dir: Path, arm: str, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
     """Test metrics of the seeds of an arm that finished."""
-    stages = {seed: StageFolder(run_dir, f"multitask/{arm}/seed{seed}") for seed in seeds}
+    stages = {seed: StageFolder(run_dir, f"{arm_folder(arm)}/seed{seed}") for seed in seeds}
     return {
         seed: read_json(stage.path / "test.json")
         for seed, stage in stages.items()

@@ -13,6 +13,7 @@ from detaux_pl.report.markup import html_chart
 from detaux_pl.report.section import Charts, Part, Picture, Report, Section, View
 from detaux_pl.report.sections.arms import arm_colours
 from detaux_pl.report.style import ACCENT, class_colours
+from detaux_pl.settings.names import arm_folder
 
 
 def _draw(view: View, report: Report) -> Iterator[Picture]:
@@ -31,7 +32,7 @@ def _draw(view: View, report: Report) -> Iterator[Picture]:
     accuracy = {
         name: curve
         for name, arm in report["arms"].items()
-        if (curve := _mean_curve(view.run_dir / "multitask" / name, arm["seeds"])) is not None
+        if (curve := _mean_curve(view.run_dir / arm_folder(name), arm["seeds"])) is not None
     }
     if accuracy:
         hues = arm_colours(report["arms"])
