@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detaux_pl.artifacts.errors import Diverged
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder
 
@@ -33,6 +34,7 @@ def run_stage(
         Whether there was anything to do.
 
     Raises:
+        Diverged: If its training did, which the folder says from then on.
         ArtifactError: If the folder is in use, was begun with other settings, holds outputs that
             were changed, or a stage upstream is missing or has another result.
     """
@@ -50,6 +52,7 @@ def run_stage(
         if redo and folder.path.exists():
             shutil.rmtree(folder.path)
         keys = {stage.name: str((stage.manifest or {})["key"]) for stage in before}
+        folder.begin_anew_if_diverged(settings, keys)
         folder.check(settings, keys)
         folder.check_inputs()
         if folder.complete:
@@ -57,7 +60,11 @@ def run_stage(
             return False
         folder.begin(settings, keys, {stage.name: stage.digest for stage in before})
         started = time.monotonic()
-        outputs = list(work())
+        try:
+            outputs = list(work())
+        except Diverged as end:
+            folder.give_up(str(end), end.since)
+            raise
         folder.finish(outputs, time.monotonic() - started)
         return True
 

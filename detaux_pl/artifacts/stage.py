@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -15,6 +16,8 @@ from detaux_pl.artifacts.files import read_json, sha256_file, sha256_json, write
 from detaux_pl.artifacts.spelling import meant
 
 _VERSIONS = ("detaux_pl", "torch", "torchvision", "lightning", "hdbscan", "scikit-learn", "numpy")
+DIVERGED = "diverged"
+"""Status of a stage whose training did."""
 _ABSENT = "absent"
 """Stands in messages for a setting that is not there; null would be taken for its value."""
 
@@ -56,6 +59,13 @@ class StageFolder:
         return manifest is not None and manifest["status"] == "complete"
 
     @property
+    def diverged(self) -> dict[str, Any] | None:
+        """Where its training diverged, `message`, `epoch` and `step`; None where it has not."""
+        manifest = self.manifest or {}
+        found: dict[str, Any] | None = manifest.get("diverged")
+        return found
+
+    @property
     def digest(self) -> str:
         """A digest of all outputs of a complete stage; what a stage downstream pins."""
         manifest = self.manifest
@@ -75,6 +85,9 @@ class StageFolder:
         """
         manifest = self.manifest
         if manifest is None or _is_of(manifest, self.name, settings, upstream):
+            return
+        # A training that diverged left nothing that other settings could be mixed with.
+        if manifest["status"] == DIVERGED:
             return
         key = stage_key(self.name, settings, upstream)
         change = first_difference(manifest["settings"], settings)
@@ -126,6 +139,42 @@ class StageFolder:
         manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         manifest["status"] = "complete"
         write_json(self.path / "stage.json", manifest)
+
+    def give_up(self, message: str, since: Mapping[str, Any]) -> None:
+        """Record that the training diverged, so that the same is not begun again unasked.
+
+        Args:
+            message: The line that says so.
+            since: Where it did, `epoch` and `step`.
+        """
+        manifest = self.manifest
+        if manifest is not None:
+            diverged = {"message": message, **since}
+            write_json(
+                self.path / "stage.json", {**manifest, "status": DIVERGED, "diverged": diverged}
+            )
+
+    def begin_anew_if_diverged(
+        self, settings: Mapping[str, Any], upstream: Mapping[str, str]
+    ) -> None:
+        """Remove what a training of other settings left that diverged; refuse one of the same.
+
+        Args:
+            settings: The settings that change the result.
+            upstream: Key of each stage upstream.
+
+        Raises:
+            ArtifactError: If the settings are those that it diverged with.
+        """
+        manifest, diverged = self.manifest, self.diverged
+        if manifest is None or diverged is None:
+            return
+        if manifest["key"] == stage_key(self.name, settings, upstream):
+            raise ArtifactError(
+                f"{diverged['message']} So it ended before: --redo {redo_name(self.name)} tries "
+                "the same once more."
+            )
+        shutil.rmtree(self.path)
 
     def verify(self) -> None:
         """Check that the outputs are the files that the stage wrote.

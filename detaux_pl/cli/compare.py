@@ -158,7 +158,7 @@ def _read_run(folder: Path) -> _Run:
     for arm, seed, path in sorted(found):
         stage = StageFolder(folder, path.relative_to(folder).as_posix())
         if not stage.complete:
-            unfinished.append(f"{arm} seed {seed}")
+            unfinished.append(f"{arm} seed {seed}" + (" (diverged)" if stage.diverged else ""))
             continue
         cost = _read_output(stage, "cost.json") if (path / "cost.json").is_file() else None
         trainings.setdefault(arm, []).append(

@@ -12,6 +12,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import stopped
 from detaux_pl.artifacts.files import read_json, write_text
 from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all, check_folders
@@ -54,13 +55,21 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
         code = execute(chain, plan, runner, lock, console)
     if code > 128:
         stopped(code)
-    if code == 0 and chain.config["until"] in (None, list(plan)[-1]):
+    if chain.config["until"] in (None, list(plan)[-1]) and (code == 0 or _has_diverged(chain)):
         _show(chain, console)
     if code == 0 and "WANDB_SWEEP_ID" in os.environ:
         from detaux_pl.training.tracking import log_results
 
         log_results(chain.run_dir)
     return code
+
+
+def _has_diverged(chain: Chain) -> bool:
+    """Whether the report is made though arms of it diverged."""
+    names = (f"multitask/{arm}/seed*" for arm in chain.arms)
+    folders = (path for name in names for path in chain.run_dir.glob(name))
+    diverged = any(StageFolder(path, "").diverged for path in folders)
+    return diverged and StageFolder(chain.run_dir, "report").complete
 
 
 def _show(chain: Chain, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
@@ -58,10 +59,10 @@ class Disentangler(EpochMeans, ABC):
         warmup: float = 0.0,
     ) -> None:
         super().__init__()
-        if lr <= 0 or weight_decay < 0:
+        if not 0 < lr < math.inf or not 0 <= weight_decay < math.inf:
             raise ValueError(
                 f"lr is {lr} and weight_decay is {weight_decay}: lr must be positive, "
-                "weight_decay must not be negative."
+                "weight_decay must not be negative, and both finite."
             )
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is {warmup}: give a share of the training in [0, 1).")

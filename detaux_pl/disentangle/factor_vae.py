@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,8 +56,10 @@ class FactorVAE(VAE):
     ) -> None:
         super().__init__(image_shape, **kwargs)
         refuse_negative(gamma=gamma)
-        if discriminator_lr <= 0:
-            raise ValueError(f"discriminator_lr is {discriminator_lr}: give a positive number.")
+        if not 0 < discriminator_lr < math.inf:
+            raise ValueError(
+                f"discriminator_lr is {discriminator_lr}: give a positive, finite number."
+            )
         self.gamma = gamma
         self.discriminator_lr = discriminator_lr
         self.discriminator = LatentDiscriminator(self.latent_dim)

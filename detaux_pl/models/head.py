@@ -21,6 +21,9 @@ class ClassificationHead(nn.Sequential):
         >>> ClassificationHead(n_features=32, n_classes=10)(torch.zeros(2, 32)).shape
         torch.Size([2, 10])
 
+    Raises:
+        ValueError: If `hidden` is not positive.
+
     References:
         Skenderi et al., Detaux, official code (docs/methods.md, 'Backbones and heads').
     """
@@ -28,6 +31,8 @@ class ClassificationHead(nn.Sequential):
     def __init__(
         self, n_features: int, n_classes: int, hidden: int = 512, dropout: float = 0.1
     ) -> None:
+        if hidden < 1:
+            raise ValueError(f"hidden is {hidden}: give the heads at least 1 hidden unit.")
         super().__init__(
             nn.Linear(n_features, hidden),
             nn.Dropout(dropout),

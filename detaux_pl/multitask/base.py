@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, cast
 
@@ -72,10 +73,10 @@ class MultitaskModel(EpochMeans, ABC):
         super().__init__()
         if not task_sizes or min(task_sizes) < 2:
             raise ValueError(f"task_sizes are {task_sizes}: every task needs at least 2 classes.")
-        if lr <= 0 or weight_decay < 0:
+        if not 0 < lr < math.inf or not 0 <= weight_decay < math.inf:
             raise ValueError(
                 f"lr is {lr} and weight_decay is {weight_decay}: lr must be positive, "
-                "weight_decay must not be negative."
+                "weight_decay must not be negative, and both finite."
             )
         self.save_hyperparameters(ignore=["weighting"])
         self.task_names = _task_names(len(task_sizes))

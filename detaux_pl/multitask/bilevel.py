@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -134,10 +135,10 @@ class BilevelModel(MultitaskModel):
         meta_weight_decay: float = 5e-4,
     ) -> None:
         super().__init__(task_sizes, None, lr, weight_decay, optimizer, lr_schedule)
-        if meta_lr <= 0 or meta_weight_decay < 0:
+        if not 0 < meta_lr < math.inf or not 0 <= meta_weight_decay < math.inf:
             raise ValueError(
                 f"meta_lr is {meta_lr} and meta_weight_decay is {meta_weight_decay}: meta_lr must "
-                "be positive, meta_weight_decay must not be negative."
+                "be positive, meta_weight_decay must not be negative, and both finite."
             )
         self.automatic_optimization = False
         self.meta_lr = meta_lr

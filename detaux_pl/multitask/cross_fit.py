@@ -16,11 +16,12 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.errors import ArtifactError, Diverged
 from detaux_pl.artifacts.files import replacing
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Fold
 from detaux_pl.data.modules import LabelledDataModule
+from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.multitask.base import MultitaskModel
 
 Build = Callable[[tuple[int, ...]], MultitaskModel]
@@ -203,6 +204,9 @@ class CrossFit:
             data: The images.
             build: Builds its network.
             trainer: Settings of Lightning's trainer: `max_epochs`, and where it runs.
+
+        Raises:
+            Diverged: If its training did.
         """
         if self.path(net).is_file():
             return
@@ -213,7 +217,10 @@ class CrossFit:
             asked = np.sort(np.concatenate([asked, self.rest]))
         fold = Fold(self.train[~held], asked, self.labels(net))
         seed = [self.seed, net.round, *net.without]
-        probabilities = fit_net(data, build, fold, self.task_sizes, seed, trainer)
+        try:
+            probabilities = fit_net(data, build, fold, self.task_sizes, seed, trainer)
+        except Diverged as error:
+            raise error.within(f"{self.folder.name}, {net.name}") from error
         with replacing(self.path(net)) as temporary, temporary.open("wb") as handle:
             arrays: dict[str, Any] = {f"task{t}": p for t, p in enumerate(probabilities)}
             np.savez(handle, rows=asked, **arrays)
@@ -293,26 +300,29 @@ def fit_net(
         Probabilities of the classes of each task, shape (m, classes).
 
     Raises:
+        Diverged: If its training did.
         SIGTERMException: If the process was asked to end.
     """
     state = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     seed_everything(state, verbose=False)
     data.fold, data.seed = fold, state
     model = build(task_sizes)
+    watch = DivergenceWatch(where := "net")
     with warnings.catch_warnings():
         # Few workers and no logger are meant.
         warnings.simplefilter("ignore")
         # Nets are not shared by the ranks of torchrun or SLURM: each has its own.
         runner = Trainer(
-            **trainer, plugins=[LightningEnvironment()], use_distributed_sampler=False,
-            limit_val_batches=0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
+            **trainer, callbacks=[watch], plugins=[LightningEnvironment()],
+            use_distributed_sampler=False, limit_val_batches=0, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         threads = torch.get_num_threads()
         if runner.strategy.root_device.type == "cpu":
             torch.set_num_threads(1)  # sums depend on it, and processes have more or fewer
         try:
-            runner.fit(model, datamodule=data)
+            with watch.explaining(runner):
+                runner.fit(model, datamodule=data)
             logits: Any = runner.predict(model, datamodule=data)
         except SIGTERMException:
             raise
@@ -322,4 +332,6 @@ def fit_net(
             torch.set_num_threads(threads)
     if runner.received_sigterm:  # which a prediction does not look at
         raise SIGTERMException
-    return [torch.cat(task).float().softmax(1).cpu().numpy() for task in zip(*logits, strict=True)]
+    answers = [torch.cat(task).float().softmax(1) for task in zip(*logits, strict=True)]
+    refuse_loss(where, float(sum(answer.sum() for answer in answers)), runner)
+    return [answer.cpu().numpy() for answer in answers]

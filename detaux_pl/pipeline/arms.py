@@ -13,7 +13,7 @@ from detaux_pl.settings.build import constructor_defaults
 from detaux_pl.settings.choices import closest, concrete_subclasses
 from detaux_pl.settings.names import arm_folder, arm_name
 from detaux_pl.settings.problems import given_at
-from detaux_pl.training.stage_cli import resolve, stage_parser
+from detaux_pl.training.stage_cli import refuse_unusable, resolve, stage_parser
 
 _TRAINER = (
     "accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val",
@@ -68,6 +68,8 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
             f"nets.model is {settings['model']!r}, which learns no auxiliary labels: take another, "
             "such as HardParameterSharing."
         )
+    for model in models:
+        refuse_unusable("multitask", {**main, "model": model})
     trainer = {name: main["trainer"][name] for name in _TRAINER}
     if settings["epochs"] is not None:
         trainer |= {"max_epochs": settings["epochs"], "max_steps": -1}

@@ -17,8 +17,9 @@ from detaux_pl.pipeline.discoveries import resolve_discoveries
 from detaux_pl.pipeline.given import read_given, refuse_linked, refuse_overruled
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.stage import OF_CHAIN, STAGES
-from detaux_pl.pipeline.stages.disentangle import restarts
+from detaux_pl.pipeline.stages.disentangle import FROM_RESTART_TO_RESTART, restarts
 from detaux_pl.settings.choices import closest
+from detaux_pl.settings.limits import refuse_seed
 from detaux_pl.settings.names import discovery_folder
 from detaux_pl.settings.parser import ShortParser, config_parser
 from detaux_pl.training.stage_cli import Tracking, refuse_unusable, resolve
@@ -97,6 +98,8 @@ def parse(args: Sequence[str]) -> Chain:
             "multitask.data.init_args.labels is set, but the chain trains on the labels that it "
             "discovers: leave it out, or run `detaux multitask fit` by itself."
         )
+    further = max(config["seeds"] - 1, FROM_RESTART_TO_RESTART * (config["restarts"] - 1))
+    refuse_seed("seed", config["seed"], further)
     for stage in ("disentangle", "multitask"):
         refuse_unusable(stage, config[stage])
     for row in OF_CHAIN:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.errors import DiscoveryError, UserError
+from detaux_pl.artifacts.errors import DiscoveryError, Diverged, UserError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND, Stopped, stopped
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world, run_stage
@@ -50,6 +50,7 @@ def run_discovery_stage(
         The exit code: that of nothing found, or of what stopped it.
 
     Raises:
+        Diverged: If the training of a net did.
         UserError: If several ranks are to begin it anew: one would remove what another writes.
     """
     redo = wants_redo(config["redo"], folder.name)
@@ -63,7 +64,10 @@ def run_discovery_stage(
         path = folder.path / "config.yaml"
         if is_global_zero():  # first, or it would be lost with a --redo that is killed
             write_text(path, dump_yaml({**config, "redo": None}))
-        return [path, *work()]
+        try:
+            return [path, *work()]
+        except Diverged as error:
+            raise error.within(folder.name) from error
 
     try:
         run_stage(folder, settings, upstream, keep_and_work, redo)

@@ -57,9 +57,9 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
         else:
             code = _run_stage(chain, pending, runner, lock, console, label)
             failed = {job.name for job in pending if not _folder(chain, job).complete}
-            if code > 128 or (code and not all(map(_is_further, failed))):
+            needed = {name for name in failed if not _can_miss(chain, name)}
+            if code > 128 or (code and needed):
                 return code
-            # Another discovery may find nothing: the arms of the others do not need it.
             worst, lost = max(worst, code), lost | failed
         if name == "cluster":
             _tell_verdicts(chain, jobs, pending, console)
@@ -101,7 +101,11 @@ def _run_stage(
         return code
     left = [job.name for job in pending if not _folder(chain, job).complete]
     if left:
-        console.print(label, Text.assemble(("failed", "red"), f": {', '.join(left)}"))
+        diverged = [name for name in left if StageFolder(chain.run_dir, name).diverged]
+        for what, names in (("failed", {*left} - {*diverged}), ("diverged", {*diverged})):
+            if names:
+                listed = ", ".join(name for name in left if name in names)
+                console.print(label, Text.assemble((what, "red"), f": {listed}"))
         return max(code, 1)
     console.print(label, Text("done", "green"), f"in {time.monotonic() - started:.0f} s")
     return code
@@ -139,8 +143,13 @@ def _folder(chain: Chain, job: Job) -> StageFolder:
     return StageFolder(chain.run_dir, job.name)
 
 
-def _is_further(name: str) -> bool:
-    """Whether a job is of a further discovery, without which a chain can go on."""
+def _can_miss(chain: Chain, name: str) -> bool:
+    """Whether a chain can go on without a job: one of a further discovery, or an arm that diverged.
+
+    The arms of the other discoveries do not need it, and a training that diverged is a result.
+    """
+    if name.startswith("multitask/"):
+        return StageFolder(chain.run_dir, name).diverged is not None
     return name.startswith("discoveries/") and not re.match(r"discoveries/restart\d+/", name)
 
 

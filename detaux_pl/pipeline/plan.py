@@ -82,7 +82,14 @@ def stage_to_redo(chain: Chain, plan: Plan) -> str | None:
 
 
 def forget(chain: Chain, plan: Plan, redo: str | None) -> None:
-    """Remove a stage that is to be made again, with what follows, and what is not wanted."""
+    """Remove a stage that is to be made again, with what follows, and what is not wanted.
+
+    What a training of other settings left that diverged is not wanted either.
+    """
+    for name, key in stage_keys(chain).items():
+        folder = StageFolder(chain.run_dir, name)
+        if folder.diverged and (folder.manifest or {})["key"] != key:
+            shutil.rmtree(folder.path)
     for folder in unwanted(chain, plan):
         shutil.rmtree(folder.path)
     if redo is not None:

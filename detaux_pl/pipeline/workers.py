@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
+from detaux_pl.artifacts.errors import Diverged
 from detaux_pl.artifacts.exit_codes import Stopped
 from detaux_pl.artifacts.run_stage import rank_and_world
 from detaux_pl.pipeline.process import signals_to, start
@@ -45,6 +46,7 @@ class Workers:
             tick: Called several times a second meanwhile.
 
         Raises:
+            Diverged: If a training did, whichever process it was in.
             Stopped: If a process failed, or this one was asked to end.
         """
         left, idle = deque(work), list(self.children)
@@ -55,10 +57,13 @@ class Workers:
                 while left and idle:
                     _tell(idle.pop(), left.popleft())
                 for key, _ in selector.select(timeout=0.1):
-                    if not key.fileobj.readline():  # type: ignore[union-attr]
+                    said = key.fileobj.readline()  # type: ignore[union-attr]
+                    if not said:
                         code = key.data.wait()
                         # A signal gives a negative code: either it was ours, or it crashed.
                         raise Stopped(128 + received[-1] if received else max(code, 1))
+                    if diverged := json.loads(said):
+                        raise Diverged(**diverged)
                     idle.append(key.data)
                 tick()
         if received:
@@ -112,10 +117,14 @@ def net_workers(
 
 
 def answer(do: Do) -> None:
-    """Be one of `Workers`: do what comes, and say so after each."""
+    """Be one of `Workers`: do what comes, and say after each how it ended."""
     # What is printed meanwhile is no answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:
-        do(json.loads(line))
-        print("done", file=answers, flush=True)
+        said: dict[str, Any] = {}
+        try:
+            do(json.loads(line))
+        except Diverged as error:  # the stage says so, once for all its processes
+            said = {"where": error.where, "what": error.what, "since": error.since}
+        print(json.dumps(said), file=answers, flush=True)

@@ -139,7 +139,11 @@ def arms_table(report: Mapping[str, Any]) -> Table:
             gap, p = arm["difference"], arm["p_value"]
             cells += ["" if gap is None else points(gap), "" if p is None else p_text(p)]
         finished = len(arm["seeds"])
-        cells.append(f"{finished} of {finished + len(arm['missing_seeds'])}")
+        diverged = len(arm.get("diverged_seeds", ()))
+        cells.append(
+            f"{finished} of {finished + len(arm['missing_seeds'])}"
+            + (f", {diverged} diverged" if diverged else "")
+        )
         table.add_row(*cells, style="bold" if name == report["main"] else None)
     return table
 

@@ -91,11 +91,20 @@ def code_name(index: int, dims: int) -> str:
 def accuracy_text(arm: Mapping[str, Any]) -> str:
     """Write the accuracy of an arm with half the width of its interval: `28.8 ± 1.2 %`."""
     if arm["accuracy_mean"] is None:
-        return "did not finish"
+        diverged = set(arm.get("diverged_seeds", ()))
+        return "diverged" if diverged.issuperset(arm["missing_seeds"]) else "did not finish"
     if arm["ci95"] is None:
         return percent(arm["accuracy_mean"])
     half = (arm["ci95"][1] - arm["ci95"][0]) / 2
     return f"{100 * arm['accuracy_mean']:.1f} ± {percent(half)}"
+
+
+def missing_text(arm: Mapping[str, Any]) -> str:
+    """Name the seeds that an arm lacks: `1, 3 (diverged)`."""
+    diverged = set(arm.get("diverged_seeds", ()))
+    return ", ".join(
+        f"{seed} (diverged)" if seed in diverged else str(seed) for seed in arm["missing_seeds"]
+    )
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -215,7 +224,7 @@ def _meaning(report: Mapping[str, Any]) -> str:
 
 def _missing(report: Mapping[str, Any]) -> str:
     gaps = [
-        f"{name} (seed {', '.join(map(str, arm['missing_seeds']))})"
+        f"{name} (seed {missing_text(arm)})"
         for name, arm in report["arms"].items()
         if arm["missing_seeds"]
     ]

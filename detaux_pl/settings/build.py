@@ -11,6 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from detaux_pl.settings.numbers import KeepsIntegers
 from detaux_pl.settings.words import as_words, plain
 
 
@@ -39,7 +40,7 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     # jsonargparse parses the items of a list in place.
     init_args = copy.deepcopy(config.get("init_args", {}))
     init_args |= {name: value for name, value in filled.items() if name in known}
-    parser = ArgumentParser(exit_on_error=False)
+    parser = KeepsIntegers(exit_on_error=False)
     parser.add_subclass_arguments(kind, "built")
     value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
     return parser.instantiate(plain(parser.parse_object(as_words(value))))["built"]

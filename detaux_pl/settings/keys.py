@@ -36,7 +36,7 @@ def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> d
         "seed": config["seed_everything"],
         "model": config["model"],
         "data": without_places(config["data"]),
-        "trainer": {name: config["trainer"][name] for name in TRAINER_SETTINGS},
+        "trainer": _measures({name: config["trainer"][name] for name in TRAINER_SETTINGS}),
     }
 
 
@@ -49,8 +49,17 @@ def nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Pick what changes what nets say: not where they are trained."""
     if config is None:
         return None
-    trainer = {k: v for k, v in config["trainer"].items() if k != "accelerator"}
+    trainer = _measures({k: v for k, v in config["trainer"].items() if k != "accelerator"})
     return {**without_places(config), "trainer": trainer}
+
+
+def _measures(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Write as floats what is a number of no unit: 1 and 1.0 are the same there, and one key.
+
+    In `limit_train_batches` and the like they are not: 1 is one batch, 1.0 all of them.
+    """
+    clip = trainer.get("gradient_clip_val")
+    return trainer if clip is None else {**trainer, "gradient_clip_val": float(clip)}
 
 
 def without_places(value: Any) -> Any:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.yaml_text import load_yaml
+from detaux_pl.settings.limits import refuse_seed
+from detaux_pl.settings.numbers import KeepsIntegers
 from detaux_pl.settings.words import as_words
 
 
-class ShortParser(ArgumentParser):
+class ShortParser(KeepsIntegers):
     """ArgumentParser that raises `UserError` and lists only what is asked for most."""
 
     _inner_parser = False  # jsonargparse sets it on those that it makes of classes
@@ -105,6 +107,8 @@ def parse(parser: ShortParser, args: Sequence[str]) -> dict[str, Any]:
     """Parse the words of a command; return its settings as plain values."""
     config: dict[str, Any] = load_yaml(parser.dump(parser.parse_args(args), skip_unset=False))
     config.pop("config", None)
+    if isinstance(config.get("seed"), int):
+        refuse_seed("seed", config["seed"])
     return config
 
 

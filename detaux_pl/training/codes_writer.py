@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from detaux_pl.artifacts.codes import CodesShard, write_codes_info
+from detaux_pl.artifacts.errors import Diverged
 from detaux_pl.data.batch import Batch
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -47,8 +49,17 @@ class CodesWriter(BasePredictionWriter):
             self.names = tuple(shapes)
             self.shard = CodesShard(self.folder, trainer.global_rank, total, shapes)
         rows = batch.rows.cpu().numpy()
+        arrays = {name: values.float().cpu().numpy() for name, values in prediction.items()}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise Diverged(
+                    str(self.folder),
+                    f"{name} of images holds NaN or infinite values, of which no stage can make "
+                    "anything: train the disentangler again with a lower learning rate, or in 32 "
+                    f"bits (trainer.precision is {trainer.precision}).",
+                )
         self.shard.append(
-            {name: values.float().cpu().numpy() for name, values in prediction.items()},
+            arrays,
             dataset.ids[rows],
             dataset.splits[rows],
             dataset.factors[rows],

@@ -17,6 +17,7 @@ def quiet() -> None:
         ".*treespec, LeafSpec.*",  # Lightning 2.6 on torch 2.15
         ".*infer the batch indices fetched.*",  # our batches carry their own
         ".*callbacks used to create the checkpoint.*",  # only fit writes checkpoints
+        ".*could not find the monitored key.*",  # before the first validation; after it, an error
         ".*The dirpath has changed.*",  # the trainer of predict has another one
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -22,10 +22,12 @@ from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.bilevel import BilevelModel
 from detaux_pl.settings.build import import_room
 from detaux_pl.settings.foreign import refuse_code
+from detaux_pl.settings.limits import refuse_not_finite, refuse_seed
 from detaux_pl.settings.names import labels_stage, needs_labels
 from detaux_pl.settings.parser import ShortParser, config_parser, explain
 from detaux_pl.settings.words import plain
 from detaux_pl.training.progress import StageProgress
+from detaux_pl.training.trainer_limits import refuse_trainer
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class StageCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the stage's arguments, not those of the process, which DDP executes again."""
         self.config = parser.parse_args(list(self.given))
+        _refuse_seed(self.stage, self.config.seed_everything)  # before it is used
 
     def before_instantiate_classes(self) -> None:
         """Fill in the labels of the run folder, and check them while errors are still legible."""
@@ -198,8 +201,13 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
             "fast_dev_run and enable_checkpointing; max_epochs and limit_train_batches make a run "
             "short."
         )
+    refuse_trainer(stage, trainer)
+    refuse_not_finite(f"{stage}.trainer", trainer)
+    _refuse_seed(stage, config["seed_everything"])
     if config["model"] is None:
         raise UserError(f"{stage}.model is not set: give a class, as the files in configs do.")
+    refuse_not_finite(f"{stage}.model", config["model"], unbounded=("clip",))
+    refuse_not_finite(f"{stage}.data", config["data"])
     model: Any = locate(config["model"]["class_path"])
     plain = {
         "gradient_clip_val": None,
@@ -220,6 +228,11 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
                 f"{stage}.model.init_args.{name} is {value!r}: leave it out, it is taken from the "
                 "data."
             )
+
+
+def _refuse_seed(stage: str, seed: bool | int) -> None:
+    if not isinstance(seed, bool):  # true is for a random one
+        refuse_seed(f"{stage}.seed_everything", seed)
 
 
 def _path_of(cls: type) -> str:

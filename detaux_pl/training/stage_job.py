@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -26,14 +28,17 @@ from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.evaluation.run import check_files
+from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.settings.keys import codes_settings, trainable_settings
 from detaux_pl.settings.names import labels_stage, stage_folder, wants_redo
+from detaux_pl.settings.parser import one_line
 from detaux_pl.training.codes_writer import CodesWriter
 from detaux_pl.training.cost import CostRecord
 from detaux_pl.training.quiet import quiet
 from detaux_pl.training.records import merge_records, next_part
 from detaux_pl.training.snapshot import Snapshot
 from detaux_pl.training.stage_cli import StageCLI
+from detaux_pl.training.trainer_limits import TestAhead
 
 SNAPSHOT_SECONDS = 600.0
 """Most time that a killed training loses, however long its epochs are."""
@@ -134,7 +139,7 @@ class StageJob:
             )
         self.data.describe()
         check_files(self.cli.run_dir, self.data.dataset.fingerprint())
-        trainer = self._trainer(callbacks=[], loggers=[])
+        trainer = self._trainer([DivergenceWatch(self.folder.name)], [])
         metrics = getattr(trainer, subcommand)(
             self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
         )[0]
@@ -185,13 +190,26 @@ class StageJob:
         )
         last = self.checkpoints / "last.ckpt"
         snapshot = Snapshot(last, SNAPSHOT_SECONDS)
-        costs = [CostRecord(self.folder.path)] if multitask else []
-        trainer = self._trainer([*checkpoints, *costs, snapshot], [record, *self._wandb()])
+        costs = [CostRecord(self.folder.path), TestAhead()] if multitask else []
+        watch = DivergenceWatch(self.folder.name)
+        trainer = self._trainer([watch, *checkpoints, *costs, snapshot], [record, *self._wandb()])
         if last.is_file():
             _check_checkpoint(last)
-        trainer.fit(self.model, datamodule=self.data, ckpt_path=last if last.is_file() else None)
+        with _in_one_line(f"{self.cli.stage}.trainer"), watch.explaining(trainer):
+            resumed = last if last.is_file() else None
+            trainer.fit(self.model, datamodule=self.data, ckpt_path=resumed)
         if trainer.interrupted:
             raise KeyboardInterrupt
+        if trainer.fit_loop.total_batch_idx < 0:
+            raise UserError(
+                f"{self.cli.stage}.trainer.max_time is {self.config['trainer']['max_time']}: the "
+                "training ended before its first step, give it more time."
+            )
+        if multitask and not (self.checkpoints / "best.ckpt").is_file():
+            # Steps or time ended before the first validation: its only epoch is the best one.
+            trainer.validate(self.model, datamodule=self.data, verbose=False)
+            for name in ("best", "last"):
+                trainer.save_checkpoint(self.checkpoints / f"{name}.ckpt")
         outputs = [self.folder.path / "config.yaml", last]
         if multitask:
             metrics = trainer.test(
@@ -200,6 +218,7 @@ class StageJob:
                 ckpt_path=self._checkpoint("best"),
                 verbose=False,
             )[0]
+            refuse_loss(self.folder.name, metrics["test/loss/principal"], trainer)
             outputs += [self.checkpoints / "best.ckpt"]
             outputs += [self.folder.path / name for name in ("test.json", "cost.json")]
             if trainer.is_global_zero:
@@ -214,7 +233,7 @@ class StageJob:
             for shard in folder.glob("rank*"):  # of an interrupted run, maybe on other ranks
                 shutil.rmtree(shard)
         writer = CodesWriter(folder, self.data, self.model)
-        trainer = self._trainer([writer], [])
+        trainer = self._trainer([DivergenceWatch(self.folder.name), writer], [])
         trainer.predict(
             self.model,
             datamodule=self.data,
@@ -246,6 +265,23 @@ class StageJob:
 
         self.tracked = True
         return [wandb_logger(tracking, self.folder, self.config)]
+
+
+@contextmanager
+def _in_one_line(where: str) -> Iterator[None]:
+    """Within it, what Lightning finds wrong with its settings when it knows the data is one line.
+
+    Raises:
+        UserError: If it finds something.
+    """
+    try:
+        yield
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        early = str(error).startswith("Early stopping conditioned on metric")
+        interval = "val_check_interval" in str(error)
+        if isinstance(error, MisconfigurationException) or early or interval:
+            raise UserError(f"{where}: {one_line(str(error))}") from error
+        raise
 
 
 def _check_checkpoint(path: Path) -> None:

@@ -301,6 +301,78 @@ def test_torchjd_weighs_the_same_gramian(name, arguments):
     torch.testing.assert_close(weighting.weights, expected, rtol=1e-6, atol=1e-9)
 
 
+RULES = [
+    ("UPGradWeighting", {}, "quadprog"),
+    ("AlignedMTLWeighting", {}, None),
+    ("CAGradWeighting", {"c": 0.4}, "cvxpy"),
+    ("DualProjWeighting", {}, "quadprog"),
+    ("FairGradWeighting", {"alpha": 1.0}, "scipy"),
+    ("IMTLGWeighting", {}, None),
+    ("KrumWeighting", {"n_byzantine": 0}, None),
+    ("MGDAWeighting", {}, None),
+]
+
+
+@pytest.mark.parametrize("still", [0, 2, 3])
+@pytest.mark.parametrize(("name", "arguments", "solver"), RULES)
+def test_torchjd_weighs_the_others_as_if_a_task_without_gradient_were_not_there(
+    name, arguments, solver, still
+):
+    aggregation = pytest.importorskip("torchjd.aggregation")
+    if solver is not None:
+        pytest.importorskip(solver)
+    rows = torch.from_numpy(opposed(np.random.default_rng(0), 4))
+    rows[still] = 0.0
+    weighting = made(TorchJDWeighting(name, arguments=arguments), 4)
+    weights = weighting.weigh(rows @ rows.T, torch.ones(4).double())
+    others = [task for task in range(4) if task != still]
+    # Of these the weights add up to the number of all tasks, as those of our own MGDA do.
+    absolute = name in ("FairGradWeighting", "IMTLGWeighting", "KrumWeighting", "MGDAWeighting")
+    alone = getattr(aggregation, name)(**arguments)(rows[others] @ rows[others].T)
+    torch.testing.assert_close(weights[others], (4 if absolute else 3) * alone)
+    assert weights[still] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["features", "parameters"])
+@pytest.mark.parametrize(
+    ("weighting", "arguments", "solver"),
+    [*RULES, (MGDAWeighting, {}, None), (PCGradWeighting, {}, None), (GradNormWeighting, {}, None)],
+)
+@pytest.mark.parametrize("n_left_out", [1, 2])
+def test_the_principal_task_learns_from_a_batch_without_other_labels(
+    weighting, arguments, solver, kind, n_left_out
+):
+    if isinstance(weighting, str):
+        pytest.importorskip("torchjd")
+        if solver is not None:
+            pytest.importorskip(solver)
+        rule = TorchJDWeighting(weighting, kind, arguments)
+    else:
+        rule = weighting(kind)
+    net = Net()
+    net.targets[T - n_left_out :] = IGNORED
+    losses, shared = net.measure()
+    loss = made(rule)(losses, shared)
+    weights = rule.weights
+    assert weights.isfinite().all()
+    if not isinstance(rule, PCGradWeighting | GradNormWeighting):  # a weight of 0 or of 1 is one
+        assert weights[T - n_left_out :].tolist() == [0.0] * n_left_out
+    if n_left_out == 2:
+        assert 0.5 < weights[0] <= 200  # and not of the auxiliary tasks, as large as it may be
+        learnt, own = (
+            torch.autograd.grad(each, net.one.weight, retain_graph=True)[0]
+            for each in (loss, losses[0])
+        )
+        torch.testing.assert_close(learnt, weights[0] * own)
+        assert own.abs().max() > 0
+
+
+def test_torchjd_leaves_all_tasks_as_they_are_where_none_has_a_gradient():
+    pytest.importorskip("torchjd")
+    weighting = made(TorchJDWeighting("MGDAWeighting"), 2)
+    assert weighting.weigh(torch.zeros(2, 2).double(), torch.zeros(2)).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("name", ["PCGradWeighting", "GradVacWeighting", "UPGrad", "Weighting"])
 def test_torchjd_lists_what_it_may_be(name):
     pytest.importorskip("torchjd")

@@ -21,10 +21,17 @@ _NAMES = (
     "MGDAWeighting",
 )
 """Functions of the Gramian alone: others remember or draw what no checkpoint or rank shares."""
+_ABSOLUTE = ("FairGradWeighting", "IMTLGWeighting", "KrumWeighting", "MGDAWeighting")
+"""Those whose weights do not fall as the number of tasks grows, as those of a mean do."""
 
 
 class TorchJDWeighting(GramianWeighting):
     """A weighting of torchjd, times T: its weights are made for a mean of the losses.
+
+    A task whose gradient is zero, such as one without a label in the batch, is left out and gets
+    weight 0: to several of the rules it is a direction that no step may leave, or the shortest of
+    all, and the others would learn nothing. They are weighed as if they were all there are; where
+    they are too few for the rule, they weigh the same.
 
     Args:
         weighting: Name of its class in `torchjd.aggregation`: one of those that are a function of
@@ -85,10 +92,21 @@ class TorchJDWeighting(GramianWeighting):
             ) from None
 
     def weigh(self, gramian: Tensor, losses: Tensor) -> Tensor:
-        """Return T times torchjd's weights, shape (T,)."""
+        """Return T times torchjd's weights, shape (T,); 0 for tasks without gradient."""
+        n_tasks, moving = len(losses), gramian.diagonal() > 0
+        n_moving = int(moving.sum())
+        if not n_moving:
+            return torch.ones(n_tasks, dtype=torch.float64)
         with torch.no_grad():
-            weights: Tensor = self.rule(gramian)
-        return len(losses) * weights
+            try:
+                inner: Tensor = self.rule(gramian[moving][:, moving])
+            except ValueError:
+                if n_moving == n_tasks:
+                    raise
+                inner = torch.full((n_moving,), 1 / n_moving, dtype=torch.float64)
+        weights = torch.zeros(n_tasks, dtype=torch.float64)
+        weights[moving] = (n_tasks if self.weighting in _ABSOLUTE else n_moving) * inner
+        return weights
 
 
 def _aggregation() -> Any:

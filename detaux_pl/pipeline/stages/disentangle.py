@@ -13,7 +13,7 @@ from detaux_pl.settings.names import stage_folder
 from detaux_pl.training import stage_job
 from detaux_pl.training.stage_cli import StageParser, stage_parser
 
-_RESTART = 1000
+FROM_RESTART_TO_RESTART = 1000
 """From the seed of one restart to that of the next: seeds of runs are closer together."""
 
 
@@ -31,7 +31,7 @@ def restarts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Settings of the main disentangler of a chain, with a seed of its own for every restart."""
     main = config["disentangle"]
     for k in range(config["restarts"]):
-        seed = main["seed_everything"] + _RESTART * k
+        seed = main["seed_everything"] + FROM_RESTART_TO_RESTART * k
         data = {**main["data"], "init_args": {**main["data"]["init_args"], "seed": seed}}
         name = f"restart{k}" if k else None
         yield {**main, "seed_everything": seed, "data": data, "discovery": name}

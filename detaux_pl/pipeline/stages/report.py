@@ -51,7 +51,7 @@ def run(args: list[str]) -> int:
 
         run_stage(folder, {}, ["disentangle", "disentangle/codes", "cluster"], tell, redo=True)
         return 0
-    if not run_.arms:
+    if not run_.arms and not config.arms:
         raise ArtifactError(
             f"{run_.run_dir} has no trained network: run `detaux multitask fit` first."
         )

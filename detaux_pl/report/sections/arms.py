@@ -16,7 +16,14 @@ from detaux_pl.report.markup import html_cell, html_chart, html_optional, html_t
 from detaux_pl.report.section import Charts, Part, Picture, Report, Section, View
 from detaux_pl.report.sections.run import _seconds
 from detaux_pl.report.style import ACCENT, MUTED, PALETTE
-from detaux_pl.report.wording import SHUFFLED, accuracy_text, p_text, percent, points
+from detaux_pl.report.wording import (
+    SHUFFLED,
+    accuracy_text,
+    missing_text,
+    p_text,
+    percent,
+    points,
+)
 from detaux_pl.settings.names import arm_folder
 
 
@@ -67,6 +74,7 @@ def _compare_arms(
             "kind": kinds[name],
             "seeds": list(runs),
             "missing_seeds": [seed for seed in seeds if seed not in runs],
+            **_diverged(run_dir, name, seeds),
             "accuracies": accuracies,
             "accuracy_mean": summary.mean if summary else None,
             "accuracy_std": summary.std if summary else None,
@@ -93,6 +101,13 @@ def _test_metrics(run_dir: Path, arm: str, seeds: Sequence[int]) -> dict[int, di
         for seed, stage in stages.items()
         if stage.complete
     }
+
+
+def _diverged(run_dir: Path, arm: str, seeds: Sequence[int]) -> dict[str, list[int]]:
+    """Name the seeds of an arm whose training diverged, where there are any."""
+    stages = {seed: StageFolder(run_dir, f"multitask/{arm}/seed{seed}") for seed in seeds}
+    found = [seed for seed, stage in stages.items() if stage.diverged]
+    return {"diverged_seeds": found} if found else {}
 
 
 def _against(
@@ -160,7 +175,7 @@ def _body(report: Report, charts: Charts) -> str:
             p, corrected = arm["p_value"], arm["p_value_holm"]
             holm = "" if corrected is None else f"Holm {p_text(corrected)}"
             cells.append(html_cell("" if p is None else p_text(p), holm))
-        missing = ", ".join(map(str, arm["missing_seeds"]))
+        missing = missing_text(arm)
         cells.append(html_cell(str(len(arm["seeds"])), f"without {missing}" if missing else ""))
         rows.append(cells)
         marks.append(name == report["main"])
