@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.space import create_array, in_gb, is_full, require_space
 
 SPLITS = ("train", "val", "test")
 _ARRAYS = ("codes", "ids", "splits", "factors")
@@ -66,7 +70,7 @@ class Codes:
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
     @staticmethod
-    def load(folder: Path, name: str | None = None) -> Codes:
+    def load(folder: Path | str, name: str | None = None) -> Codes:
         """Join the shards `rank*/` of a folder by sample id.
 
         The values of a single shard in order, as one process writes them, stay on disk,
@@ -81,6 +85,7 @@ class Codes:
                 holds a damaged one, an id occurs twice, samples are missing, or the shards do not
                 fit together.
         """
+        folder = Path(folder)
         shards = sorted(folder.glob("rank*"))
         if not shards:
             raise ArtifactError(f"{folder} holds no codes: run `detaux disentangle predict` first.")
@@ -141,7 +146,7 @@ class Codes:
             others=tuple(other for other in names if other != name),
         )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write the codes as one shard, without the other arrays."""
         shard = CodesShard(folder, 0, len(self.ids), {self.name: self.values.shape[1:]})
         shard.append({self.name: self.values}, self.ids, self.splits, self.factors)
@@ -164,7 +169,7 @@ class CodesShard:
     """
 
     def __init__(
-        self, folder: Path, rank: int, n: int, shapes: Mapping[str, tuple[int, ...]]
+        self, folder: Path | str, rank: int, n: int, shapes: Mapping[str, tuple[int, ...]]
     ) -> None:
         if not shapes:
             raise ValueError("shapes is empty: give the shape of the codes, and of other arrays.")
@@ -174,21 +179,22 @@ class CodesShard:
                     f"an array beside the codes is called {name!r}: take letters, digits, _ and "
                     f"-, and none of {', '.join(_ARRAYS)}."
                 )
-        self.folder = folder / f"rank{rank}"
+        self.folder = Path(folder) / f"rank{rank}"
         self.folder.mkdir(parents=True, exist_ok=True)
         # The ids of an earlier shard would vouch for codes that are not written yet.
         for path in self.folder.glob("*.npy"):
             path.unlink()
         self.n = n
-        self._values = {
-            name: np.lib.format.open_memmap(
-                self.folder / f"{name if index else 'codes'}.npy",
-                mode="w+",
-                dtype=np.float32,
-                shape=(n, *shape),
-            )
-            for index, (name, shape) in enumerate(shapes.items())
-        }
+        self._n_bytes = sum(4 * n * prod(shape) for shape in shapes.values())
+        remedy = "give another --run_dir"
+        require_space(self.folder, self._n_bytes, f"the codes of {n:,} images", remedy)
+        with self._or_nothing():
+            self._values = {
+                name: create_array(
+                    self.folder / f"{name if index else 'codes'}.npy", np.float32, (n, *shape)
+                )
+                for index, (name, shape) in enumerate(shapes.items())
+            }
         self._rest: list[tuple[NDArray[np.generic], ...]] = []
         self._filled = 0
 
@@ -214,14 +220,29 @@ class CodesShard:
         """
         if self._filled != self.n:
             raise ArtifactError(f"{self.folder} got {self._filled} of {self.n} samples.")
-        for written in self._values.values():
-            written.flush()
-        for name, arrays in zip(_ARRAYS[1:], zip(*self._rest, strict=True), strict=True):
-            np.save(self.folder / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
+        with self._or_nothing():
+            for written in self._values.values():
+                written.flush()
+            for name, arrays in zip(_ARRAYS[1:], zip(*self._rest, strict=True), strict=True):
+                np.save(self.folder / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Remove the shard where the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if not is_full(error):
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise UserError(
+                f"the codes in {self.folder} cannot be written ({error.strerror or error}), they "
+                f"need {in_gb(self._n_bytes)}: free some space, or give another --run_dir."
+            ) from None
 
 
 def write_codes_info(
-    folder: Path, info: FactorInfo, n_samples: int, names: Sequence[str] = ("code",)
+    folder: Path | str, info: FactorInfo, n_samples: int, names: Sequence[str] = ("code",)
 ) -> None:
     """Write what all shards of a folder share.
 
@@ -232,7 +253,7 @@ def write_codes_info(
         names: What the codes are called, then the names of the other arrays.
     """
     write_json(
-        folder / "codes.json",
+        Path(folder) / "codes.json",
         {
             "name": names[0],
             "others": list(names[1:]),

@@ -17,6 +17,11 @@ from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.yaml_text import load_yaml
 
 
+def as_path(path: Path | str | None) -> Path | None:
+    """Return a path that may be given as text, or not at all."""
+    return None if path is None else Path(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place when the block ends well.

@@ -76,14 +76,14 @@ class AuxiliaryLabels:
         labels = np.where(self.is_noise, IGNORED, self.labels - shift)
         return replace(self, labels=labels, n_classes=self.n_classes - shift)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write the labels as the only task of a folder, see `save_tasks`."""
         save_tasks([self], folder)
 
-    def to_csv(self, path: Path) -> None:
+    def to_csv(self, path: Path | str) -> None:
         """Export as CSV with columns id, split, label, is_noise, strength."""
         with (
-            replacing(path) as temporary,
+            replacing(Path(path)) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as handle,
         ):
             writer = csv.writer(handle)
@@ -101,16 +101,16 @@ class AuxiliaryLabels:
             )
 
     @staticmethod
-    def load(folder: Path) -> AuxiliaryLabels:
+    def load(folder: Path | str) -> AuxiliaryLabels:
         """Read the first task of a folder.
 
         Raises:
             ArtifactError: If the folder holds no labels or they cannot be read.
         """
-        return _load(folder, _name(0))[0]
+        return _load(Path(folder), _name(0))[0]
 
 
-def save_tasks(tasks: Sequence[AuxiliaryLabels], folder: Path) -> list[Path]:
+def save_tasks(tasks: Sequence[AuxiliaryLabels], folder: Path | str) -> list[Path]:
     """Write the tasks of a folder, each as `.npz`, `.json` and, for other frameworks, `.csv`.
 
     The first one is called `labels`, the others `labels2`, `labels3` and so on. Those that an
@@ -128,6 +128,7 @@ def save_tasks(tasks: Sequence[AuxiliaryLabels], folder: Path) -> list[Path]:
     """
     if not tasks:
         raise ValueError("there is no task to save: give the labels of at least one.")
+    folder = Path(folder)
     paths = []
     for index, task in enumerate(tasks):
         arrays, meta, table = (folder / f"{_name(index)}.{kind}" for kind in ("npz", "json", "csv"))
@@ -150,22 +151,23 @@ def save_tasks(tasks: Sequence[AuxiliaryLabels], folder: Path) -> list[Path]:
     return paths
 
 
-def labels_folder(root: Path) -> Path:
+def labels_folder(root: Path | str) -> Path:
     """Return the folder of the labels of a discovery: the refined ones, where there are such.
 
     Args:
         root: Folder of the run, or of a further discovery in it.
     """
     refined = StageFolder(root, "refine")
-    return refined.path if refined.complete else root / "cluster"
+    return refined.path if refined.complete else Path(root) / "cluster"
 
 
-def load_tasks(folder: Path) -> list[AuxiliaryLabels]:
+def load_tasks(folder: Path | str) -> list[AuxiliaryLabels]:
     """Read what `save_tasks` wrote, the first task first.
 
     Raises:
         ArtifactError: If the folder holds no labels, lacks some or they cannot be read.
     """
+    folder = Path(folder)
     first, n_tasks = _load(folder, _name(0))
     return [first, *(_load(folder, _name(index))[0] for index in range(1, n_tasks))]
 

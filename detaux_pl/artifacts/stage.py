@@ -34,10 +34,10 @@ class StageFolder:
         name: Path of the stage inside it, such as `cluster` or `multitask/main/seed0`.
     """
 
-    def __init__(self, run_dir: Path, name: str) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run_dir: Path | str, name: str) -> None:
+        self.run_dir = Path(run_dir)
         self.name = name
-        self.path = run_dir / name
+        self.path = self.run_dir / name
 
     @property
     def manifest(self) -> dict[str, Any] | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich import box
@@ -19,11 +19,13 @@ from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing, write_json
 from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.data.batch import Batch
+from detaux_pl.data.demands import refusals
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
-from detaux_pl.data.modules import FactorDataModule, LabelledDataModule
+from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.given import with_config
+from detaux_pl.pipeline.job import Chain
 from detaux_pl.report.sheets import SheetRow, strip_sheet
 from detaux_pl.report.style import PALETTE, to_png
 from detaux_pl.settings.build import build
@@ -61,7 +63,7 @@ def run(args: list[str]) -> int:
     Raises:
         UserError: If the settings do not fit, or the data are missing.
     """
-    commands = {"check": _check, "show": _show}
+    commands = ("check", "show")
     if {"-h", "--help"} & set(args):
         print(HELP)
         return OK
@@ -86,12 +88,18 @@ def run(args: list[str]) -> int:
         data.describe()
     except (ValueError, TypeError) as error:
         raise explain(error, chain.config) from error
-    return commands[args[0]](data, folder)
+    return _show(data, folder) if args[0] == "show" else _check(chain, data, folder)
 
 
-def _check(data: FactorDataModule, folder: Path) -> int:
+def _check(chain: Chain, data: FactorDataModule, folder: Path) -> int:
     views = 1 if isinstance(data, LabelledDataModule) else 2
-    found = inspect_dataset(data.dataset, (views, data.batch_size, *data.image_shape))
+    trainings = list(_trainings(chain, data))
+    found = inspect_dataset(
+        data.dataset,
+        (views, data.batch_size, *data.image_shape),
+        paired=any(isinstance(each.data, PairDataModule) for each in trainings),
+        demands=lambda: _demands(trainings),
+    )
     console = terminal()
     console.print(Text.assemble((found.dataset, "bold"), f", {int(found.counts.sum()):,} images"))
     console.print(_classes_table(found))
@@ -108,6 +116,49 @@ def _check(data: FactorDataModule, folder: Path) -> int:
     verdict = f"{n} {'thing' if n == 1 else 'things'} to mend" if n else "nothing to mend"
     console.print(verdict, style="bold red" if n else "bold green")
     return MEND if n else OK
+
+
+class _Training(NamedTuple):
+    """A training of the chain: the stage, its data and the number of its ranks."""
+
+    stage: str
+    data: FactorDataModule
+    world: int
+
+
+def _trainings(chain: Chain, data: FactorDataModule) -> Iterator[_Training]:
+    """Give what the chain trains, once for each way to take its data; all share one data set."""
+    seen: list[Any] = []
+    stages = [("disentangle", config) for config in chain.configs("disentangle")]
+    stages += [("multitask", configs[0]) for configs in chain.arms.values()]
+    for stage, config in stages:
+        devices = str(config["trainer"]["devices"])
+        world = int(devices) if devices.isdecimal() else 1  # auto is as many as there are
+        if (stage, config["data"], world) in seen:
+            continue
+        seen.append((stage, config["data"], world))
+        try:
+            module: FactorDataModule = build(FactorDataModule, config["data"])
+        except (ValueError, TypeError) as error:
+            raise explain(error, chain.config) from error
+        module.dataset = data.dataset
+        try:
+            module.describe()
+        except (ValueError, TypeError) as error:
+            raise explain(error, chain.config) from error
+        yield _Training(stage, module, world)
+
+
+def _demands(trainings: Sequence[_Training]) -> Iterator[str]:
+    """Say what of the data stands in the way of a training, but for what every one needs."""
+    dataset = trainings[0].data.dataset
+    told = [f"the {split} split of" for split in SPLITS if not dataset.rows(split).size]
+    if np.unique(dataset.labels[dataset.rows("train")]).size < 2:
+        return
+    for stage, data, world in trainings:
+        for line in refusals(data, world):
+            if not line.startswith(tuple(told)):
+                yield f"{stage}: {line}"
 
 
 def _classes_table(found: Inspection) -> Table:
@@ -154,6 +205,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         facts.append(("modes of files", modes))
         if headers.turned:
             facts.append(("turned upright", f"{headers.turned:,} files, as their EXIF data say"))
+    if found.values:
+        facts.append(("value range", found.values))
     memory = found.memory
     facts.append(("pixels", f"{_size(memory.pixels)} as uint8, {memory.kept}"))
     if memory.kept != "read when needed":
@@ -183,6 +236,7 @@ def _as_json(found: Inspection) -> dict[str, Any]:
             for name, row in zip(found.classes, found.counts.tolist(), strict=True)
         },
         "other_factors": found.others,
+        "values": found.values,
         "files": None
         if headers is None
         else {

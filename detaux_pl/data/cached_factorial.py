@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.cached_arrays import CachedArrays
 from detaux_pl.data.factorial import Factorial
 
@@ -34,11 +35,11 @@ class CachedFactorial(CachedArrays, Factorial):
         n_val: int | None = None,
         n_test: int | None = None,
         seed: int = 0,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         # By name: the constructor of CachedPixels, next in line, knows of no numbers.
         Factorial.__init__(self, principal, n_train, n_val, n_test, seed)
-        self.cache_dir = cache_dir
+        self.cache_dir = as_path(cache_dir)
         self._all: Tensor | None = None
 
     def fingerprint(self) -> str:

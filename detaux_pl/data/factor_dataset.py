@@ -176,12 +176,7 @@ def to_uint8(
     Raises:
         UserError: If a pixel is NaN, infinite or outside [0, 1].
     """
-    finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
-    if not finite.all():
-        raise UserError(
-            f"{name} holds NaN or infinite pixels (first in image {ids[finite.argmin()]}): "
-            "mend or remove them."
-        )
+    check_finite(images, ids, name)
     if images.min(initial=0.0) < 0.0 or images.max(initial=0.0) > 1.0:
         raise UserError(
             f"{name} has pixels from {images.min():g} to {images.max():g}: scale them to [0, 1] "
@@ -189,6 +184,20 @@ def to_uint8(
         )
     levels: NDArray[np.uint8] = np.rint(images * 255.0).astype(np.uint8)
     return levels
+
+
+def check_finite(images: NDArray[np.floating], ids: NDArray[np.generic], name: str) -> None:
+    """Refuse pixels that are NaN or infinite; the arguments are those of `to_uint8`.
+
+    Raises:
+        UserError: If there is one.
+    """
+    finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
+    if not finite.all():
+        raise UserError(
+            f"{name} holds NaN or infinite pixels (first in image {ids[finite.argmin()]}): "
+            "mend or remove them."
+        )
 
 
 def as_rows(rows: NDArray[np.int64]) -> Tensor:

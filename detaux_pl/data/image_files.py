@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +19,20 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.pixel_cache import PixelWriter
-from detaux_pl.data.read_image import Fit, read_image
+from detaux_pl.data.read_image import MAX_PIXELS, Fit, read_deep, read_image, unguarded
 from detaux_pl.data.splits import check_share
+from detaux_pl.data.value_range import Deep, DeepPixels, Levels, check_value_range
 
 _PIECE = 32
 """Images that a worker decodes before it hands them over."""
 _NAMED = 5
 """How many bad files an error names."""
+_WORKERS = 8
+"""Threads that look for images of more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,17 @@ class ImageFiles(CachedPixels):
         val_share: Share of the training images that is held out for validation, in [0, 1).
         test_share: Share of the training images that is held out for the test, in [0, 1).
         seed: Seed of that drawing.
+        value_range: Pixel values that become black and white, of files of more than 8 bits, such
+            as `[0, 4095]`; what lies outside is clipped. None to have it found, one for all files:
+            0 to 255, 1023, 4095, 16383 or 65535, the least that holds all pixels, and 0 to 1 for
+            floating-point ones.
+        max_pixels: Most pixels that a file may have.
 
     Raises:
         ValueError: If a number is outside its range.
     """
 
+    may_be_deep = True
     index: FileIndex
     ids: NDArray[np.str_]
 
@@ -103,10 +115,14 @@ class ImageFiles(CachedPixels):
         val_share: float = 0.1,
         test_share: float = 0.2,
         seed: int = 0,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
+        value_range: tuple[float, float] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(principal, cache_dir)
         check_image_size(image_size)
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels is {max_pixels}: give the most pixels of a file.")
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
         check_share("val", val_share)
@@ -117,6 +133,8 @@ class ImageFiles(CachedPixels):
         self.val_share = val_share
         self.test_share = test_share
         self.seed = seed
+        self.value_range = check_value_range(value_range)
+        self.max_pixels = max_pixels
         self.ignored: list[Path] = []
         self.unreadable: list[Unreadable] = []
         self._digests: NDArray[np.uint8] | None = None
@@ -149,6 +167,25 @@ class ImageFiles(CachedPixels):
         """Size, channels and fit."""
         return {"shape": list(self.image_shape), "fit": self.fit}
 
+    @property
+    def origin(self) -> str:
+        """The folder or table."""
+        return str(self.place)
+
+    def survey(self) -> DeepPixels:
+        """Decode the files of more than 8 bits."""
+        with (
+            warnings.catch_warnings(), unguarded(), ThreadPoolExecutor(_WORKERS) as pool,
+            progress_bar("look for deep pixels", len(self.index.paths)) as advance,
+        ):  # fmt: skip
+            warnings.simplefilter("ignore")  # render tells what is wrong with a file
+            found: list[Deep] = []
+            read = partial(read_deep, max_pixels=self.max_pixels)
+            for path, deep in zip(self.index.paths, pool.map(read, self.index.paths), strict=True):
+                advance(1)
+                found += [] if deep is None else [deep._replace(name=str(path))]
+        return DeepPixels.of(found)
+
     def content(self) -> NDArray[np.uint8]:
         """Return the SHA-256 digest of each file, shape (N, 32); zeros where it is not read."""
         if self._digests is None:
@@ -172,7 +209,9 @@ class ImageFiles(CachedPixels):
         self.unreadable = []
         workers = _n_cores() if len(rows) > 4 * _PIECE else 0
         loader: DataLoader[Any] = DataLoader(
-            _Decoded(self.index.paths, self.image_shape, self.fit, write),
+            _Decoded(
+                self.index.paths, self.image_shape, self.fit, write, self.levels, self.max_pixels
+            ),
             batch_size=None,  # an item is a whole piece
             collate_fn=_as_is,
             sampler=np.array_split(rows, -(-len(rows) // _PIECE)),
@@ -252,12 +291,20 @@ class _Decoded(Dataset[Any]):
     """Files by row, a piece at a time: which are written, and which cannot be read."""
 
     def __init__(
-        self, paths: Sequence[Path], shape: tuple[int, int, int], fit: Fit, write: PixelWriter
+        self,
+        paths: Sequence[Path],
+        shape: tuple[int, int, int],
+        fit: Fit,
+        write: PixelWriter,
+        levels: Levels,
+        max_pixels: int,
     ) -> None:
         self.paths = paths
         self.shape = shape
         self.fit = fit
         self.write = write
+        self.levels = levels
+        self.max_pixels = max_pixels
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Any:
         good: list[int] = []
@@ -265,9 +312,11 @@ class _Decoded(Dataset[Any]):
         images = np.empty((len(rows), *self.shape), dtype=np.uint8)
         for row in rows.tolist():
             try:
-                images[len(good)] = read_image(
-                    self.paths[row], self.shape[1:], self.shape[0], self.fit
-                )
+                with unguarded():
+                    images[len(good)] = read_image(
+                        self.paths[row], self.shape[1:], self.shape[0], self.fit, self.levels,
+                        self.max_pixels,
+                    )  # fmt: skip
             except ValueError as error:
                 bad.append((row, str(error)))
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +23,7 @@ from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.image_files import ImageFiles, Unreadable
-from detaux_pl.data.read_image import Fit
+from detaux_pl.data.read_image import Fit, unguarded
 
 _BLOCK = 256
 """Images to hash at a time."""
@@ -106,6 +106,7 @@ class Inspection:
         counts: Images of each class in each split, int64, shape (classes, splits).
         others: Number of values of each other factor, by name.
         headers: Of the image files; None where there are none.
+        values: What becomes of the pixels; empty where they are made here.
         memory: What the data need.
         findings: What to mend first, then what to know.
     """
@@ -117,6 +118,7 @@ class Inspection:
     counts: NDArray[np.int64]
     others: dict[str, int]
     headers: FileHeaders | None
+    values: str
     memory: Memory
     findings: tuple[Finding, ...]
 
@@ -126,7 +128,12 @@ class Inspection:
         return sum(finding.mend for finding in self.findings)
 
 
-def inspect_dataset(dataset: FactorDataset, batch_shape: Sequence[int]) -> Inspection:
+def inspect_dataset(
+    dataset: FactorDataset,
+    batch_shape: Sequence[int],
+    paired: bool = True,
+    demands: Callable[[], Iterable[str]] = tuple,
+) -> Inspection:
     """Look at all of a data set, which fills its cache.
 
     Images are the same if their files are, or their pixels where there are no files.
@@ -134,6 +141,8 @@ def inspect_dataset(dataset: FactorDataset, batch_shape: Sequence[int]) -> Inspe
     Args:
         dataset: The data set.
         batch_shape: Shape of the images of one training batch.
+        paired: Whether a training takes pairs of images of a class.
+        demands: Says what stands in the way of the trainings, once the data are read.
 
     Raises:
         UserError: If the data are missing or do not fit their description.
@@ -143,6 +152,8 @@ def inspect_dataset(dataset: FactorDataset, batch_shape: Sequence[int]) -> Inspe
     try:
         dataset.prepare()
         dataset.setup()
+        if isinstance(dataset, CachedPixels) and dataset.cached:
+            dataset.cache.verify()
     except UnreadableImagesError:
         unreadable = getattr(dataset, "unreadable", ())
     sizes = dict(zip(dataset.factor_names, dataset.factor_sizes, strict=True))
@@ -153,14 +164,17 @@ def inspect_dataset(dataset: FactorDataset, batch_shape: Sequence[int]) -> Inspe
     digests = _digests(dataset, readable=not unreadable)
     found = [
         *_unreadable(unreadable, len(dataset)),
-        *_trouble_of_classes(classes, counts),
+        *_trouble_of_classes(classes, counts, paired),
+        *(Finding(True, line) for line in demands()),
         *(_duplicates(dataset, digests, classes) if digests is not None else ()),
+        *_clipped(dataset),
         *_notes(dataset, headers, compared=digests is not None),
     ]
     return Inspection(
         type(dataset).__name__, dataset.image_shape, dataset.principal, classes, counts,
         {name: size for name, size in sizes.items() if name != dataset.principal},
-        headers, _memory(dataset, batch_shape), tuple(sorted(found, key=lambda f: not f.mend)),
+        headers, _values(dataset), _memory(dataset, batch_shape),
+        tuple(sorted(found, key=lambda f: not f.mend)),
     )  # fmt: skip
 
 
@@ -178,7 +192,9 @@ def _unreadable(unreadable: Sequence[Unreadable], n: int) -> Iterator[Finding]:
         )
 
 
-def _trouble_of_classes(classes: Sequence[str], counts: NDArray[np.int64]) -> Iterator[Finding]:
+def _trouble_of_classes(
+    classes: Sequence[str], counts: NDArray[np.int64], paired: bool
+) -> Iterator[Finding]:
     for split, total in zip(SPLITS, counts.sum(axis=0), strict=True):
         if not total:
             yield Finding(True, f"the {split} split is empty: every split needs images")
@@ -192,10 +208,9 @@ def _trouble_of_classes(classes: Sequence[str], counts: NDArray[np.int64]) -> It
             True, "absent from train, but not from val and test: add images or leave out",
             classes, (train == 0) & (rest > 0),
         )  # fmt: skip
-        yield from _of_classes(
-            True, "of one train image, where a pair needs 2: add images or leave out",
-            classes, train == 1,
-        )  # fmt: skip
+        alone = "of one train image"
+        what = f"{alone}, where a pair needs 2: add images or leave out" if paired else alone
+        yield from _of_classes(paired, what, classes, train == 1)
         for split in ("val", "test"):
             column = counts[:, SPLITS.index(split)]
             if column.any():
@@ -203,6 +218,32 @@ def _trouble_of_classes(classes: Sequence[str], counts: NDArray[np.int64]) -> It
                     False, f"without an image in {split}", classes, (column == 0) & (train > 0)
                 )
     yield from _of_classes(False, "without any image", classes, counts.sum(axis=1) == 0)
+
+
+def _values(dataset: FactorDataset) -> str:
+    """Say what becomes of the pixels of more than 8 bits."""
+    if not isinstance(dataset, CachedPixels) or not dataset.may_be_deep:
+        return ""
+    deep, levels = dataset.deep, dataset.levels
+    said = [
+        f"{levels_of} become 0 to 255 (found: {found})"
+        for found, levels_of in ((deep.integers, levels.integers), (deep.floats, levels.floats))
+        if found is not None
+    ]
+    if not said:
+        return "0 to 255, of 8 bits"
+    given = "found" if dataset.value_range is None else "given as value_range"
+    return (
+        f"{' and '.join(said)} in {_count(deep.n, 'image', 'images')} of more than 8 bits, {given}"
+    )
+
+
+def _clipped(dataset: FactorDataset) -> Iterator[Finding]:
+    """Tell of pixels beyond a range that the user gives."""
+    if isinstance(dataset, CachedPixels) and (given := dataset.value_range) is not None:
+        for found in (dataset.deep.integers, dataset.deep.floats):
+            if found is not None and (found.least < given.least or found.most > given.most):
+                yield Finding(False, f"pixels from {found} are clipped to the value_range, {given}")
 
 
 def _of_classes(
@@ -284,7 +325,7 @@ def _groups(digests: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:
 
 def _read_headers(dataset: ImageFiles) -> FileHeaders | None:
     paths = dataset.index.paths
-    with warnings.catch_warnings(), ThreadPoolExecutor(_WORKERS) as pool:
+    with warnings.catch_warnings(), unguarded(), ThreadPoolExecutor(_WORKERS) as pool:
         # What Pillow thinks of a file's metadata is of no use here.
         warnings.simplefilter("ignore")
         headers = list(_track(pool.map(_read_header, paths), "read headers", len(paths)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import as_path
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.data.augmentation import Augmentation
 from detaux_pl.data.batch import Batch, Fold, Rows, as_is
+from detaux_pl.data.demands import draw_first, in_split, refuse_small
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
@@ -51,7 +52,7 @@ class FactorDataModule(LightningDataModule):
         ValueError: If a batch size or `image_size` is not positive.
     """
 
-    _unit = "images"
+    unit = "images"
 
     def __init__(
         self,
@@ -157,13 +158,12 @@ class FactorDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of one epoch, drawn anew in each."""
         rows = self.dataset.rows("train") if self.fold is None else self.fold.train
-        n, (rank, world) = self.epoch_length(rows), self._world()
-        if n < self.batch_size * world:
-            raise UserError(
-                f"the train split has {n} {self._unit}, fewer than one batch of "
-                f"{self.batch_size} on {world} rank(s): lower batch_size."
-            )
-        draw = partial(self.draw, rows)
+        rank, world = self._world()
+        n = refuse_small(self, rows, world)
+
+        def draw(rng: np.random.Generator) -> NDArray[np.int64]:
+            return in_split(self.dataset, "train", self.draw, rows, rng)
+
         sampler = TrainSampler(draw, n, self.batch_size, self.seed, rank, world, self._batches_done)
         return self._loader(TrainLoader, sampler)
 
@@ -239,14 +239,7 @@ class FactorDataModule(LightningDataModule):
         return self._resident
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        rng = np.random.default_rng([self.seed, 0])
-        rows = self.draw(self.dataset.rows(split), rng) if self.dataset.rows(split).size else None
-        if rows is None:
-            raise UserError(
-                f"the {split} split of {type(self.dataset).__name__} is empty: give it images, or "
-                f"raise {split}_share where it is drawn; of each class 2 stay in train."
-            )
-        sampler = EvalSampler(rows, self.eval_batch_size, *self._world())
+        sampler = EvalSampler(draw_first(self, split), self.eval_batch_size, *self._world())
         return self._loader(DataLoader, sampler)
 
     def _loader(
@@ -290,7 +283,7 @@ class PairDataModule(FactorDataModule):
         (torch.Size([2, 8]), torch.Size([2, 8, 1]))
     """
 
-    _unit = "pairs"
+    unit = "pairs"
 
     def __init__(
         self,
@@ -411,13 +404,13 @@ class LabelledDataModule(ImageDataModule):
     def __init__(
         self,
         dataset: FactorDataset,
-        labels: Path | None = None,
+        labels: Path | str | None = None,
         auxiliary: str | list[str] = "discovered",
         augment: Augmentation | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(dataset, **kwargs)
-        self.labels = labels
+        self.labels = as_path(labels)
         self.auxiliary = auxiliary
         self.augmentation = augment
 

@@ -40,7 +40,10 @@ def draw_pairs(
     n = len(labels)
     groups = place_groups(labels)
     if groups.size[:1] == n:
-        raise UserError(f"pairs need at least 2 classes: all {n} images of the split are of one.")
+        raise UserError(
+            f"pairs need at least 2 classes, but all {n} images are of one: choose another pairing "
+            "or a model without pairs."
+        )
     first = rng.permutation(n)
     start, count = groups.start[first], groups.size[first]
     different = (rng.random(n) < p_different) | (count == 1)

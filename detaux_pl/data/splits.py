@@ -36,7 +36,8 @@ def hold_out(
     """Move a share of the training samples of every class to another split, in place.
 
     Of each class at least two samples stay in train, as many as a pair of the class needs; a
-    smaller class stays there whole.
+    smaller class stays there whole. A class that has more is never left out, however small its
+    share: pairs, and accuracies of classes, need it there.
 
     Args:
         splits: Index into `SPLITS` of each sample, shape (N,).
@@ -60,7 +61,9 @@ def hold_out(
     rows = rows[np.argsort(labels[rows], kind="stable")]  # by class, in random order
     _, starts, counts = np.unique(labels[rows], return_index=True, return_counts=True)
     rank = np.arange(len(rows)) - np.repeat(starts, counts)
-    wanted = np.minimum(np.rint(counts * share), np.maximum(counts - 2, 0))
+    spare = np.maximum(counts - 2, 0)
+    wanted = np.clip(np.rint(counts * share), 1 if share > 0 else 0, None)
+    wanted = np.minimum(wanted, spare)
     splits[rows[rank < np.repeat(wanted, counts)]] = SPLITS.index(split)
 
 

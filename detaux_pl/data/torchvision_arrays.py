@@ -51,17 +51,17 @@ class TorchvisionArrays(CachedArrays):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         image_size: int = 64,
         val_share: float = 0.1,
         seed: int = 0,
         download: bool = False,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         super().__init__("label", cache_dir)
         check_image_size(image_size)
         check_share("val", val_share)
-        self.root = root
+        self.root = Path(root)
         self.image_size = image_size
         self.image_shape = (3, image_size, image_size)
         self.val_share = val_share

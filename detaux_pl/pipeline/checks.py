@@ -11,6 +11,7 @@ import torch
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.data.demands import refusals
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
@@ -62,6 +63,9 @@ def _build(chain: Chain) -> str | None:
                     f"{type(data.dataset).__name__} has {data.n_classes} class of "
                     f"{data.dataset.principal!r}: at least 2 are needed."
                 )
+            if hasattr(data.dataset, "splits"):  # others know them when they are read
+                for line in refusals(data):
+                    raise UserError(f"{line} `detaux data check` names all that is to be mended.")
             with torch.device("meta"):
                 model = build(
                     kind,

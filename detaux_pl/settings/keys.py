@@ -19,9 +19,12 @@ would be stale at the next release of Lightning that adds an option."""
 
 _PLACES = {
     "root", "path", "cache_dir", "cached", "in_memory", "num_workers", "device_resident",
-    "eval_batch_size", "labels", "download",
+    "eval_batch_size", "labels", "download", "max_pixels",
 }  # fmt: skip
 """Where the data lie and how they are read: nothing that changes the result."""
+
+_LATER = ("value_range", "leave_out")
+"""Settings that are younger than some runs: null, they change nothing, and keys are without."""
 
 
 def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> dict[str, Any]:
@@ -65,7 +68,11 @@ def _measures(trainer: dict[str, Any]) -> dict[str, Any]:
 def without_places(value: Any) -> Any:
     """Leave out of settings where data lie and how they are read, at any depth."""
     if isinstance(value, Mapping):
-        kept = {k: without_places(v) for k, v in value.items() if k not in _PLACES}
+        kept = {
+            k: without_places(v)
+            for k, v in value.items()
+            if k not in _PLACES and (v is not None or k not in _LATER)
+        }
         if isinstance(path := kept.get("class_path"), str):
             kept["class_path"] = first_path(path)
         if kept.get("mode") == "elementwise_16":  # it wrote 0 and 1 once

@@ -12,11 +12,13 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
+from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.files import read_json
+from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.report.sheets import SheetRow
-from tests.cli.conftest import CONF
+from tests.cli.conftest import CONF, in_process
 
 Refused = Callable[[list[str]], str]
 
@@ -196,3 +198,91 @@ def test_help_is_short(capsys: pytest.CaptureFixture[str]):
     for words in (["data", "--help"], ["data", "check", "-h"]):
         assert main(words) == 0
         assert 5 < len(capsys.readouterr().out.splitlines()) < 20
+
+
+def _folders(tmp_path: Path, **counts: dict[str, int]) -> list[str]:
+    """Write images of noise, by split (or `all`) and class; return the words that name them."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for split, classes in counts.items():
+        for name, n in classes.items():
+            folder = root / name if split == "all" else root / split / name
+            folder.mkdir(parents=True)
+            for k in range(n):
+                pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{k}.png")
+    given = {"root": str(root), "image_size": 16, "cache_dir": str(tmp_path / "cache")}
+    settings = yaml.safe_load((CONF / "chain.yaml").read_text())
+    settings["dataset"] = {"class_path": "ImageFolder", "init_args": given}
+    for stage in ("disentangle", "multitask"):
+        settings[stage]["data"] = {"init_args": {"batch_size": 8}}
+        settings[stage]["trainer"]["max_epochs"] = 1
+    path = tmp_path / "folders.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return ["--config", str(path), "--run_dir", str(tmp_path / "run")]
+
+
+def _counts(tmp_path: Path) -> dict[str, list[int]]:
+    counts = read_json(tmp_path / "run" / "data" / "check.json")["counts"]
+    return {name: [row[split] for split in SPLITS] for name, row in counts.items()}
+
+
+def _to_mend(tmp_path: Path) -> list[str]:
+    findings = read_json(tmp_path / "run" / "data" / "check.json")["findings"]
+    return [finding["what"] for finding in findings if finding["mend"]]
+
+
+def test_small_classes_are_in_every_drawn_split_and_the_chain_begins(tmp_path: Path):
+    words = _folders(tmp_path, all={"big": 40, "few": 4, "rare": 4, "three": 3})
+    assert main(["data", "check", *words]) == 0
+    drawn = {"big": [29, 3, 8], "few": [2, 1, 1], "rare": [2, 1, 1], "three": [2, 0, 1]}
+    assert _counts(tmp_path) == drawn
+    assert run_chain([*words, "--until", "disentangle"], in_process) == 0
+    assert (tmp_path / "run" / "disentangle" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_what_pairs_demand_is_told_by_the_check_and_at_once(tmp_path: Path, error_line: Refused):
+    train, one = {"big": 30, "few": 5}, {"big": 3}
+    words = _folders(tmp_path, train=train, val=one, test={"big": 2, "few": 2})
+    line = (
+        "the val split of ImageFolder: pairs need at least 2 classes, but all 3 images are of one: "
+        "choose another pairing or a model without pairs; or give val more images, raise val_share "
+        "if it is drawn; 2 of each class stay in train."
+    )
+    assert main(["data", "check", *words]) == 3
+    assert _to_mend(tmp_path) == [f"disentangle: {line}"]
+    assert line in error_line(["fit", *words])
+    assert not (tmp_path / "run" / "disentangle").exists()
+    single = ["--disentangle.model", "BetaVAE", "--disentangle.data", "ImageDataModule"]
+    assert main(["data", "check", *words, *single, "--disentangle.data.batch_size=8"]) == 0
+    assert _to_mend(tmp_path) == []
+
+
+def test_what_other_trainings_demand_is_told_too(tmp_path: Path, error_line: Refused):
+    words = _folders(tmp_path, all={"big": 30, "few": 10})
+    given = ["--multitask.data.batch_size=100", "--controls=[]"]
+    assert main(["data", "check", *words, *given]) == 3
+    line = "the train split has 29 images, fewer than one batch of 100 on 1 rank(s)"
+    assert _to_mend(tmp_path) == [f"multitask: {line}: lower batch_size."]
+    assert line in error_line(["fit", *words, *given])
+    given = [
+        "--disentangle.data.pairing=SharedFactors",
+        "--disentangle.data.pairing.shared=[label]",
+    ]
+    assert main(["data", "check", *words, *given]) == 3
+    (line,) = _to_mend(tmp_path)
+    assert line.startswith("disentangle: the val split of ImageFolder: the image few/")
+    assert "has no partner in its split: no other has label few" in line
+    more = ["--disentangle.trainer.devices=4", "--disentangle.trainer.strategy=ddp"]
+    assert main(["data", "check", *words, *more]) == 3
+    assert "29 pairs, fewer than one batch of 8 on 4 rank(s)" in _to_mend(tmp_path)[0]
+
+
+def test_a_class_of_one_image_stands_in_the_way_of_pairs_alone(tmp_path: Path):
+    words = _folders(tmp_path, all={"big": 30, "few": 10, "only": 1})
+    assert main(["data", "check", *words]) == 3
+    assert _to_mend(tmp_path) == [
+        "1 class of one train image, where a pair needs 2: add images or leave out"
+    ]
+    single = ["--disentangle.model", "BetaVAE", "--disentangle.data", "ImageDataModule"]
+    assert main(["data", "check", *words, *single, "--disentangle.data.batch_size=8"]) == 0

@@ -20,8 +20,8 @@ from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import import_room
-from detaux_pl.settings.foreign import refuse_code
 from detaux_pl.settings.choices import concrete_subclasses
+from detaux_pl.settings.foreign import refuse_code
 from detaux_pl.training.stage_cli import resolve
 from tests.cli import harmless
 from tests.cli.conftest import CONF

@@ -566,7 +566,7 @@ class TestRefusals:
     def test_pairs_of_a_validation_split_of_one_class(self, scenes: DigitScenes) -> None:
         scenes.setup()
         scenes.factors[scenes.rows("val"), 0] = 1
-        with pytest.raises(UserError, match="all 20 images of the split"):
+        with pytest.raises(UserError, match=r"the val split of DigitScenes: pairs .* all 20 im"):
             _ready(PairDataModule(scenes)).val_dataloader()
 
     def test_empty_split(self, scenes: DigitScenes) -> None:

@@ -152,13 +152,20 @@ def test_cmyk_becomes_rgb(tmp_path: Path, suffix: str) -> None:
     assert abs(pixels.astype(int) - _CORNERS).max() < 4
 
 
-def test_floats_and_wide_integers_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "floats.tif")
-    with pytest.raises(ValueError, match="floating-point pixels: save it with 8 or 16 bits"):
-        _read(tmp_path / "floats.tif")
-    Image.fromarray(np.full((4, 4), 70_000, dtype=np.int32)).save(tmp_path / "wide.tif")
-    with pytest.raises(ValueError, match="its pixels exceed 16 bits"):
-        _read(tmp_path / "wide.tif")
+def test_floats_are_shares_and_what_tells_no_range_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(path)
+    assert np.unique(_read(path)).tolist() == [128]
+    for value, text in ((70_000, "70000 to 70000"), (-3, "-3 to -3")):
+        Image.fromarray(np.full((4, 4), value, dtype=np.int32)).save(path)
+        with pytest.raises(ValueError, match=f"its pixels are from {text}, which tell no range"):
+            _read(path)
+    Image.fromarray(np.full((4, 4), 2.0, dtype=np.float32)).save(path)
+    with pytest.raises(ValueError, match=r"from 2\.0 to 2\.0, which tell no range"):
+        _read(path)
+    Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)).save(path)
+    with pytest.raises(ValueError, match="it has NaN or infinite pixels"):
+        _read(path)
 
 
 @pytest.mark.parametrize(

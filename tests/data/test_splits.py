@@ -5,6 +5,10 @@ import pytest
 
 from detaux_pl.data.splits import draw_missing, hold_out
 
+_VAL = [3, 23, 44, 57, 64, 68, 69, 96]
+_TEST = [0, 5, 9, 11, 12, 21, 27, 35, 42, 50, 51, 63, 65, 73, 77, 79, 85, 88, 91, 92]
+"""What has been drawn since the first release."""
+
 
 def _train(n: int) -> np.ndarray:  # type: ignore[type-arg]
     return np.zeros(n, dtype=np.int8)
@@ -26,6 +30,24 @@ def test_two_of_each_class_stay() -> None:
     splits = _train(106)
     hold_out(splits, labels, "test", 0.99, np.random.default_rng(0))
     assert np.bincount(labels[splits == 0], minlength=8)[[0, 1, 2, 7]].tolist() == [1, 2, 2, 2]
+
+
+def test_no_class_that_has_images_to_spare_is_left_out() -> None:
+    labels = np.repeat([0, 1, 2, 3], [40, 4, 3, 2])
+    splits = _train(49)
+    hold_out(splits, labels, "val", 0.1, np.random.default_rng(0))
+    assert np.bincount(labels[splits == 1], minlength=4).tolist() == [4, 1, 1, 0]
+    none = _train(49)
+    hold_out(none, labels, "val", 0.0, np.random.default_rng(0))
+    assert not none.any()
+
+
+def test_where_no_class_was_left_out_the_drawing_is_as_ever() -> None:
+    labels = np.random.default_rng(3).permutation(np.repeat([0, 1, 2], [60, 31, 12]))
+    splits = _train(103)
+    draw_missing(splits, labels, 0.1, 0.2, seed=7)
+    assert np.flatnonzero(splits == 1).tolist() == _VAL
+    assert np.flatnonzero(splits == 2).tolist() == _TEST
 
 
 def test_the_drawing_is_the_seeds() -> None:

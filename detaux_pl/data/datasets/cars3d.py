@@ -53,14 +53,14 @@ class Cars3D(CachedFactorial):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         principal: str = "object",
         image_size: int = 64,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, **kwargs)
         check_image_size(image_size)
-        self.root = root
+        self.root = Path(root)
         self.image_size = image_size
         self.image_shape = (3, image_size, image_size)
         self._cars: list[str] = []

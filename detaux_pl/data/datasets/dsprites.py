@@ -49,12 +49,12 @@ class DSprites(CachedFactorial):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         principal: str = "shape",
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, **kwargs)
-        self.path = path
+        self.path = Path(path)
 
     def describe(self) -> None:
         """Read the sizes of the factors from the classes in the file.

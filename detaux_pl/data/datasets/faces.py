@@ -62,7 +62,7 @@ class FACES(ImageFiles):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         principal: str = "expression",
         image_size: int = 224,
         split: Literal["random", "persons"] = "random",
@@ -73,7 +73,7 @@ class FACES(ImageFiles):
         super().__init__(principal, image_size, 3, "crop", val_share, test_share, **kwargs)
         if split not in ("random", "persons"):
             raise ValueError(f"split is {split!r}: give random or persons.")
-        self.root = root
+        self.root = Path(root)
         self.split = split
 
     @property

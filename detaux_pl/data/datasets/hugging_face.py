@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.image_files import Unreadable, name_some
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.pixel_cache import PixelWriter
-from detaux_pl.data.read_image import Fit, read_image
+from detaux_pl.data.read_image import MAX_PIXELS, Fit, read_deep, read_image, unguarded
 from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+from detaux_pl.data.value_range import Deep, DeepPixels, Levels, check_value_range
 
 _PIECE = 256
 """Images that are decoded before they are handed over."""
@@ -55,16 +59,20 @@ class HuggingFace(CachedPixels):
         val_share: Share of the training images that is held out for validation, in [0, 1).
         test_share: Share of the training images that is held out for the test, in [0, 1).
         seed: Seed of that drawing.
+        value_range: Pixel values that become black and white, of images of more than 8 bits, as
+            for image files; None to have it found.
+        max_pixels: Most pixels that an image may have.
 
     Raises:
         ValueError: If a number is outside its range.
     """
 
+    may_be_deep = True
     ids: NDArray[np.str_]
 
     def __init__(
         self,
-        path: str,
+        path: str | Path,
         principal: str,
         image_column: str = "image",
         columns: Sequence[str] | None = None,
@@ -75,15 +83,19 @@ class HuggingFace(CachedPixels):
         val_share: float = 0.1,
         test_share: float = 0.2,
         seed: int = 0,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
+        value_range: tuple[float, float] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(principal, cache_dir)
         check_image_size(image_size)
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels is {max_pixels}: give the most pixels of an image.")
         check_share("val", val_share)
         check_share("test", test_share)
-        self.path = path
+        self.path = str(path)
         self.image_column = image_column
         self.columns = columns
         self.subset = subset
@@ -93,6 +105,8 @@ class HuggingFace(CachedPixels):
         self.val_share = val_share
         self.test_share = test_share
         self.seed = seed
+        self.value_range = check_value_range(value_range)
+        self.max_pixels = max_pixels
         self.unreadable: list[Unreadable] = []
         self._parts: dict[str, Any] = {}
 
@@ -127,13 +141,14 @@ class HuggingFace(CachedPixels):
         """Decode images in threads, which Pillow lets run side by side."""
         self.unreadable = []
         start = 0
-        with ThreadPoolExecutor() as pool:
+        decode = partial(self._decode, levels=self.levels)
+        with unguarded(), ThreadPoolExecutor() as pool:
             for part in self._load().values():
                 here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(part))]
                 for piece in np.array_split(here, -(-len(here) // _PIECE) or 1):
                     stored = part[piece - start][self.image_column]
                     good, images = [], []
-                    for row, image in zip(piece, pool.map(self._decode, stored), strict=True):
+                    for row, image in zip(piece, pool.map(decode, stored), strict=True):
                         if isinstance(image, str):
                             self.unreadable.append(Unreadable(Path(self.ids[row]), image))
                         else:
@@ -144,13 +159,41 @@ class HuggingFace(CachedPixels):
                         yield np.array(good)
                 start += len(part)
 
-    def _decode(self, stored: dict[str, Any] | None) -> NDArray[np.uint8] | str:
+    @property
+    def origin(self) -> str:
+        """The folder, or the name of the hub."""
+        return self.path
+
+    def survey(self) -> DeepPixels:
+        """Decode the images of more than 8 bits."""
+        found: list[Deep] = []
+        parts = self._load()
+        with (
+            warnings.catch_warnings(), unguarded(), ThreadPoolExecutor() as pool,
+            progress_bar("look for deep pixels", self.n_images()) as advance,
+        ):  # fmt: skip
+            warnings.simplefilter("ignore")  # render tells what is wrong with an image
+            for name, part in parts.items():
+                for start in range(0, len(part), _PIECE):
+                    stored = part[start : start + _PIECE][self.image_column]
+                    for row, deep in enumerate(pool.map(self._read_deep, stored), start):
+                        found += [] if deep is None else [deep._replace(name=f"{name}/{row:07d}")]
+                    advance(len(stored))
+        return DeepPixels.of(found)
+
+    def _read_deep(self, stored: dict[str, Any] | None) -> Deep | None:
+        source = _source(stored)
+        return None if source is None else read_deep(source, self.max_pixels)
+
+    def _decode(self, stored: dict[str, Any] | None, levels: Levels) -> NDArray[np.uint8] | str:
         """Return the pixels, or why there are none."""
-        if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        source = _source(stored)
+        if source is None:
             return "there is no image"
-        source = Path(stored["path"]) if stored["bytes"] is None else io.BytesIO(stored["bytes"])
         try:
-            return read_image(source, self.image_shape[1:], self.image_shape[0], self.fit)
+            return read_image(
+                source, self.image_shape[1:], self.image_shape[0], self.fit, levels, self.max_pixels
+            )
         except ValueError as error:
             return str(error)
 
@@ -270,6 +313,12 @@ class HuggingFace(CachedPixels):
     def __getstate__(self) -> dict[str, Any]:
         # The images are cached by then.
         return {**super().__getstate__(), "_parts": {}}
+
+
+def _source(stored: dict[str, Any] | None) -> Path | io.BytesIO | None:
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        return None
+    return Path(stored["path"]) if stored["bytes"] is None else io.BytesIO(stored["bytes"])
 
 
 def _datasets() -> Any:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_arrays import CachedArrays
-from detaux_pl.data.factor_dataset import existing_file, to_uint8
+from detaux_pl.data.factor_dataset import check_finite, existing_file
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.npz_stream import iterate_npz, npz_headers
 from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+from detaux_pl.data.value_range import Deep, DeepPixels, Range, check_value_range
 
 _HDF5 = (".h5", ".hdf5", ".hdf")
 _LABELS = "biuSU"
@@ -35,9 +36,10 @@ Layout = Literal["NHW", "NHWC", "NCHW"]
 class ImageArrays(CachedArrays):
     """Images and labels in the arrays of an `.npz` or an HDF5 file.
 
-    Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels, as uint8
-    or as floats in [0, 1]. Labels are integers, truth values or strings of shape (N,); their
-    distinct values, ascending, are the classes. The ids are the row numbers. Splits come from an
+    Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels, as uint8,
+    as floats in [0, 1] or, as `value_range` says, as other numbers. Labels are integers, truth
+    values or strings of shape (N,); their distinct values, ascending, are the classes. The ids are
+    the row numbers. Splits come from an
     array of 0, 1 and 2 or of `train`, `val` and `test`; those that it lacks are drawn from its
     training images, stratified by the principal label. An array in a group of an HDF5 file is
     named `group/array`.
@@ -58,6 +60,9 @@ class ImageArrays(CachedArrays):
         val_share: Share of the training images that is held out for validation, in [0, 1).
         test_share: Share of the training images that is held out for the test, in [0, 1).
         seed: Seed of that drawing.
+        value_range: Pixel values that become black and white, such as `[0, 4095]`, where they are
+            not uint8; what lies outside is clipped. None to have it found: 0 to 1 for floats, and
+            for integers 0 to 255, 1023, 4095, 16383 or 65535, the least that holds all pixels.
 
     Raises:
         ValueError: If a number is outside its range or the file is of another kind.
@@ -74,11 +79,12 @@ class ImageArrays(CachedArrays):
         ((3, 8, 8), ('cat', 'dog'), array([14,  2,  4]))
     """
 
+    may_be_deep = True
     ids: NDArray[np.int64]
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         principal: str,
         images: str = "images",
         columns: Sequence[str] | None = None,
@@ -88,9 +94,11 @@ class ImageArrays(CachedArrays):
         val_share: float = 0.1,
         test_share: float = 0.2,
         seed: int = 0,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
+        path = Path(path)
         if path.suffix.lower() not in (".npz", *_HDF5):
             raise ValueError(f"path is {path}: give a file ending in .npz, {', '.join(_HDF5)}.")
         if layout not in (None, "NHW", "NHWC", "NCHW"):
@@ -110,6 +118,7 @@ class ImageArrays(CachedArrays):
         self.val_share = val_share
         self.test_share = test_share
         self.seed = seed
+        self.value_range = check_value_range(value_range)
 
     def describe(self) -> None:
         """Read the shape of the images, and the labels and splits, once.
@@ -132,17 +141,44 @@ class ImageArrays(CachedArrays):
 
     def read_blocks(self) -> Iterator[NDArray[np.uint8]]:
         """Read the images, 64 MB at a time."""
+        levels = self.levels
+        for _, block in self._stored_blocks():
+            if block.dtype != np.uint8:
+                block = levels.to_uint8(block)
+            if self._axes == "NHW":
+                block = block[:, None]
+            yield block.transpose(0, 3, 1, 2) if self._axes == "NHWC" else block
+
+    @property
+    def origin(self) -> str:
+        """The file and its array."""
+        return f"{self.path}: array {self.images_array!r}"
+
+    def survey(self) -> DeepPixels:
+        """Read the images that are not uint8.
+
+        Raises:
+            UserError: If a pixel is NaN or infinite.
+        """
+        shape, dtype = self._headers[self.images_array]
+        found: list[Deep] = []
+        if dtype != np.uint8:
+            floats = dtype.kind == "f"
+            for start, block in self._stored_blocks():
+                if floats:
+                    check_finite(block, self.ids[start : start + len(block)], self.origin)
+                ends = Range(block.min().item(), block.max().item())
+                found.append(Deep(ends, floats, before=8 if floats else 0))
+        return DeepPixels.of(found, n=shape[0] if found else 0)
+
+    def _stored_blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Read the images as they are, 64 MB at a time, each with its first row."""
         shape, dtype = self._headers[self.images_array]
         rows = max(1, _BLOCK // (dtype.itemsize * prod(shape[1:])))
         start = 0
         for block in _read_blocks(self.path, self.images_array, rows):
-            if block.dtype != np.uint8:
-                ids = self.ids[start : start + len(block)]
-                block = to_uint8(block, ids, f"{self.path}: array {self.images_array!r}")
+            yield start, block
             start += len(block)
-            if self._axes == "NHW":
-                block = block[:, None]
-            yield block.transpose(0, 3, 1, 2) if self._axes == "NHWC" else block
 
     def _read_index(self) -> None:
         hint = "give the path of an .npz or HDF5 file."
@@ -169,8 +205,9 @@ class ImageArrays(CachedArrays):
     def _find_shape(self) -> tuple[int, int, int]:
         """Find the order of the axes; return channels, height and width."""
         shape, dtype = self._header(self.images_array)
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise self._misfit(f"{self.images_array!r} is {dtype}: images are uint8 or floats")
+        if dtype.kind not in "uif":
+            what = _KINDS.get(dtype.kind, str(dtype))
+            raise self._misfit(f"{self.images_array!r} is {what}: images are integers or floats")
         fitting = [
             layout
             for layout in ("NHW", "NHWC", "NCHW")

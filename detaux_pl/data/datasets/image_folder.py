@@ -41,13 +41,13 @@ class ImageFolder(ImageFiles):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         principal: str = "label",
         image_size: int = 64,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
-        self.root = root
+        self.root = Path(root)
 
     @property
     def place(self) -> Path:

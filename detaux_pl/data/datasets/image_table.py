@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.image_files import FileIndex, ImageFiles, name_some
 from detaux_pl.data.label_column import LabelColumn
@@ -53,16 +54,17 @@ class ImageTable(ImageFiles):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         principal: str,
         image_column: str = "image",
         split_column: str | None = "split",
         columns: Sequence[str] | None = None,
-        root: Path | None = None,
+        root: Path | str | None = None,
         image_size: int = 64,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
+        path = Path(path)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
             raise ValueError(f"path is {path}: give a file ending in {', '.join(_TEXT)}, .parquet.")
         for name in (image_column, split_column):
@@ -77,7 +79,7 @@ class ImageTable(ImageFiles):
         self.image_column = image_column
         self.split_column = split_column
         self.columns = columns
-        self.root = root
+        self.root = as_path(root)
 
     @property
     def place(self) -> Path:

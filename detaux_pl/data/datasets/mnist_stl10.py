@@ -99,7 +99,7 @@ class MNISTSTL10(CachedPixels):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         variant: Literal["DC-BC", "DC-DL", "BC-DL"] = "DC-BC",
         principal: str = "digit",
         split: Literal["notebook", "official"] = "notebook",
@@ -109,7 +109,7 @@ class MNISTSTL10(CachedPixels):
         seed: int = 0,
         download: bool = False,
         cached: bool = False,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
         if variant not in _FIXED:
@@ -119,7 +119,7 @@ class MNISTSTL10(CachedPixels):
         for name, count in zip(SPLITS, (n_train, n_val, n_test), strict=True):
             if not 1 <= count <= _STRIDE // 2:
                 raise ValueError(f"n_{name} is {count}: give 1 to {_STRIDE // 2} pairs.")
-        self.root = root
+        self.root = Path(root)
         self.variant: Literal["DC-BC", "DC-DL", "BC-DL"] = variant
         self.split = split
         self.counts = (n_train, n_val, n_test)

@@ -63,12 +63,12 @@ class MPI3D(CachedFactorial):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         principal: str = "object_shape",
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, **kwargs)
-        self.path = path
+        self.path = Path(path)
 
     def describe(self) -> None:
         """Tell the variant, and with it the sizes of the factors, from the number of images.

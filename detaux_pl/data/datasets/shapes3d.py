@@ -42,7 +42,7 @@ class Shapes3D(ShapesFactorial):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         principal: str = "scale",
         split: Literal["compositional", "random"] = "compositional",
         n_train: int | None = None,
@@ -52,7 +52,7 @@ class Shapes3D(ShapesFactorial):
         in_memory: bool = False,
     ) -> None:
         super().__init__(principal, split, n_train, n_val, n_test, seed)
-        self.path = path
+        self.path = Path(path)
         self.in_memory = in_memory
 
     def setup(self) -> None:

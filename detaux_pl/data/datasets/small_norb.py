@@ -79,14 +79,14 @@ class SmallNORB(CachedArrays):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         principal: str = "category",
         image_size: int = 64,
         camera: Literal[0, 1] = 0,
         split: Literal["official", "random"] = "official",
         val_share: float = 0.1,
         seed: int = 0,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
         check_image_size(image_size)
@@ -95,7 +95,7 @@ class SmallNORB(CachedArrays):
         if split not in ("official", "random"):
             raise ValueError(f"split is {split!r}: give official or random.")
         check_share("val", val_share)
-        self.root = root
+        self.root = Path(root)
         self.image_size = image_size
         self.image_shape = (1, image_size, image_size)
         self.camera = camera

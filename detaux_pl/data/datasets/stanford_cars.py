@@ -48,18 +48,18 @@ class StanfordCars(ImageFiles):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         image_size: int = 224,
         val_share: float = 0.1,
         seed: int = 0,
         download: bool = False,
         fit: Fit = "stretch",
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         super().__init__(
             "model", image_size, 3, fit, val_share, test_share=0.0, seed=seed, cache_dir=cache_dir
         )
-        self.root = root
+        self.root = Path(root)
         self.download = download
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.artifacts.files import replacing
+from detaux_pl.artifacts.files import as_path, replacing
 from detaux_pl.data.pixel_cache import default_cache_dir
 from detaux_pl.data.shapes_factorial import ShapesFactorial
 
@@ -69,14 +69,14 @@ class SyntheticShapes3D(ShapesFactorial):
         n_val: int | None = None,
         n_test: int | None = None,
         seed: int = 0,
-        cache_dir: Path | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         super().__init__(principal, split, n_train, n_val, n_test, seed)
         if image_size < 16 or image_size % 16:
             raise ValueError(f"image_size is {image_size}: it must be a multiple of 16.")
         self.image_size = image_size
         self.image_shape = (3, image_size, image_size)
-        self.cache_dir = cache_dir
+        self.cache_dir = as_path(cache_dir)
         self._geometry: NDArray[np.uint8] | None = None
         self._palette = _palette()
 
