@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +61,29 @@ def test_what_a_document_names_exists(document: Path):
         if not target.exists() or (fragment and fragment not in map(anchor, headings(target))):
             broken.append(f"{path}#{fragment}")
     assert broken == []
+
+
+_RUN = """
+import doctest, json, sys, types
+
+for n, block in enumerate(json.load(sys.stdin)):
+    module = sys.modules[f"added{n}"] = types.ModuleType(f"added{n}")
+    exec(compile(block, module.__name__, "exec"), module.__dict__)
+    failed, tried = doctest.testmod(module)
+    assert tried and not failed, block
+"""
+
+
+def test_what_contributing_adds_runs():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 6
+    # In a process of its own: the classes would be offered to the tests that follow.
+    ran = subprocess.run(
+        [sys.executable, "-c", _RUN],
+        input=json.dumps(blocks),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -93,7 +93,8 @@ def test_what_a_config_can_name_has_an_example():
     found = {cls for base in NAMED for cls in concrete(base)}
     ours = {cls for cls in found if cls.__module__ in MODULES and not needs_files(cls)}
     assert len(ours) > 50
-    assert sorted(cls.__name__ for cls in ours if ">>> " not in (cls.__doc__ or "")) == []
+    without = sorted(cls.__name__ for cls in ours if ">>> " not in (cls.__doc__ or ""))
+    assert not without, f"{', '.join(without)}: write an `Example:` with >>> into the docstring"
 
 
 def test_every_metric_has_an_example():
@@ -104,4 +105,5 @@ def test_every_metric_has_an_example():
     }
     functions = {name: metric for name, metric in metrics.items() if inspect.isfunction(metric)}
     assert len(functions) >= 11
-    assert sorted(name for name, f in functions.items() if ">>> " not in (f.__doc__ or "")) == []
+    without = sorted(name for name, f in functions.items() if ">>> " not in (f.__doc__ or ""))
+    assert not without, f"{', '.join(without)}: write an `Example:` with >>> into the docstring"

@@ -20,6 +20,7 @@ from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Batch
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting
+from detaux_pl.multitask.weighting.gramian import GramianWeighting
 from detaux_pl.settings.build import constructor_defaults
 from tests.found import classes, variants
 
@@ -67,6 +68,7 @@ def train(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
             )
             targets[1, 1] = IGNORED
             batches.append(Batch(images[own], targets[own], torch.arange(BATCH)[own]))
+        found |= _of_unlike_losses(rank, world, n_tasks)
         for architecture in architectures():
             untrained = _build(architecture, sizes)
             for name, weighting in weightings(n_tasks):
@@ -89,6 +91,24 @@ def train(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
                     "weights": torch.stack(logged),
                     **{key: _summary(value) for key, value in model.state_dict().items()},
                 }
+    return found
+
+
+def _of_unlike_losses(rank: int, world: int, n_tasks: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights where each rank has the largest loss in another task; one rank has their mean."""
+    every = torch.stack([torch.arange(1.0, n_tasks + 1).roll(k).double() for k in range(WORLD)])
+    losses = every[rank] if world > 1 else every.mean(dim=0)
+    found = {}
+    for name, weighting in weightings(n_tasks):
+        if not isinstance(weighting, GramianWeighting):
+            weighting.setup(n_tasks)
+            weighting.double()
+            for _ in range(3):  # epochs, of which some remember two
+                weighting(losses.clone().requires_grad_())
+                weighting.end_epoch()
+            found[f"unlike losses, {n_tasks} tasks, {name}"] = {
+                "weights": weighting.weights.detach()
+            }
     return found
 
 

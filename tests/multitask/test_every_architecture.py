@@ -1,0 +1,40 @@
+"""What holds for every architecture, those of later files included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.settings.build import constructor_defaults
+from tests.found import classes
+
+SHAPE, SIZES = (3, 32, 32), (4, 3)
+SMALL = {"backbone": "small_convnet", "hidden": 8}
+
+
+def built(cls: type[MultitaskModel]) -> MultitaskModel:
+    taken = constructor_defaults(cls)
+    given = {"image_shape": SHAPE, "task_sizes": SIZES, **SMALL}
+    torch.manual_seed(0)
+    return cls(**{name: value for name, value in given.items() if name in taken}).eval()
+
+
+@pytest.mark.parametrize("cls", classes(MultitaskModel), ids=lambda cls: cls.__name__)
+def test_logits_features_and_what_lies_behind_them(cls: type[MultitaskModel]):
+    model = built(cls)
+    images = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    features = model.represent(images)
+    assert all(len(part) == 5 for part in features), "represent gives tensors of B rows"
+    logits = model.classify(features)
+    n_tasks = len(SIZES) if cls.uses_auxiliary else 1
+    told = [tuple(each.shape) for each in logits]
+    assert told == [(5, size) for size in SIZES[:n_tasks]], "classify gives (B, task size) a task"
+    torch.testing.assert_close(model(images)[0], logits[0])
+    shared = model.shared_parameters()
+    assert shared, "shared_parameters gives those behind the features, and there are none"
+    for task, each in enumerate(logits):
+        grads = torch.autograd.grad(each.sum(), shared, retain_graph=True, allow_unused=True)
+        assert any(grad is not None and grad.abs().sum() > 0 for grad in grads), f"task {task}"
+    # The images of a batch do not depend on each other in evaluation.
+    torch.testing.assert_close(model(images[:2])[0], logits[0][:2], rtol=1e-4, atol=1e-5)
