@@ -42,9 +42,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
+                line = key_node.start_mark.line + 1
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"{key} is set twice: keep one", key_node.start_mark
+                        None, None, f"{key} is set twice, again in line {line}: keep one", None
                     )
                 seen.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)

@@ -14,7 +14,7 @@ from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.files import read_json, read_yaml, sha256_file
 from detaux_pl.artifacts.stage import StageFolder, first_difference
-from detaux_pl.cli.table import PlainParser, put_out
+from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.evaluation.compare import Arm, Kind, compare
 from detaux_pl.report.compare_table import to_latex, to_markdown, to_rich
 from detaux_pl.report.wording import SHUFFLED, plural
@@ -22,7 +22,7 @@ from detaux_pl.settings.choices import closest
 from detaux_pl.settings.names import arm_folders
 
 _DEFAULT = "single_task"
-_SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex"}
+_FORMS = ("text", "markdown", "latex", "html")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def run(args: list[str]) -> int:
         UserError: If an argument does not fit, or the runs do not belong in one table.
     """
     given = _parser().parse_intermixed_args(args)
+    form = form_of(given.format, given.output, _FORMS)
     folders = [Path(name) for name in given.run_dirs]
     _refuse_twice(folders)
     runs = dict(zip(_short_names(folders), map(_read_run, folders), strict=True))
@@ -68,7 +69,6 @@ def run(args: list[str]) -> int:
     if without:
         lines.append(f"without the task {given.task}, left out: {', '.join(without)}")
     compared = compare(arms, _reference(arms, given.against), given.metric, given.task)
-    form = given.format or _SUFFIXES.get(Path(given.output or "").suffix, "text")
     if form == "html":
         # matplotlib takes longer to import than all that a table in the terminal needs.
         from detaux_pl.report.compare_page import render_comparison
@@ -108,7 +108,7 @@ def _parser() -> PlainParser:
         "--task", default="principal", help="task whose test score is compared (principal)"
     )
     parser.add_argument(
-        "--format", choices=("text", "markdown", "latex", "html"),
+        "--format", choices=_FORMS,
         help="by default what the name of the output says, else text; html is a page with figures",
     )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", help="file to write instead of the terminal")

@@ -120,6 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except MemoryError as error:
+        print(
+            f"error: the memory does not suffice ({error or 'no more of it'}): give fewer or "
+            "smaller images, or smaller batches.",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except KeyboardInterrupt:
         return stopped(INTERRUPTED)
 

@@ -13,7 +13,7 @@ from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
-from detaux_pl.cli.table import PlainParser, put_out
+from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.metrics.udr import udr
 from detaux_pl.report.grid import WRITERS
 from detaux_pl.report.metric_table import collate, lay_out
@@ -33,13 +33,14 @@ def run(args: list[str]) -> int:
             the first.
     """
     given = _parser().parse_intermixed_args(args)
+    form = form_of(given.format, given.output, tuple(WRITERS))
     groups = read_groups([Path(name) for name in given.run_dirs], _read)
     ranked = {name: _rank(list(runs)) for name, runs in groups.items() if len(runs) > 1}
     study = collate(
         {name: list(runs.values()) for name, runs in groups.items()},
         {name: scores for name, scores in ranked.items() if scores},
     )
-    put_out(WRITERS[given.format](lay_out(study)), given.output)
+    put_out(WRITERS[form](lay_out(study)), given.output)
     return OK
 
 
@@ -53,7 +54,10 @@ def _parser() -> PlainParser:
     parser.add_argument(
         "run_dirs", nargs="+", metavar="RUN_DIR", help="run folder that `detaux evaluate` finished"
     )
-    parser.add_argument("--format", choices=tuple(WRITERS), default="text")
+    parser.add_argument(
+        "--format", choices=tuple(WRITERS),
+        help="by default what the name of the output says, else text",
+    )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", help="file to write instead of the terminal")
     return parser
 

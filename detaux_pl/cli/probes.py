@@ -8,7 +8,7 @@ from typing import Any
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
-from detaux_pl.cli.table import PlainParser, put_out
+from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.report.grid import WRITERS
 from detaux_pl.report.probe_table import collate, lay_out
 from detaux_pl.settings.choices import closest
@@ -27,11 +27,12 @@ def run(args: list[str]) -> int:
         UserError: If an argument does not fit, or a run has no probes or others than the first.
     """
     given = _parser().parse_intermixed_args(args)
+    form = form_of(given.format, given.output, tuple(WRITERS))
     groups = _read_groups([Path(name) for name in given.run_dirs])
     if given.against is not None and given.against not in groups:
         raise UserError(f"--against is {given.against!r}: {closest(given.against, list(groups))}")
     study = collate(groups, given.against)
-    put_out(WRITERS[given.format](lay_out(study, given.layout)), given.output)
+    put_out(WRITERS[form](lay_out(study, given.layout)), given.output)
     return OK
 
 
@@ -53,7 +54,10 @@ def _parser() -> PlainParser:
         help="accuracies of the whole and of every slice, or a line per group with gaps and "
         "requirements",
     )  # fmt: skip
-    parser.add_argument("--format", choices=tuple(WRITERS), default="text")
+    parser.add_argument(
+        "--format", choices=tuple(WRITERS),
+        help="by default what the name of the output says, else text",
+    )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", help="file to write instead of the terminal")
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from argparse import ArgumentParser
+from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.terminal import terminal
 
+SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex", ".txt": "text"}
+"""Which form of a table the name of a file asks for."""
 _UNBOUNDED = 10_000
 """Width of a text that no terminal bounds [characters]; a table takes what it needs."""
 
@@ -28,6 +31,27 @@ class PlainParser(ArgumentParser):
             UserError: Always.
         """
         raise UserError(message)
+
+
+def form_of(given: str | None, output: str | None, known: Collection[str]) -> str:
+    """Return the form of a table: what is asked for, or what the name of the file says.
+
+    Args:
+        given: `--format`; None where it is not given.
+        output: `--output`; None for the terminal.
+        known: The forms that the command has.
+
+    Raises:
+        UserError: If the name of the file says another form than these.
+    """
+    suffix = Path(output or "").suffix.lower()
+    forms = {suffix: form for suffix, form in SUFFIXES.items() if form in known}
+    if given is None and suffix and suffix not in forms:
+        raise UserError(
+            f"--output is {output}, but no table is written as {suffix}: give a name ending in "
+            f"{', '.join(forms)}, or say --format ({', '.join(known)})."
+        )
+    return given or forms.get(suffix, "text")
 
 
 def put_out(content: Table | str, output: str | None) -> None:

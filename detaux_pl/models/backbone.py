@@ -24,6 +24,7 @@ from torchvision.models import (
 
 from detaux_pl.models.dry_run import dry_run
 from detaux_pl.models.timm_model import build_timm_model, refuse_images
+from detaux_pl.models.weights import checkpoint_folder, impatient
 
 BackboneName = Literal["small_convnet", "resnet18", "vgg16", "resnet34", "resnet50"]
 """The backbones that have stages; others are `timm/<model>`."""
@@ -95,11 +96,14 @@ def build_backbone(
             raise ValueError("small_convnet has no pretrained weights: take resnet18 or vgg16.")
         return _small_convnet(channels)
     try:
-        net = _vgg16(pretrained) if name == "vgg16" else _resnet(name, pretrained)
+        with impatient():
+            net = _vgg16(pretrained) if name == "vgg16" else _resnet(name, pretrained)
     except OSError as error:  # of the network, or of the disk
+        weights = VGG16_Weights.IMAGENET1K_V1 if name == "vgg16" else _RESNETS[name][1]
         raise ValueError(
-            f"ImageNet's weights of {name} cannot be downloaded ({error}): set pretrained to "
-            f"false, or put their file into {torch.hub.get_dir()}/checkpoints."
+            f"ImageNet's weights of {name} cannot be downloaded "
+            f"({getattr(error, 'reason', error)}): set pretrained to false, or put "
+            f"{weights.url} into {checkpoint_folder()}."
         ) from None
     if channels != 3:
         _adapt_first_convolution(net, channels, pretrained)

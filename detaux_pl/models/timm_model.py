@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from detaux_pl.models.weights import ask_hub, find_hub_weights, hub_url, own_file
+
 
 def build_timm_model(
     given: str,
@@ -49,6 +51,8 @@ def build_timm_model(
     if get_pretrained_cfg_value(model, "fixed_input_size"):
         options["img_size"] = (height, width)
     device = torch.get_default_device()
+    if pretrained:
+        options |= _local_weights(model)
     try:
         # Models of earlier timm read values while they are built, which "meta" has none of.
         with refuse_images(model, image_shape), torch.device("cpu"):
@@ -59,6 +63,36 @@ def build_timm_model(
             f"the weights of timm/{model} cannot be downloaded ({reason}): set pretrained to false."
         ) from None
     return net.to(device)
+
+
+def _local_weights(model: str) -> dict[str, Any]:
+    """Find the weights of a model where they need no network; else ask once for what has them.
+
+    Returns:
+        What `timm.create_model` is to be told.
+
+    Raises:
+        ValueError: If they are not there and cannot be had.
+    """
+    from timm.models import get_pretrained_cfg
+
+    said = get_pretrained_cfg(model)
+    if said is None or not said.hf_hub_id:
+        return {}
+    repo, _, version = said.hf_hub_id.partition("@")
+    of_hub = (repo, version or None, said.hf_hub_filename)
+    file = find_hub_weights(*of_hub)
+    if file is not None:
+        # Some read a format of their own from a file.
+        return {} if said.custom_load else {"pretrained_cfg_overlay": {"file": str(file)}}
+    try:
+        ask_hub(*of_hub)
+    except OSError as error:
+        raise ValueError(
+            f"the weights of timm/{model} cannot be downloaded ({error}): set pretrained to "
+            f"false, or put {hub_url(*of_hub)} where it is found as {own_file(repo, of_hub[2])}."
+        ) from None
+    return {}
 
 
 @contextmanager

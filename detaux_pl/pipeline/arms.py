@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pydoc import locate
@@ -168,6 +169,11 @@ def _inherit(
     cls: Any = classes.get(name) or (locate(name) if "." in name else None)
     if cls is None:
         raise UserError(f"{what} is {name!r}, which there is not: {closest(name, sorted(classes))}")
+    if not (inspect.isclass(cls) and issubclass(cls, MultitaskModel)) or inspect.isabstract(cls):
+        raise UserError(
+            f"{what} is {name!r}, which is no multi-task model: "
+            f"{closest(name.rpartition('.')[2], sorted(classes))}"
+        )
     known, defaults = constructor_defaults(cls), constructor_defaults(locate(main["class_path"]))
     # What the main model has by default, such as an HRNet, the baseline has its own default of.
     shared = {

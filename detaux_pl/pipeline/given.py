@@ -118,7 +118,7 @@ def _is_file(text: str) -> bool:
 
 def _option(args: list[str], name: str) -> str | None:
     """Return the value of `--name value` or `--name=value`."""
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args[1:], ""], strict=False):
         if word == f"--{name}":
             return following
         if word.startswith(f"--{name}="):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -127,24 +126,6 @@ def read_parameters(given: Mapping[str, Any], folder: Path, sampler: str) -> lis
                 )
             owner[key] = each.name
     return found
-
-
-def refuse_repeated(path: Path) -> None:
-    """Refuse a config file that gives a parameter twice, of which YAML keeps the last in silence.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: If it does.
-    """
-    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    for key, node in root.value if isinstance(root, yaml.MappingNode) else ():
-        if key.value == "parameters" and isinstance(node, yaml.MappingNode):
-            names = [each.value for each, _ in node.value]
-            for name in names:
-                if names.count(name) > 1:
-                    raise UserError(f"the parameter {name} is set twice in {path}: keep one.")
 
 
 def vary(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from detaux_pl.pipeline.parameters import (
     Parameter,
     read_chain,
     read_parameters,
-    refuse_repeated,
     vary,
 )
 from detaux_pl.pipeline.study import Entry, Parameters, Record, draw
@@ -105,9 +104,6 @@ def read_plan(config: Any, args: Sequence[str]) -> Plan:
     for name in ("n_trials", "jobs"):
         if config[name] is not None and config[name] < 1:
             raise UserError(f"{name} is {config[name]}: give at least 1.")
-    file = _config_file(config)
-    if file is not None:
-        refuse_repeated(file)
     return Plan(
         folder=Path(config.sweep_dir),
         chain=read_chain(config.chain, _folder_of("chain", config, args)),

@@ -38,7 +38,7 @@ def plain(value: Any) -> Any:
 
 def _within(value: Any, change: Any) -> Any:
     if isinstance(value, Namespace):
-        changed = {name: change(part) for name, part in vars(value).items()}
+        changed: Any = {name: change(part) for name, part in vars(value).items()}
         return Namespace(changed)  # type: ignore[no-untyped-call]
     if isinstance(value, dict):
         return {name: change(part) for name, part in value.items()}

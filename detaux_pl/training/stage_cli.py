@@ -192,6 +192,9 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
     Raises:
         UserError: If one is set.
     """
+    for part in ("trainer", "tracking"):
+        if not isinstance(config[part], dict):
+            raise UserError(f"{stage}.{part} is {config[part]!r}: give its settings.")
     for part in ("model", "data", "trainer"):
         refuse_code(config[part], f"{stage}.{part}")
     trainer = config["trainer"]

@@ -37,6 +37,10 @@ def _chain(tmp_path: Path, *args: str) -> list[str]:
         (["--baselines=[Foo]"], ["'Foo'", "SingleTask"]),
         (["--baselines=[{class_path: SingleTask, foo: 3}]"], ["foo", "class_path and init_args"]),
         (["--baselines=[{class_path: SingleTask, init_args: 3}]"], ["init_args with settings"]),
+        (["--baselines=[os.path.join]"], ["'os.path.join'", "no multi-task model"]),
+        (["--baselines=[detaux_pl.multitask.base]"], ["no multi-task model", "SingleTask"]),
+        (["--baselines=[torch.nn.Linear]"], ["'torch.nn.Linear'", "no multi-task model"]),
+        (["--dataset.n_train=10000000000000"], ["n_train is 10000000000000", "1 to 10,000,000"]),
         (["--controls=[discovered]"], ["'discovered'", "leave it out"]),
         (["--multitask.arm=a\tb"], ["'a\\tb'", "letters that can be shown"]),
         (["--disentangle.trainer.devices=two"], ["'two'", "a number, a list or auto"]),
@@ -256,3 +260,65 @@ def test_a_single_stage_tests_a_finished_arm(run_copy: Path, capsys: pytest.Capt
                  "--run_dir", str(run_copy)]) == 0  # fmt: skip
     assert "test/accuracy/principal" in capsys.readouterr().out
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("cluster: 3", "cluster is 3"),
+        ("multitask: 1.5", "multitask is 1.5"),
+        ("evaluate: [a]", "evaluate is ['a']"),
+        ("disentangle: null", "disentangle is None"),
+        ("nets: 3", "nets is 3"),
+        ("tracking: on", "tracking is True"),
+        ("nets: &x {model: *x}", "an anchor contains itself"),
+        ("seed: 1\nseed: 2", "seed is set twice, again in line 2: keep one"),
+        ("dataset:\n  init_args: {n_val: 1, n_val: 2}", "n_val is set twice, again in line 2"),
+    ],
+)
+def test_a_file_of_no_one_meaning_is_refused(
+    error_line: Refused, tmp_path: Path, said: str, words: str
+):
+    path = tmp_path / "chain.yaml"
+    path.write_text(said)
+    line = error_line(["fit", "--config", str(path), "--run_dir", str(tmp_path / "run")])
+    assert words in line
+    assert str(path) in line
+
+
+@pytest.mark.parametrize("said", ["trainer: 3", "tracking: [a]"])
+def test_settings_of_a_stage_that_are_none_are_refused(
+    error_line: Refused, tmp_path: Path, said: str
+):
+    path = tmp_path / "stage.yaml"
+    path.write_text(said)
+    line = error_line([*_stage(tmp_path / "run")[:6], "--config", str(path)])
+    assert f"disentangle.{said.split(':')[0]} is {said[said.index(' ') + 1 :][0]}" in line
+
+
+@pytest.mark.parametrize("command", [["fit"], ["data", "check"], ["data", "show"]])
+def test_no_words_at_all(error_line: Refused, command: list[str]):
+    assert "dataset" in error_line(command)
+
+
+@pytest.mark.parametrize("command", ["compare", "probes", "metrics"])
+@pytest.mark.parametrize("name", ["x.pdf", "x.csv", "out/x.markdown"])
+def test_a_file_of_a_form_that_there_is_not(
+    error_line: Refused, run_copy: Path, command: str, name: str
+):
+    line = error_line([command, str(run_copy), "--output", name])
+    assert f"--output is {name}" in line
+    assert "ending in .html, .md, .tex, .txt" in line
+    assert not Path(name).exists()
+
+
+def test_memory_that_does_not_suffice(
+    error_line: Refused, run_copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def setup(self: DigitScenes) -> None:
+        np.empty((1 << 50,))
+
+    monkeypatch.setattr(DigitScenes, "setup", setup)
+    line = error_line(["data", "show", "--config", CHAIN, "--run_dir", str(run_copy)])
+    assert "the memory does not suffice (Unable to allocate 8.00 PiB" in line
+    assert "fewer or smaller images" in line

@@ -436,7 +436,8 @@ def test_a_parameter_given_twice_in_the_file_is_refused(
 ):
     path = tmp_path / "sweep.yaml"
     path.write_text("chain: c.yaml\nparameters:\n  seed: [0]\n  seed: [1]\n")
-    assert "seed is set twice in" in error_line(["sweep", "--config", str(path)])
+    line = error_line(["sweep", "--config", str(path)])
+    assert "seed is set twice, again in line 4: keep one" in line
 
 
 def test_words_override_the_file(tmp_path: Path, fakes: Fakes, monkeypatch: pytest.MonkeyPatch):

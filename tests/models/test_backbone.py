@@ -1,4 +1,8 @@
+import socket
+import urllib.error
+
 import pytest
+import safetensors.torch
 import timm
 import torch
 from torch import nn
@@ -247,6 +251,7 @@ def test_models_of_timm_end_with_their_maps(model, shape, maps):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_standardised_as_the_weights_of_timm_want(channels, monkeypatch):
     loaded = []
+    monkeypatch.setattr("detaux_pl.models.timm_model.ask_hub", lambda *args: None)
     monkeypatch.setattr(
         "timm.models._builder.load_pretrained", lambda net, **kwargs: loaded.append(net)
     )
@@ -277,7 +282,53 @@ def test_models_of_timm_that_do_not_fit_are_refused(name, shape, pretrained, mes
     def away(*args, **kwargs):
         raise FileNotFoundError("away")
 
+    monkeypatch.setattr("detaux_pl.models.timm_model.ask_hub", lambda *args: None)
     monkeypatch.setattr("timm.models._builder.load_pretrained", away)
     with pytest.raises(ValueError, match=message) as error:
         build_backbone(name, shape, pretrained)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """No server answers, and nothing was downloaded; gives what was asked for."""
+    asked = []
+
+    def refuse(request, *args, **kwargs):
+        asked.append(getattr(request, "full_url", request))
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return asked
+
+
+def test_without_network_timms_weights_are_asked_for_once(no_network, tmp_path, capfd):
+    with pytest.raises(ValueError, match=r"timm/test_resnet cannot be downloaded") as error:
+        build_backbone("timm/test_resnet", (3, 32, 32), pretrained=True)
+    url = "https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+    assert no_network == [url]
+    place = tmp_path / "hub" / "checkpoints" / "test_resnet.r160_in1k.safetensors"
+    assert f"(no network): set pretrained to false, or put {url} " in str(error.value)
+    assert str(error.value).endswith(f"found as {place}.")
+    assert capfd.readouterr().err == ""
+
+
+def test_without_network_timms_weights_are_taken_from_the_file(no_network, tmp_path):
+    net = timm.create_model("test_resnet")
+    place = tmp_path / "hub" / "checkpoints" / "test_resnet.r160_in1k.safetensors"
+    place.parent.mkdir(parents=True)
+    safetensors.torch.save_file(net.state_dict(), place)
+    ours = build_backbone("timm/test_resnet", (3, 32, 32), pretrained=True).maps.net
+    torch.testing.assert_close(ours.conv1[0].weight, net.conv1[0].weight)
+    assert no_network == []
+
+
+def test_without_network_torchvisions_weights_are_asked_for_once(no_network, tmp_path):
+    with pytest.raises(ValueError, match=r"\(no network\): set pretrained to false") as error:
+        build_backbone("resnet18", (3, 32, 32), pretrained=True)
+    assert no_network == [ResNet18_Weights.IMAGENET1K_V1.url]
+    assert f"put {no_network[0]} into {tmp_path / 'hub' / 'checkpoints'}." in str(error.value)
+    assert socket.getdefaulttimeout() is None

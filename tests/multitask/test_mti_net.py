@@ -160,6 +160,7 @@ def test_four_scales_of_every_backbone(backbone, shape, scales):
 
 
 def test_hrnet_fills_images_up_and_standardises_for_its_weights(monkeypatch):
+    monkeypatch.setattr("detaux_pl.models.timm_model.ask_hub", lambda *args: None)
     monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *args, **kwargs: None)
     net = HRNet("hrnet_w18_small", (3, 40, 24), pretrained=True).eval()
     images = torch.rand(2, 3, 40, 24)

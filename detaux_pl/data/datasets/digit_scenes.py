@@ -12,6 +12,8 @@ from detaux_pl.data.factor_dataset import FactorDataset
 
 _SHARES = (0.6, 0.2, 0.2)
 """Shares of the handwritten digits that train, val and test may draw from."""
+_MOST = 10_000_000
+"""Most images of a split: all are in memory."""
 
 
 class DigitScenes(FactorDataset):
@@ -65,8 +67,9 @@ class DigitScenes(FactorDataset):
             raise ValueError(f"n_locations is {n_locations}: DigitScenes has 4, 6 or 8.")
         if not 2 <= n_backgrounds <= 10:
             raise ValueError(f"n_backgrounds is {n_backgrounds}: DigitScenes has 2 to 10.")
-        if min(n_train, n_val, n_test) < 1:
-            raise ValueError("n_train, n_val and n_test must be at least 1.")
+        for name, count in zip(SPLITS, (n_train, n_val, n_test), strict=True):
+            if not 1 <= count <= _MOST:
+                raise ValueError(f"n_{name} is {count}: give 1 to {_MOST:,} images.")
         self.image_size = image_size
         self.counts = (n_train, n_val, n_test)
         self.factor_sizes = (10, n_backgrounds, n_locations)
