@@ -12,8 +12,9 @@ import torch
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.data.demands import refusals
-from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.data.modules import FactorDataModule, ImageDataModule
 from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.models.lone_image import try_lone_image
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.pipeline.evaluation_checks import (
     refuse_impossible_evaluation,
@@ -74,6 +75,7 @@ def _build(chain: Chain) -> str | None:
                     n_classes=data.n_classes,
                     task_sizes=_task_sizes(chain, config, data) if kind is MultitaskModel else None,
                 )
+                _try_lone_image(kind, config, model, data)
             wanted, factors = chain.config["evaluate"], data.dataset.factor_names
             refuse_impossible_evaluation(wanted, factors)
             if config is chain.config["disentangle"] and wanted["metrics"] != []:
@@ -87,6 +89,21 @@ def _build(chain: Chain) -> str | None:
         nets = (own[row.name]["nets"] for row, own in trying)
         _build_nets(next(each for each in nets if each is not None), numbers)
     return files
+
+
+def _try_lone_image(kind: type, config: dict[str, Any], model: Any, data: FactorDataModule) -> None:
+    """Refuse batches of one image, where a batch norm would see one place of it."""
+    if data.batch_size > 1 or config["trainer"]["sync_batchnorm"]:
+        return
+    multitask = kind is MultitaskModel
+    # Of pairs, and of two views, both images go through the network together.
+    n_images = 1 if multitask or type(data) is ImageDataModule else 2
+    try_lone_image(
+        "multitask" if multitask else "disentangle",
+        model,
+        model if multitask else model.encode_all,
+        (n_images, *data.image_shape),
+    )
 
 
 def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:

@@ -29,6 +29,7 @@ from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.evaluation.run import check_files
 from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
+from detaux_pl.models.lone_image import refuse_lone_image
 from detaux_pl.settings.keys import codes_settings, trainable_settings
 from detaux_pl.settings.names import labels_stage, stage_folder, wants_redo
 from detaux_pl.settings.parser import one_line
@@ -195,7 +196,11 @@ class StageJob:
         trainer = self._trainer([watch, *checkpoints, *costs, snapshot], [record, *self._wandb()])
         if last.is_file():
             _check_checkpoint(last)
-        with _in_one_line(f"{self.cli.stage}.trainer"), watch.explaining(trainer):
+        with (
+            _in_one_line(f"{self.cli.stage}.trainer"),
+            refuse_lone_image(self.cli.stage, self.data.batch_size),
+            watch.explaining(trainer),
+        ):
             resumed = last if last.is_file() else None
             trainer.fit(self.model, datamodule=self.data, ckpt_path=resumed)
         if trainer.interrupted:

@@ -170,3 +170,43 @@ def test_numbers_of_baselines_discoveries_and_nets(tmp_path, error_line: Refused
     assert "hidden is 0" in line
     own = f"{{a: {{disentangle: {{model: {nan % ('Autoencoder', 'lr')}}}}}}}"
     assert "disentangle.model.lr is nan" in error_line(chain(tmp_path, f"--discoveries={own}"))
+
+
+LARGE = "--data.dataset.image_size=32"  # of which ResNet-18 leaves a map of one place
+
+
+@pytest.mark.parametrize(
+    ("model", "args"),
+    [
+        ("SingleTask", ["--model.backbone=resnet18"]),
+        ("MAXL", ["--model.backbone=resnet18"]),
+        ("AuxiLearn", ["--model.backbone=resnet18"]),
+        ("Autoencoder", ["--model.autoencoder=resnet18", "--data=ImageDataModule"]),
+    ],
+)
+def test_a_batch_of_one_image_with_batch_norm_on_one_place(
+    model, args, tmp_path, error_line: Refused
+):
+    name = "disentangle" if model == "Autoencoder" else "multitask"
+    words = [*stage(name, tmp_path, LARGE), f"--model={model}", *args]
+    line = error_line([*words, "--data.batch_size=1"])
+    assert f"error: {name}.data.batch_size is 1: a map of the network has one place" in line
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert main([*words, "--data.batch_size=2", "--trainer.limit_train_batches=2"]) == 0
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("small_convnet", 16), ("resnet18", 64)])
+def test_a_batch_of_one_image_trains_where_maps_have_several_places(backbone, size, tmp_path):
+    words = stage("multitask", tmp_path, f"--data.dataset.image_size={size}")
+    words += [f"--model.backbone={backbone}", "--data.batch_size=1"]
+    assert main([*words, "--trainer.limit_train_batches=2"]) == 0
+
+
+def test_the_chain_says_so_before_it_trains(tmp_path, error_line: Refused):
+    words = ["--dataset.image_size=32", "--multitask.model.backbone=resnet18"]
+    line = error_line(chain(tmp_path, *words, "--multitask.data.batch_size=1"))
+    assert "error: multitask.data.batch_size is 1" in line
+    images = ["--disentangle.data=ImageDataModule", "--disentangle.data.batch_size=1"]
+    line = error_line(chain(tmp_path, *words, *images, "--disentangle.model.autoencoder=resnet18"))
+    assert "error: disentangle.data.batch_size is 1" in line
+    assert not (tmp_path / "disentangle").exists()
