@@ -23,7 +23,16 @@ from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import check_image_size
 from detaux_pl.data.pixel_cache import PixelWriter
-from detaux_pl.data.read_image import MAX_PIXELS, Fit, read_deep, read_image, unguarded
+from detaux_pl.data.read_image import (
+    HEIF,
+    HEIF_HINT,
+    MAX_PIXELS,
+    Fit,
+    read_deep,
+    read_image,
+    register_heif,
+    unguarded,
+)
 from detaux_pl.data.splits import check_share
 from detaux_pl.data.value_range import Deep, DeepPixels, Levels, check_value_range
 
@@ -243,16 +252,30 @@ def find_images(root: Path, hint: str) -> FoundImages:
         ignored += [Path(place, name) for name in left_out]
         folders[:] = [name for name in folders if name not in left_out]
         for name in files:
-            if is_hidden(name) or Path(name).suffix.lower() not in _image_suffixes():
+            if is_hidden(name) or not is_image(name):
                 ignored.append(Path(place, name))
             else:
                 names.append(prefix + name)
     if not names:
-        raise UserError(f"there is no image in {root}: {hint}")
+        heif = [str(path) for path in ignored if path.suffix.lower() in HEIF]
+        if heif:
+            raise UserError(
+                f"there are {len(heif):,} HEIF images in {root} ({name_some(heif)}), which need "
+                f"pillow-heif: {HEIF_HINT}."
+            )
+        bare = [str(path) for path in ignored if path.is_file() and not path.suffix]
+        what = f" ({len(bare):,} files have no suffix such as .png: {name_some(bare)})"
+        raise UserError(f"there is no image in {root}{what if bare else ''}: {hint}")
     for name in names:
         if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
             raise UserError(f"the name of {root}/{name!a} is not UTF-8: rename it.")
     return FoundImages(sorted(names), sorted(ignored))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name, one that can be read here."""
+    suffix = Path(name).suffix.lower()
+    return suffix in _image_suffixes() or (suffix in HEIF and register_heif())
 
 
 def is_hidden(name: str) -> bool:

@@ -23,7 +23,7 @@ from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.image_files import ImageFiles, Unreadable
-from detaux_pl.data.read_image import Fit, unguarded
+from detaux_pl.data.read_image import HEIF, HEIF_HINT, Fit, unguarded
 
 _BLOCK = 256
 """Images to hash at a time."""
@@ -263,7 +263,12 @@ def _notes(
         height, width = dataset.image_shape[1:]
         n = _count(len(headers.enlarged), "image is", "images are")
         yield Finding(False, f"{n} enlarged to {height} x {width} pixels", headers.enlarged)
-    ignored = tuple(str(path) for path in getattr(dataset, "ignored", ()))
+    others: list[Path] = list(getattr(dataset, "ignored", ()))
+    heif = tuple(str(path) for path in others if path.suffix.lower() in HEIF)
+    if heif:
+        n = _count(len(heif), "HEIF image is", "HEIF images are")
+        yield Finding(True, f"{n} left out, for want of pillow-heif: {HEIF_HINT}", heif)
+    ignored = tuple(str(path) for path in others if path.suffix.lower() not in HEIF)
     if ignored:
         n = _count(len(ignored), "other file or folder is", "other files or folders are")
         yield Finding(False, f"{n} left out", ignored)

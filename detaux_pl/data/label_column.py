@@ -33,11 +33,15 @@ class LabelColumn(NamedTuple):
 
 
 def number_values(column: NDArray[np.generic]) -> LabelColumn:
-    """Number the distinct values of integers, truth values or strings, ascending.
+    """Number the distinct values of integers, truth values, strings or finite floats, ascending.
+
+    Floats that are all whole are integers.
 
     Raises:
         UnicodeDecodeError: If bytes are not UTF-8.
     """
+    if column.dtype.kind == "f" and (column == np.rint(column)).all():
+        column = column.astype(np.int64)
     values, codes = np.unique(column, return_inverse=True)
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.errors import UserError
 
 SPLIT_NAMES = {
     "train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2,
@@ -14,6 +17,68 @@ SPLIT_NAMES = {
 """Index into `SPLITS` of what splits are called elsewhere."""
 
 _TRAIN = SPLITS.index("train")
+
+
+def split_index(name: str) -> int | None:
+    """Return the index into `SPLITS` of what a split is called, whatever its case."""
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def column_split(text: str) -> int | None:
+    """Return the index that a value of a column of splits means: a name, or 0, 1 or 2."""
+    bare = text.strip().removesuffix(".0")
+    return int(bare) if bare in ("0", "1", "2") else split_index(text)
+
+
+class LeftOut:
+    """Splits of the data that are left aside.
+
+    Args:
+        given: Names as the data have them, or as they are usually called; None for no split.
+
+    Raises:
+        ValueError: If one is the training split.
+
+    Example:
+        >>> left_out = LeftOut(["test"])
+        >>> "Testing" in left_out, "train" in left_out
+        (True, False)
+    """
+
+    def __init__(self, given: Sequence[str] | None) -> None:
+        self.names = [str(name) for name in given or ()]
+        if isinstance(given, str) or _TRAIN in map(column_split, self.names):
+            raise ValueError(
+                f"leave_out is {given!r}: give a list of splits, such as [test], without train."
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        text = str(name).strip().lower()
+        index = column_split(text)
+        return any(
+            text == own.strip().lower() or (index is not None and index == column_split(own))
+            for own in self.names
+        )
+
+    def check(self, held: Collection[str], where: str) -> None:
+        """Check that each is there to be left out.
+
+        Args:
+            held: What the splits of the data are called.
+            where: The data, for the message.
+
+        Raises:
+            UserError: If one is not.
+        """
+        for own in self.names:
+            if not any(name in LeftOut([own]) for name in held):
+                raise UserError(
+                    f"leave_out names {own!r}, but {where} has "
+                    f"{'the splits ' + ', '.join(map(str, held)) if held else 'no split'}."
+                )
 
 
 def check_share(split: str, share: float) -> None:

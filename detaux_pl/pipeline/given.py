@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_yaml
+from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.pipeline.stage import OF_CHAIN
+from detaux_pl.settings.build import import_room
+from detaux_pl.settings.choices import concrete_subclasses
 
+_NAMES = {
+    "principal", "image_column", "split_column", "columns", "images", "split_array", "subset",
+    "leave_out",
+}  # fmt: skip
+"""Settings of data sets that are names of the user's."""
+_PLACES = {"root", "path"}
 STAGE_KEYS = tuple(stage.name for stage in OF_CHAIN)
 """The stages that the config of a chain describes."""
 
@@ -86,6 +99,9 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
     if path is None or not _is_file(path):
         return args, {}
     config = read_yaml(Path(path))
+    _keep_names(config.get("dataset"), Path(path))
+    kind = _option(args, "dataset") or _option(args, "dataset.class_path")
+    _drop_places(config.get("dataset"), kind)
     read = {"config"}
     for stage in STAGE_KEYS:
         option = _option(args, stage)
@@ -107,6 +123,48 @@ def _read_part(config: dict[str, Any], stage: str, folder: Path) -> None:
     given = config.get(stage)
     if isinstance(given, str) and _is_file(str(folder / given)):
         config[stage] = read_yaml(folder / given)
+
+
+def _keep_names(dataset: Any, path: Path) -> None:
+    """Take names of columns as they are written: YAML reads `1` as a number, `on` as true."""
+    given = dataset.get("init_args") if isinstance(dataset, dict) else None
+    if not isinstance(given, dict):
+        return
+    # Of the same file, with every scalar as its text.
+    text = path.read_text(encoding="utf-8")
+    written = yaml.load(text, Loader=yaml.BaseLoader)["dataset"]["init_args"]
+    for name in _NAMES & given.keys():
+        value = given[name]
+        if isinstance(value, list):
+            pairs = zip(value, written[name], strict=True)
+            given[name] = [own if _is_misread(each) else each for each, own in pairs]
+        elif _is_misread(value):
+            given[name] = written[name]
+
+
+def _is_misread(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, date))
+
+
+def _drop_places(dataset: Any, kind: str | None) -> None:
+    """Leave out where the data of another class lie, if the one that is asked for needs no such."""
+    given = dataset.get("init_args") if isinstance(dataset, dict) else None
+    if (
+        kind is None
+        or not isinstance(given, dict)
+        or not isinstance(dataset.get("class_path"), str)
+    ):
+        return
+    name = kind.rsplit(".", 1)[-1]
+    if name == dataset["class_path"].rsplit(".", 1)[-1]:
+        return
+    import_room("data")
+    for cls in concrete_subclasses(FactorDataset):
+        if cls.__name__ == name:
+            parameters = inspect.signature(cls).parameters
+            for place in _PLACES & given.keys() & parameters.keys():
+                if parameters[place].default is not inspect.Parameter.empty:
+                    del given[place]
 
 
 def _is_file(text: str) -> bool:

@@ -25,13 +25,15 @@ from detaux_pl.data.image_files import Unreadable, name_some
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.pixel_cache import PixelWriter
 from detaux_pl.data.read_image import MAX_PIXELS, Fit, read_deep, read_image, unguarded
-from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+from detaux_pl.data.splits import SPLIT_NAMES, LeftOut, check_share, draw_missing, split_index
 from detaux_pl.data.value_range import Deep, DeepPixels, Levels, check_value_range
 
 _PIECE = 256
 """Images that are decoded before they are handed over."""
 _LABELS = ("int", "uint", "bool", "string", "large_string")
 """What the types of values that may be labels begin with."""
+_SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
+"""Files that `save_to_disk` writes."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -39,14 +41,14 @@ class HuggingFace(CachedPixels):
     """Images and labels of a Hugging Face data set; needs the extra `hf`.
 
     Images are decoded once, as image files are, and cached under the fingerprints of the data
-    set. Labels are `ClassLabel`, integer, truth value or string columns; of the latter three the
+    set. Labels are `ClassLabel`, number, truth value or string columns; of all but the first the
     distinct values, ascending, are the classes. The splits `train`, `validation` and `test` are
     kept; those that are missing are drawn from the training images, stratified by the principal
     label. The id of an image is its split and its row, `train/0000042`.
 
     Args:
-        path: Folder that `save_to_disk` wrote, or the name of a data set of the hub, which is
-            downloaded.
+        path: Folder that `save_to_disk` wrote, a parquet file or a folder of such, or the name of
+            a data set of the hub, which is downloaded.
         principal: Name of the column of the principal labels.
         image_column: Name of the column of images.
         columns: Names of further columns of labels, which serve only the evaluation; None for
@@ -62,6 +64,8 @@ class HuggingFace(CachedPixels):
         value_range: Pixel values that become black and white, of images of more than 8 bits, as
             for image files; None to have it found.
         max_pixels: Most pixels that an image may have.
+        leave_out: Splits that are left aside, such as `[test]` where its labels are missing or -1;
+            None for no split.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -86,6 +90,7 @@ class HuggingFace(CachedPixels):
         cache_dir: Path | str | None = None,
         value_range: tuple[float, float] | None = None,
         max_pixels: int = MAX_PIXELS,
+        leave_out: Sequence[str] | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
         check_image_size(image_size)
@@ -107,6 +112,7 @@ class HuggingFace(CachedPixels):
         self.seed = seed
         self.value_range = check_value_range(value_range)
         self.max_pixels = max_pixels
+        self.leave_out = LeftOut(leave_out)
         self.unreadable: list[Unreadable] = []
         self._parts: dict[str, Any] = {}
 
@@ -205,7 +211,7 @@ class HuggingFace(CachedPixels):
                 columns[name] = column
         parts = self._load()
         self.splits = np.repeat(
-            np.array([SPLIT_NAMES[name] for name in parts], dtype=np.int8),
+            np.array([split_index(name) for name in parts], dtype=np.int8),
             [len(part) for part in parts.values()],
         )
         self.factors = np.stack([column.codes for column in columns.values()], axis=1)
@@ -228,14 +234,22 @@ class HuggingFace(CachedPixels):
         feature = _features(parts).get(name)
         if feature is None:
             raise self._misfit(f"it has no column {name!r}", parts)
-        if not _is_label(feature):
+        if not _is_label(feature, (*_LABELS, "float")):
             raise self._misfit(
-                f"column {name!r} has no labels: they are classes, integers or strings", parts
+                f"column {name!r} has no labels: they are classes, numbers or strings", parts
             )
         values = self._read_values(name)
         if None in values:
-            image = _ids(parts)[values.index(None)]
-            raise self._misfit(f"image {image} has no label in column {name!r}", parts)
+            ids = _ids(parts)
+            lacking = [image for image, value in zip(ids, values, strict=True) if value is None]
+            splits = {image.split("/")[0] for image in lacking}
+            others = [split for split in sorted(splits) if split_index(split) != 0]
+            hint = f"; leave the split out with leave_out: [{', '.join(others)}]"
+            raise self._misfit(
+                f"{len(lacking):,} images have no label in column {name!r} (the first is "
+                f"{lacking[0]}){hint if len(others) == len(splits) else ''}",
+                parts,
+            )
         if isinstance(feature, _datasets().ClassLabel):
             return LabelColumn(np.array(values, dtype=np.int64), tuple(feature.names))
         return number_values(np.array(values))
@@ -246,8 +260,8 @@ class HuggingFace(CachedPixels):
         for part in self._load().values():
             values += part.select_columns([name])[:][name]
         if isinstance(_features(self._load())[name], _datasets().ClassLabel):
-            values = [None if value == -1 else value for value in values]  # -1 says unlabelled
-        return values
+            return [None if value == -1 else value for value in values]  # -1 says unlabelled
+        return [None if value != value else value for value in values]  # NaN
 
     def _load(self) -> dict[str, Any]:
         """Open the splits, by name, ascending, with their images left encoded."""
@@ -256,20 +270,29 @@ class HuggingFace(CachedPixels):
         library = _datasets()
         opened = self._open()
         parts = {"train": opened} if isinstance(opened, library.Dataset) else dict(opened)
+        self.leave_out.check(list(parts), self.path)
+        parts = {name: part for name, part in parts.items() if name not in self.leave_out}
         for name, part in parts.items():
-            if name not in SPLIT_NAMES:
+            if split_index(name) is None:
                 known = ", ".join(SPLIT_NAMES)
                 raise self._misfit(
-                    f"it has a split {name!r}: save it with splits named {known}", parts
+                    f"it has a split {name!r}: save it with splits named {known}, or leave it out "
+                    f"with leave_out: [{name}]",
+                    parts,
                 )
             if part.features != _features(parts):
                 raise self._misfit(f"split {name!r} has other columns than the first", parts)
-            if not isinstance(part.features.get(self.image_column), library.Image):
+            if not _is_image(part.features.get(self.image_column)):
                 raise self._misfit(f"it has no column of images {self.image_column!r}", parts)
         parts = {name: parts[name] for name in sorted(parts) if len(parts[name])}
         if not parts:
             raise self._misfit("it has no row", parts)
-        prints = [f"{name} {part._fingerprint}" for name, part in parts.items()]
+        files = self._parquet_files()
+        if files:  # the fingerprints would be those of their place and date
+            prints = [digest.tobytes().hex() for digest in self.digests_of(files, self.path)]
+            prints += parts
+        else:
+            prints = [f"{name} {part._fingerprint}" for name, part in parts.items()]
         self._key = sha256("\n".join(prints).encode()).hexdigest()
         encoded = library.Image(decode=False)
         self._parts = {
@@ -277,8 +300,29 @@ class HuggingFace(CachedPixels):
         }
         return self._parts
 
+    def _parquet_files(self) -> list[Path]:
+        """Return the parquet files that the path names; none where it is of another kind."""
+        path = Path(self.path)
+        if path.suffix.lower() == ".parquet" and path.is_file():
+            return [path]
+        if not path.is_dir() or any((path / name).is_file() for name in _SAVED):
+            return []
+        return sorted(path.rglob("*.parquet"))
+
     def _open(self) -> Any:
         library = _datasets()
+        if files := self._parquet_files():
+            given: dict[str, Any] = {"path": self.path}
+            if files == [Path(self.path)]:
+                given = {"path": "parquet", "data_files": {"train": self.path}}
+            try:
+                with _no_bars(library):
+                    return library.load_dataset(**given)
+            except Exception as error:  # as below
+                raise UserError(
+                    f"{self.path} cannot be read as parquet of images ({_one_line(error)}): give "
+                    "whole files."
+                ) from None
         if Path(self.path).is_dir():
             try:
                 with _no_bars(library):
@@ -286,12 +330,12 @@ class HuggingFace(CachedPixels):
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(
                     f"{self.path} cannot be read as a Hugging Face data set ({_one_line(error)}): "
-                    "give a folder that save_to_disk wrote."
+                    "give a folder that save_to_disk wrote, or one of parquet files."
                 ) from None
         if not _HUB_NAME.fullmatch(self.path):
             raise UserError(
-                f"the folder {self.path} does not exist: give one that save_to_disk wrote, or the "
-                "name of a data set of the hub."
+                f"the folder {self.path} does not exist: give one that save_to_disk wrote, "
+                "parquet files or the name of a data set of the hub."
             )
         try:
             return library.load_dataset(self.path, self.subset)
@@ -335,11 +379,17 @@ def _features(parts: Mapping[str, Any]) -> dict[str, Any]:
     return dict(next(iter(parts.values())).features) if parts else {}
 
 
-def _is_label(feature: Any) -> bool:
+def _is_label(feature: Any, kinds: tuple[str, ...] = _LABELS) -> bool:
     library = _datasets()
     if isinstance(feature, library.ClassLabel):
         return True
-    return isinstance(feature, library.Value) and feature.dtype.startswith(_LABELS)
+    return isinstance(feature, library.Value) and feature.dtype.startswith(kinds)
+
+
+def _is_image(feature: Any) -> bool:
+    """Whether a column is one of images, or of what they are stored as."""
+    stored = isinstance(feature, Mapping) and {*feature} == {"bytes", "path"}
+    return stored or isinstance(feature, _datasets().Image)
 
 
 def _ids(parts: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from detaux_pl.data.cached_arrays import CachedArrays
 from detaux_pl.data.factor_dataset import check_finite, existing_file
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.npz_stream import iterate_npz, npz_headers
-from detaux_pl.data.splits import SPLIT_NAMES, check_share, draw_missing
+from detaux_pl.data.splits import LeftOut, check_share, column_split, draw_missing
 from detaux_pl.data.value_range import Deep, DeepPixels, Range, check_value_range
 
 _HDF5 = (".h5", ".hdf5", ".hdf")
@@ -37,9 +38,9 @@ class ImageArrays(CachedArrays):
     """Images and labels in the arrays of an `.npz` or an HDF5 file.
 
     Images have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels, as uint8,
-    as floats in [0, 1] or, as `value_range` says, as other numbers. Labels are integers, truth
-    values or strings of shape (N,); their distinct values, ascending, are the classes. The ids are
-    the row numbers. Splits come from an
+    as floats in [0, 1] or, as `value_range` says, as other numbers. Labels are numbers, truth
+    values or strings of shape (N,) or (N, 1); their distinct values, ascending, are the classes.
+    The ids are the row numbers. Splits come from an
     array of 0, 1 and 2 or of `train`, `val` and `test`; those that it lacks are drawn from its
     training images, stratified by the principal label. An array in a group of an HDF5 file is
     named `group/array`.
@@ -63,6 +64,8 @@ class ImageArrays(CachedArrays):
         value_range: Pixel values that become black and white, such as `[0, 4095]`, where they are
             not uint8; what lies outside is clipped. None to have it found: 0 to 1 for floats, and
             for integers 0 to 255, 1023, 4095, 16383 or 65535, the least that holds all pixels.
+        leave_out: Splits of the file whose images are left aside, such as `[test]`; None for no
+            split.
 
     Raises:
         ValueError: If a number is outside its range or the file is of another kind.
@@ -96,6 +99,7 @@ class ImageArrays(CachedArrays):
         seed: int = 0,
         cache_dir: Path | str | None = None,
         value_range: tuple[float, float] | None = None,
+        leave_out: Sequence[str] | None = None,
     ) -> None:
         super().__init__(principal, cache_dir)
         path = Path(path)
@@ -118,6 +122,7 @@ class ImageArrays(CachedArrays):
         self.val_share = val_share
         self.test_share = test_share
         self.seed = seed
+        self.leave_out = LeftOut(leave_out)
         self.value_range = check_value_range(value_range)
 
     def describe(self) -> None:
@@ -133,7 +138,9 @@ class ImageArrays(CachedArrays):
     @property
     def recipe(self) -> dict[str, Any]:
         """The image shape, and which array it is and how it is read."""
-        return {**super().recipe, "images": self.images_array, "layout": self._axes}
+        made = {**super().recipe, "images": self.images_array, "layout": self._axes}
+        # The rows that are left are told by their ids.
+        return {**made, "ids": sha256(self.ids.tobytes()).hexdigest()} if self.leave_out else made
 
     def files(self) -> list[Path]:
         """Return the one file."""
@@ -176,22 +183,28 @@ class ImageArrays(CachedArrays):
         shape, dtype = self._headers[self.images_array]
         rows = max(1, _BLOCK // (dtype.itemsize * prod(shape[1:])))
         start = 0
+        taken = 0
         for block in _read_blocks(self.path, self.images_array, rows):
-            yield start, block
+            ids = np.arange(start, start + len(block))
             start += len(block)
+            if self.leave_out:
+                block = block[np.isin(ids, self.ids, assume_unique=True)]
+            if len(block):
+                yield taken, block
+            taken += len(block)
 
     def _read_index(self) -> None:
         hint = "give the path of an .npz or HDF5 file."
         self._headers = _read_headers(existing_file(self.path, hint))
         channels, height, width = self._find_shape()
         n = self._headers[self.images_array][0][0]
+        self.splits, self.ids = self._read_splits(n)
         columns = {self.principal: self._read_labels(self.principal, n)}
         for name in self.columns if self.columns is not None else self._candidates(n):
             column = self._read_labels(name, n)
             if self.columns is not None or column.informative:
                 columns[name] = column
         factors = np.stack([column.codes for column in columns.values()], axis=1)
-        self.splits = self._read_splits(n)
         draw_missing(self.splits, factors[:, 0], self.val_share, self.test_share, self.seed)
         if self.image_size is not None:
             height = width = self.image_size
@@ -200,7 +213,6 @@ class ImageArrays(CachedArrays):
         self.factor_sizes = tuple(len(column.values) for column in columns.values())
         self.value_names = {name: column.values for name, column in columns.items()}
         self.factors = factors
-        self.ids = np.arange(n)
 
     def _find_shape(self) -> tuple[int, int, int]:
         """Find the order of the axes; return channels, height and width."""
@@ -240,30 +252,46 @@ class ImageArrays(CachedArrays):
 
     def _read_labels(self, name: str, n: int) -> LabelColumn:
         shape, dtype = self._header(name)
-        if dtype.kind not in _LABELS:
-            raise self._misfit(f"{name!r} is {dtype}: labels are integers or strings")
-        if shape != (n,):
+        if dtype.kind not in (*_LABELS, "f"):
+            raise self._misfit(
+                f"{name!r} is {_KINDS.get(dtype.kind, dtype)}: labels are numbers or strings"
+            )
+        if shape not in ((n,), (n, 1)):
+            columns = "; of one column per class give the number of the largest"
             raise self._misfit(
                 f"{name!r} has the shape {shape}, but there are {n:,} images: labels are one per "
-                "image"
+                f"image{columns if len(shape) == 2 and shape[0] == n else ''}"
+            )
+        column = self._read_column(name).reshape(n)[self.ids]
+        if column.dtype.kind == "f" and not np.isfinite(column).all():
+            lacking = int((~np.isfinite(column)).sum())
+            raise self._misfit(
+                f"{name!r} has NaN or infinite labels of {lacking:,} images: mend them"
             )
         try:
-            return number_values(self._read_column(name))
+            return number_values(column)
         except UnicodeDecodeError:
             raise self._misfit(f"{name!r} has strings that are not UTF-8: encode them so") from None
 
-    def _read_splits(self, n: int) -> NDArray[np.int8]:
+    def _read_splits(self, n: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Return the splits and the rows of what is not left out."""
+        self.ids = np.arange(n)
         if self.split_array is None or (self.split_array == _SPLIT and _SPLIT not in self._headers):
-            return np.full(n, SPLITS.index("train"), dtype=np.int8)
+            self.leave_out.check((), f"{self.path}, without an array of splits,")
+            return np.full(n, SPLITS.index("train"), dtype=np.int8), self.ids
         codes, values = self._read_labels(self.split_array, n)
-        known = {**SPLIT_NAMES, **{str(index): index for index in range(len(SPLITS))}}
-        unknown = [value for value in values if value not in known]
-        if unknown:
+        self.leave_out.check(values, str(self.path))
+        left = np.array([value in self.leave_out for value in values])
+        known = [-1 if value in self.leave_out else column_split(value) for value in values]
+        if None in known:
+            unknown = values[known.index(None)]
             raise self._misfit(
-                f"{self.split_array!r} has the value {unknown[0]!r}: splits are 0, 1, 2 or "
-                f"{', '.join(SPLITS)}; set split_array to null if it means something else"
+                f"{self.split_array!r} has the value {unknown!r}: splits are 0, 1, 2 or "
+                f"{', '.join(SPLITS)}; leave it out with leave_out: [{unknown}], or set "
+                "split_array to null if it means something else"
             )
-        return np.array([known[value] for value in values], dtype=np.int8)[codes]
+        kept = np.flatnonzero(~left[codes])
+        return np.array(known, dtype=np.int8)[codes[kept]], kept
 
     def _read_column(self, name: str) -> NDArray[Any]:
         n = self._headers[name][0][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from detaux_pl.data.image_files import (
     leads_back,
     name_some,
 )
-from detaux_pl.data.splits import SPLIT_NAMES, draw_missing
+from detaux_pl.data.splits import SPLIT_NAMES, LeftOut, draw_missing
 
 _TRAIN = SPLITS.index("train")
 
@@ -34,6 +34,8 @@ class ImageFolder(ImageFiles):
     Args:
         root: The folder.
         principal: What the classes are called in results and messages.
+        leave_out: Folders of splits that are left aside, such as `[test]` where its images have no
+            labels; None for no split.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -44,9 +46,11 @@ class ImageFolder(ImageFiles):
         root: Path | str,
         principal: str = "label",
         image_size: int = 64,
+        leave_out: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
+        self.leave_out = LeftOut(leave_out)
         self.root = Path(root)
 
     @property
@@ -62,17 +66,21 @@ class ImageFolder(ImageFiles):
                 training image.
         """
         names, self.ignored = find_images(self.root, "give a folder with a folder per class.")
+        if self.leave_out:
+            held = _subfolders(self.root)
+            self.leave_out.check(held, str(self.root))
+            self.ignored += [self.root / name for name in held if name in self.leave_out]
+            names = [name for name in names if name.split("/")[0] not in self.leave_out]
         parts = [name.split("/") for name in names]
         folders = self._find_splits(parts)
         depth = 1 if folders else 0
         stray = [name for name, part in zip(names, parts, strict=True) if len(part) < depth + 2]
         if stray:
-            raise UserError(
-                f"{len(stray)} images of {self.root} are in no class folder: {name_some(stray)}: "
-                f"move them to {'train/' * depth}<class>/."
-            )
+            raise self._unlabelled(stray, folders)
         holders = [self.root / name for name in folders] if folders else [self.root]
         classes = sorted({name for holder in holders for name in _subfolders(holder)})
+        if len(classes) == 1:
+            self._refuse_another_floor(holders[0] / classes[0], bool(folders))
         number = {name: label for label, name in enumerate(classes)}
         labels = np.array([number[part[depth]] for part in parts], dtype=np.int64)
         splits = np.array([folders.get(part[0], _TRAIN) for part in parts], dtype=np.int8)
@@ -94,9 +102,43 @@ class ImageFolder(ImageFiles):
             value_names={self.principal: tuple(classes)},
         )
 
+    def _unlabelled(self, stray: Sequence[str], folders: Mapping[str, int]) -> UserError:
+        """Say what to do with images that are in no class folder."""
+        for name, split in folders.items():
+            own = [each for each in stray if each.startswith(f"{name}/")]
+            if split != _TRAIN and own:
+                return UserError(
+                    f"{len(own)} images of {self.root / name} are in no class folder, so that they "
+                    f"have no labels: {name_some(own)}: move them to {name}/<class>/, or leave the "
+                    f"split out with leave_out: [{name}]."
+                )
+        alone = not folders and not _subfolders(self.root)
+        parent = f", or give {self.root.absolute().parent} if {self.root.name} is a class" * alone
+        return UserError(
+            f"{len(stray)} images of {self.root} are in no class folder: {name_some(stray)}: "
+            f"move them to {'train/' if folders else ''}<class>/{parent}."
+        )
+
+    def _refuse_another_floor(self, only: Path, in_split: bool) -> None:
+        """Refuse a single class that holds what look like the classes, or the splits."""
+        place = only
+        while len(below := _subfolders(place)) == 1 and below[0].lower() not in SPLIT_NAMES:
+            place /= below[0]
+        if len(below) < 2 and not any(name.lower() in SPLIT_NAMES for name in below):
+            return
+        todo = (
+            f"move them up to {only.parent}"
+            if in_split
+            else f"give {place} as the root, if these are the classes or the splits"
+        )
+        raise UserError(
+            f"{only.parent} has one folder only, {only.name}, but {place} has {len(below)}: "
+            f"{name_some(below)}: {todo}; one class is not enough."
+        )
+
     def _find_splits(self, parts: Sequence[Sequence[str]]) -> dict[str, int]:
         """Return the split of each folder of the root; nothing where they are classes."""
-        folders = _subfolders(self.root)
+        folders = [name for name in _subfolders(self.root) if name not in self.leave_out]
         splits = {
             name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES
         }

@@ -21,9 +21,9 @@ from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.factor_dataset import existing_file
-from detaux_pl.data.image_files import FileIndex, ImageFiles, name_some
+from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
 from detaux_pl.data.label_column import LabelColumn
-from detaux_pl.data.splits import SPLIT_NAMES, draw_missing
+from detaux_pl.data.splits import LeftOut, column_split, draw_missing
 
 _TEXT = (".csv", ".tsv", ".txt")
 _DELIMITERS = ",;\t"
@@ -33,20 +33,24 @@ class ImageTable(ImageFiles):
     """Images listed in a CSV or parquet table, one per row, with columns of labels.
 
     The values of a column are numbered in order: as numbers where all are, otherwise as text. The
-    ids are the paths as the table has them, with slashes. A CSV file is UTF-8 with a header and
-    separated by commas, semicolons or tabs; parquet needs the extra `parquet`.
+    ids are the paths as the table has them, with slashes. Paths start from the folder of the
+    table, or from `root`; they may lead out of it, or be absolute, and the suffix of an image may
+    be left out where one file fits. A CSV file is UTF-8 with a header and separated by commas,
+    semicolons or tabs; parquet needs the extra `parquet`.
 
     Args:
         path: The table, ending in `.csv`, `.tsv`, `.txt` or `.parquet`.
         principal: Name of the column of the principal labels.
         image_column: Name of the column of image paths.
         split_column: Name of the column of splits (`train`, `val` or `test`), where there is one;
-            None to leave it aside. Splits that it lacks are drawn from the training images,
-            stratified by the principal label.
+            None to leave it aside. Splits may be 0, 1 and 2, too. Those that it lacks are drawn
+            from the training images, stratified by the principal label.
         columns: Names of further columns of labels, which serve only the evaluation; None for
             every complete one of 2 to 1,000 values of which fewer than half of the rows have one
             for themselves.
         root: Folder that the paths start from; None for the folder of the table.
+        leave_out: Splits whose rows are left aside, such as `[test]` where they have no labels;
+            None for no split.
 
     Raises:
         ValueError: If an argument is outside its range or a column is to be two things.
@@ -61,9 +65,11 @@ class ImageTable(ImageFiles):
         columns: Sequence[str] | None = None,
         root: Path | str | None = None,
         image_size: int = 64,
+        leave_out: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
+        self.leave_out = LeftOut(leave_out)
         path = Path(path)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
             raise ValueError(f"path is {path}: give a file ending in {', '.join(_TEXT)}, .parquet.")
@@ -95,7 +101,7 @@ class ImageTable(ImageFiles):
         """
         existing_file(self.path, "give the path of a CSV or parquet table.")
         read = _read_parquet if self.path.suffix.lower() == ".parquet" else _read_text
-        table = read(self.path)
+        table = self._without_left_out(read(self.path))
         paths = self._find(table)
         columns = {self.principal: self._read_labels(table, self.principal)}
         for name in self.columns if self.columns is not None else self._candidates(table):
@@ -117,11 +123,28 @@ class ImageTable(ImageFiles):
             value_names={name: column.values for name, column in columns.items()},
         )
 
+    def _without_left_out(self, table: _Table) -> _Table:
+        """Drop the rows of splits that are left out."""
+        if not self.leave_out:
+            return table
+        if self.split_column is None or self.split_column not in table.columns:
+            self.leave_out.check((), f"{self.path}, without a column of splits,")
+            return table
+        texts = self._complete(table, self.split_column, "split")
+        self.leave_out.check(sorted(set(texts)), str(self.path))
+        kept = [row for row, text in enumerate(texts) if text not in self.leave_out]
+        return _Table(
+            {name: [values[row] for row in kept] for name, values in table.columns.items()},
+            [table.places[row] for row in kept],
+            table.nested,
+        )
+
     def _find(self, table: _Table) -> list[Path]:
         """Return the file of each row."""
         root = self.root if self.root is not None else self.path.parent
         texts = self._complete(table, self.image_column, "path")
-        paths = [_existing(root, text) for text in texts]
+        listed: dict[Path, dict[str, list[str]]] = {}
+        paths = [_existing(root, text) or self._completed(root, text, listed) for text in texts]
         absent = [
             f"{where}: {root / text}"
             for where, text, path in zip(table.places, texts, paths, strict=True)
@@ -144,6 +167,34 @@ class ImageTable(ImageFiles):
             seen[file] = where
         return found
 
+    def _completed(
+        self, root: Path, text: str, listed: dict[Path, dict[str, list[str]]]
+    ) -> Path | None:
+        """Return the image of a path without its suffix.
+
+        Args:
+            root: Folder that the path starts from.
+            text: The path.
+            listed: Names of the images of each folder by their stems, which are filled in.
+
+        Raises:
+            UserError: If several would fit.
+        """
+        path = root / _slashed(text)
+        if path.parent not in listed:
+            stems: dict[str, list[str]] = {}
+            if path.parent.is_dir():
+                for name in sorted(os.listdir(path.parent)):
+                    if is_image(name):
+                        stems.setdefault(Path(name).stem, []).append(name)
+            listed[path.parent] = stems
+        names = listed[path.parent].get(path.name, [])
+        if len(names) > 1:
+            raise UserError(
+                f"{self.path} lists {text}, which may be {' or '.join(names)}: give the suffix."
+            )
+        return path.with_name(names[0]) if names else None
+
     def _candidates(self, table: _Table) -> list[str]:
         """Return the complete columns that could be labels, but for the principal one."""
         others = (self.image_column, self.split_column, self.principal)
@@ -160,14 +211,15 @@ class ImageTable(ImageFiles):
         name = self.split_column
         if name is None or (name == "split" and name not in table.columns):
             return np.full(len(table.places), SPLITS.index("train"), dtype=np.int8)
-        texts = [text.lower() for text in self._complete(table, name, "split")]
+        texts = self._complete(table, name, "split")
         for where, text in zip(table.places, texts, strict=True):
-            if text not in SPLIT_NAMES:
+            if column_split(text) is None:
                 raise UserError(
-                    f"{self.path}, {where}: the split {text!r} is none of {', '.join(SPLITS)}; set "
-                    "split_column to null if the column means something else."
+                    f"{self.path}, {where}: the split {text!r} is none of {', '.join(SPLITS)}, "
+                    f"0, 1, 2: leave it out with leave_out: [{text}], or set split_column to null "
+                    "if the column means something else."
                 )
-        splits = np.array([SPLIT_NAMES[text] for text in texts], dtype=np.int8)
+        splits = np.array([column_split(text) for text in texts], dtype=np.int8)
         if SPLITS.index("train") not in splits:
             raise UserError(f"{self.path} has no row whose {name!r} is train: add some.")
         return splits
@@ -175,6 +227,12 @@ class ImageTable(ImageFiles):
     def _complete(self, table: _Table, name: str, what: str) -> list[str]:
         """Return a column that has something in every row."""
         if name not in table.columns:
+            if name in table.nested:
+                raise UserError(
+                    f"column {name!r} of {self.path} holds no {what} but nested values, as images "
+                    "are stored by Hugging Face: read it with --dataset HuggingFace --dataset.path "
+                    f"{self.path} --dataset.principal {self.principal}."
+                )
             close = get_close_matches(name, table.columns, 1)
             raise UserError(
                 f"{self.path} has no column {name!r}"
@@ -186,9 +244,18 @@ class ImageTable(ImageFiles):
         if empty:
             raise UserError(
                 f"{self.path} has no {what} in column {name!r} of {len(empty):,} rows "
-                f"({name_some(empty)}): fill it in or remove them."
+                f"({name_some(empty)}): fill it in or remove them"
+                f"{self._only_split(table, texts) if what == 'label' else ''}."
             )
         return texts
+
+    def _only_split(self, table: _Table, texts: Sequence[str]) -> str:
+        """Say how to leave out the split that alone lacks labels."""
+        splits = table.columns.get(self.split_column or "", [])
+        lacking = {split for split, text in zip(splits, texts, strict=False) if not text}
+        if len(lacking) != 1 or column_split(name := lacking.pop()) == SPLITS.index("train"):
+            return ""
+        return f", or leave the split out with leave_out: [{name}]"
 
 
 class _Table(NamedTuple):
@@ -197,10 +264,12 @@ class _Table(NamedTuple):
     Args:
         columns: Values of each column by its name.
         places: Where each row is, for messages.
+        nested: Names of columns that are no text, such as stored images.
     """
 
     columns: dict[str, list[str]]
     places: list[str]
+    nested: tuple[str, ...] = ()
 
 
 def _read_text(path: Path) -> _Table:
@@ -270,7 +339,8 @@ def _read_parquet(path: Path) -> _Table:
         raise UserError(f"{path} cannot be read as parquet ({what}): save it anew.") from None
     if not table.num_rows:
         raise UserError(f"{path} has no row: give a table with a row per image.")
-    return _Table(columns, [f"row {row}" for row in range(table.num_rows)])
+    nested = tuple(name for name in schema.names if name not in names)
+    return _Table(columns, [f"row {row}" for row in range(table.num_rows)], nested)
 
 
 def _as_text(value: object) -> str:
