@@ -9,16 +9,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.files import read_kind, write_json
 from detaux_pl.artifacts.space import create_array, in_gb, is_full, require_space
 
 SPLITS = ("train", "val", "test")
 _ARRAYS = ("codes", "ids", "splits", "factors")
+
+
+class _Info(TypedDict):
+    """The content of `codes.json`."""
+
+    name: NotRequired[str]
+    others: NotRequired[list[str]]
+    factor_names: list[str]
+    factor_sizes: list[int]
+    principal: str
+    principal_subspace: int | None
+    n_samples: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class Codes:
         shards = sorted(folder.glob("rank*"))
         if not shards:
             raise ArtifactError(f"{folder} holds no codes: run `detaux disentangle predict` first.")
-        meta = read_json(folder / "codes.json")
+        meta = read_codes_info(folder)
         names = (meta.get("name", "code"), *meta.get("others", ()))
         name = names[0] if name is None else name
         if name not in names:
@@ -107,6 +120,7 @@ class Codes:
                     raise ArtifactError(
                         f"{path} cannot be read ({error}): predict the codes again."
                     ) from None
+                _check_array(path, array, parts[array][-1], len(meta["factor_names"]))
         joined = {array: np.concatenate(parts[array]) for array in _ARRAYS[1:]}
         ids = joined["ids"]
         order = np.argsort(ids, kind="stable")
@@ -123,6 +137,10 @@ class Codes:
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
         )
+        if joined["splits"].size and not 0 <= joined["splits"].min() <= joined["splits"].max() < 3:
+            raise ArtifactError(
+                f"{folder} holds splits beyond {', '.join(SPLITS)}: predict the codes again."
+            )
         for array, loaded in parts.items():
             n = sum(map(len, loaded))
             if n != meta["n_samples"]:
@@ -264,6 +282,39 @@ def write_codes_info(
             "n_samples": n_samples,
         },
     )
+
+
+def read_codes_info(folder: Path) -> _Info:
+    """Read what all shards of a folder share.
+
+    Raises:
+        ArtifactError: If it is missing or damaged.
+    """
+    path, remedy = folder / "codes.json", "predict the codes again"
+    info = read_kind(path, _Info, remedy)
+    names, sizes = info["factor_names"], info["factor_sizes"]
+    if len(names) != len(sizes) or info["principal"] not in names:
+        raise ArtifactError(
+            f"{path} is damaged, it gives {len(sizes)} sizes of the factors {', '.join(names)} "
+            f"and calls {info['principal']!r} the principal one: {remedy}."
+        )
+    return info
+
+
+_SHAPES = {"ids": ("iU", 1), "splits": ("i", 1), "factors": ("iufb", 2)}
+"""Kinds of numbers, and dimensions, of what belongs to the samples."""
+
+
+def _check_array(path: Path, name: str, array: NDArray[np.generic], n_factors: int) -> None:
+    """Refuse an array that is readable and of other things."""
+    kinds, n_dims = _SHAPES.get(name, ("f", 3))
+    if (
+        array.dtype.kind not in kinds
+        or array.ndim != n_dims
+        or (name == "factors" and array.shape[1] != n_factors)
+    ):
+        what = f"{array.dtype} of shape {array.shape}"
+        raise ArtifactError(f"{path} holds no {name}, but {what}: predict the codes again.")
 
 
 def _in_order(parts: list[NDArray[np.generic]], order: NDArray[np.int64]) -> NDArray[np.generic]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.kinds import misfit
 from detaux_pl.artifacts.yaml_text import load_yaml
+
+T = TypeVar("T")
+
+_PARTIAL = re.compile(r"\..+-[a-z0-9_]{8}\.part(\.\w+)?")
+"""Names of files that are being written."""
 
 
 def as_path(path: Path | str | None) -> Path | None:
@@ -26,19 +33,49 @@ def as_path(path: Path | str | None) -> Path | None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place when the block ends well.
 
-    A reader sees the old file or the new one, never a part: a process killed in the block
-    leaves `path` as it was.
+    A reader sees the old file or the new one, never a part: a process killed in the block, or a
+    machine that loses its power, leaves `path` as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    suffix = f".part{path.suffix}"  # some writers look at the ending
+    name = ""
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem[:200]}-", suffix=suffix
+        )
+        os.close(handle)
+        yield Path(name)
+        Path(name).chmod(0o644)
+        _flush(Path(name))
+        Path(name).replace(path)
+    except OSError as error:
+        if error.filename in (None, name):  # of a write it says no name, of others a temporary one
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file on the disk: without it the new name may be there before the new content is."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left, in a folder that no one else writes to.
+
+    Folders inside it that have a lock of their own are left alone.
+    """
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(here) / name / ".lock").exists()]
+        for name in files:
+            if _PARTIAL.fullmatch(name):
+                (Path(here) / name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,6 +89,35 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Say of which file it is, where text that is read in the block is none.
+
+    Raises:
+        ArtifactError: If it is not UTF-8.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ArtifactError(
+            f"{path} is no text in UTF-8 (byte 0x{error.object[error.start]:02x} at "
+            f"{error.start}): save it as UTF-8."
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ArtifactError: If it is missing or is not UTF-8.
+    """
+    try:
+        with decoding(path):
+            return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -59,11 +125,26 @@ def read_json(path: Path) -> Any:
         ArtifactError: If the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
-    except ValueError as error:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not readable JSON ({error}).") from None
+
+
+def read_kind(path: Path, kind: type[T], remedy: str) -> T:
+    """Read a JSON or YAML file that holds a certain kind of things.
+
+    Args:
+        path: The file, whose ending says which of the two it is.
+        kind: What it holds, see `misfit`.
+        remedy: What to do where it does not.
+
+    Raises:
+        ArtifactError: If it is missing, cannot be read or holds something else.
+    """
+    value = read_yaml(path) if path.suffix == ".yaml" else read_json(path)
+    if (wrong := misfit(value, kind)) is not None:
+        raise ArtifactError(f"{path} is damaged, {wrong}: {remedy}.")
+    return cast(T, value)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -73,10 +154,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ArtifactError: If the file is missing or is not YAML of named settings.
     """
     try:
-        value = load_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value = load_yaml(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = " ".join(str(error).split())
         raise ArtifactError(f"{path} is not readable YAML ({what}): mend it.") from None
     if not isinstance(value, dict):

@@ -9,14 +9,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_json, replacing, write_json
+from detaux_pl.artifacts.files import read_kind, replacing, write_json
 from detaux_pl.artifacts.stage import StageFolder
 
 _UNREADABLE = (
@@ -27,6 +27,21 @@ _UNREADABLE = (
 
 IGNORED = -1
 """Label of a sample that the auxiliary loss leaves out."""
+
+
+class _Info(TypedDict):
+    """What is read of the `.json` of a task."""
+
+    n_tasks: NotRequired[int]
+    n_classes: int
+    n_clusters: NotRequired[int]
+    subspace: NotRequired[int]
+    noise: NotRequired[str]
+    noise_class: NotRequired[int | None]
+    noise_fraction: NotRequired[dict[str, float]]
+    clusterer: NotRequired[dict[str, Any]]
+    scores: NotRequired[list[dict[str, Any]]]
+    refinement: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -181,7 +196,7 @@ def _load(folder: Path, name: str) -> tuple[AuxiliaryLabels, int]:
     path = folder / f"{name}.npz"
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: run `detaux cluster` first.")
-    meta = read_json(folder / f"{name}.json")
+    meta: dict[str, Any] = {**read_kind(folder / f"{name}.json", _Info, "cluster again")}
     n_tasks = meta.pop("n_tasks", 1)
     try:
         # numpy leaves a file that it opened itself open where it is damaged.
@@ -193,4 +208,23 @@ def _load(folder: Path, name: str) -> tuple[AuxiliaryLabels, int]:
             )
     except _UNREADABLE as error:
         raise ArtifactError(f"{path} cannot be read ({error}): cluster again.") from None
+    _check(path, labels)
     return labels, n_tasks
+
+
+_KINDS = {"ids": "iU", "splits": "i", "labels": "i", "is_noise": "b", "strength": "f"}
+"""Kinds of numbers of the arrays."""
+
+
+def _check(path: Path, task: AuxiliaryLabels) -> None:
+    """Refuse arrays that are readable and of other things."""
+    for name, kinds in _KINDS.items():
+        array: NDArray[np.generic] = getattr(task, name)
+        if array.dtype.kind not in kinds or array.shape != task.ids.shape[:1]:
+            what = f"{array.dtype} of shape {array.shape}"
+            raise ArtifactError(f"{path} holds no {name}, but {what}: cluster again.")
+    low, high = task.labels.min(initial=0), task.labels.max(initial=0)
+    if low < IGNORED or high >= task.n_classes:
+        raise ArtifactError(
+            f"{path} holds labels from {low} to {high} of {task.n_classes} classes: cluster again."
+        )

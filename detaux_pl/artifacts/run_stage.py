@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.errors import Diverged
+from detaux_pl.artifacts.errors import DiscoveryError, Diverged, UserError
+from detaux_pl.artifacts.exit_codes import USER_ERROR, Stopped
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder
 
@@ -51,13 +52,14 @@ def run_stage(
             stage.check_inputs()
         if redo and folder.path.exists():
             shutil.rmtree(folder.path)
-        keys = {stage.name: str((stage.manifest or {})["key"]) for stage in before}
+        keys = {stage.name: manifest["key"] for stage in before if (manifest := stage.manifest)}
         folder.begin_anew_if_diverged(settings, keys)
         folder.check(settings, keys)
         folder.check_inputs()
         if folder.complete:
             folder.verify()
             return False
+        anew = folder.manifest is None
         folder.begin(settings, keys, {stage.name: stage.digest for stage in before})
         started = time.monotonic()
         try:
@@ -65,8 +67,28 @@ def run_stage(
         except Diverged as end:
             folder.give_up(str(end), end.since)
             raise
+        except (UserError, Stopped) as refused:
+            # What must be mended first is no other run's: it would be in the way of the mended one.
+            if anew and not isinstance(refused, DiscoveryError) and _is_refusal(refused):
+                _forget_begun(folder.path)
+            raise
         folder.finish(outputs, time.monotonic() - started)
         return True
+
+
+_OF_BEGINNING = {"stage.json", "config.yaml", "nets.json"}
+"""Files that say what is to be done, and hold nothing that took time."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    return not isinstance(error, Stopped) or error.code == USER_ERROR
+
+
+def _forget_begun(folder: Path) -> None:
+    """Remove a stage that was refused, unless it holds work that can be gone on with."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if all(path.name in _OF_BEGINNING for path in files):
+        shutil.rmtree(folder)
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -9,17 +9,35 @@ import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_json, sha256_file, sha256_json, write_json
+from detaux_pl.artifacts.files import read_kind, sha256_file, sha256_json, write_json
 from detaux_pl.artifacts.spelling import meant
 
 _VERSIONS = ("detaux_pl", "torch", "torchvision", "lightning", "hdbscan", "scikit-learn", "numpy")
 DIVERGED = "diverged"
 """Status of a stage whose training did."""
+T = TypeVar("T")
 _ABSENT = "absent"
 """Stands in messages for a setting that is not there; null would be taken for its value."""
+
+
+class Manifest(TypedDict):
+    """The content of `stage.json`."""
+
+    stage: str
+    key: str
+    status: Literal["running", "complete", "diverged"]
+    upstream: dict[str, str]
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    seconds: float
+    wandb_id: str
+    versions: dict[str, str]
+    outputs: dict[str, str]
+    finished: NotRequired[str]
+    diverged: NotRequired[dict[str, Any]]
 
 
 class StageFolder:
@@ -40,17 +58,12 @@ class StageFolder:
         self.path = self.run_dir / name
 
     @property
-    def manifest(self) -> dict[str, Any] | None:
+    def manifest(self) -> Manifest | None:
         """The content of `stage.json`; None where the stage never began."""
         path = self.path / "stage.json"
         if not path.is_file():
             return None
-        manifest = read_json(path)
-        if not isinstance(manifest, dict) or not {"key", "status", "outputs"} <= manifest.keys():
-            raise ArtifactError(
-                f"{path} is damaged: --redo {redo_name(self.name)} makes the stage again."
-            )
-        return manifest
+        return read_kind(path, Manifest, f"--redo {redo_name(self.name)} makes the stage again")
 
     @property
     def complete(self) -> bool:
@@ -61,9 +74,8 @@ class StageFolder:
     @property
     def diverged(self) -> dict[str, Any] | None:
         """Where its training diverged, `message`, `epoch` and `step`; None where it has not."""
-        manifest = self.manifest or {}
-        found: dict[str, Any] | None = manifest.get("diverged")
-        return found
+        manifest = self.manifest
+        return None if manifest is None else manifest.get("diverged")
 
     @property
     def digest(self) -> str:
@@ -102,25 +114,23 @@ class StageFolder:
         self, settings: Mapping[str, Any], upstream: Mapping[str, str], inputs: Mapping[str, str]
     ) -> None:
         """Record that the stage runs; keeps the key and the W&B id of an interrupted run."""
-        previous = self.manifest or {}
-        if previous and _is_of(previous, self.name, settings, upstream):
+        previous = self.manifest
+        if previous is not None and _is_of(previous, self.name, settings, upstream):
             settings = previous["settings"]  # which may be spelt otherwise
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.path / "stage.json",
-            {
-                "stage": self.name,
-                "key": stage_key(self.name, settings, upstream),
-                "status": "running",
-                "upstream": dict(upstream),
-                "inputs": dict(inputs),
-                "settings": dict(settings),
-                "seconds": previous.get("seconds", 0.0),
-                "wandb_id": previous.get("wandb_id") or os.urandom(4).hex(),
-                "versions": _versions(),
-                "outputs": {},
-            },
-        )
+        manifest: Manifest = {
+            "stage": self.name,
+            "key": stage_key(self.name, settings, upstream),
+            "status": "running",
+            "upstream": dict(upstream),
+            "inputs": dict(inputs),
+            "settings": dict(settings),
+            "seconds": 0.0 if previous is None else previous["seconds"],
+            "wandb_id": os.urandom(4).hex() if previous is None else previous["wandb_id"],
+            "versions": _versions(),
+            "outputs": {},
+        }
+        write_json(self.path / "stage.json", manifest)
 
     def finish(self, outputs: Iterable[Path], seconds: float) -> None:
         """Record the digests of the outputs and turn the stage complete, last of all.
@@ -185,18 +195,35 @@ class StageFolder:
         manifest = self.manifest
         if manifest is None or manifest["status"] != "complete":
             raise ArtifactError(f"{self.path} is not complete: run `{self.name}` first.")
-        for name, digest in manifest["outputs"].items():
-            path = self.path / name
-            if not path.is_file():
-                what = "is gone"
-            elif sha256_file(path) != digest:
-                what = "was changed after the stage wrote it"
-            else:
-                continue
-            raise ArtifactError(
-                f"{path} {what}: restore it, or --redo {redo_name(self.name)} to make it and "
-                "what follows from it again."
-            )
+        for name in manifest["outputs"]:
+            self.output(name)
+
+    def output(self, name: str) -> Path:
+        """Return a file of the stage; that of a complete one is the file that the stage wrote.
+
+        Raises:
+            ArtifactError: If it is gone or was changed.
+        """
+        manifest = self.manifest
+        digest = None if manifest is None else manifest["outputs"].get(name)
+        path = self.path / name
+        if not path.is_file():
+            what = "is gone" if digest is not None else "is missing"
+        elif digest is not None and sha256_file(path) != digest:
+            what = "was changed after the stage wrote it"
+        else:
+            return path
+        if digest is None:
+            raise ArtifactError(f"{path} {what}: run the stage that writes it.")
+        raise ArtifactError(
+            f"{path} {what}: restore it, or --redo {redo_name(self.name)} to make it and what "
+            "follows from it again."
+        )
+
+    def read(self, name: str, kind: type[T]) -> T:
+        """Read a JSON or YAML file of the stage, see `output` and `read_kind`."""
+        remedy = f"--redo {redo_name(self.name)} makes the stage again"
+        return read_kind(self.output(name), kind, remedy)
 
     def check_inputs(self) -> None:
         """Check that the stages upstream still have the outputs that this one was made from.
@@ -204,8 +231,10 @@ class StageFolder:
         Raises:
             ArtifactError: If a stage upstream was made again with another result.
         """
-        for name, digest in (self.manifest or {}).get("inputs", {}).items():
-            if StageFolder(self.run_dir, name).digest != digest:
+        manifest = self.manifest
+        inputs = {} if manifest is None else manifest["inputs"]
+        for name in inputs if manifest is None else {*inputs, *manifest["upstream"]}:
+            if StageFolder(self.run_dir, name).digest != inputs.get(name):
                 raise ArtifactError(
                     f"{self.path} was made from another result of `{name}`. Give another "
                     f"--run_dir to keep both, or --redo {redo_name(self.name)} to replace it."

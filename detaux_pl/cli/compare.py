@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.codes import read_codes_info
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
-from detaux_pl.artifacts.files import read_json, read_yaml, sha256_file
 from detaux_pl.artifacts.stage import StageFolder, first_difference
 from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.evaluation.compare import Arm, Kind, compare
+from detaux_pl.evaluation.results import Cost, read_scores
 from detaux_pl.report.compare_table import to_latex, to_markdown, to_rich
 from detaux_pl.report.wording import SHUFFLED, plural
+from detaux_pl.settings.build import DataConfig
 from detaux_pl.settings.choices import closest
 from detaux_pl.settings.names import arm_folders
 
@@ -31,7 +33,7 @@ class _Training:
 
     seed: int
     metrics: dict[str, float]
-    cost: dict[str, Any] | None
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -160,12 +162,11 @@ def _read_run(folder: Path) -> _Run:
         if not stage.complete:
             unfinished.append(f"{arm} seed {seed}" + (" (diverged)" if stage.diverged else ""))
             continue
-        cost = _read_output(stage, "cost.json") if (path / "cost.json").is_file() else None
-        trainings.setdefault(arm, []).append(
-            _Training(seed, _read_output(stage, "test.json"), cost)
-        )
+        cost = stage.read("cost.json", Cost) if (path / "cost.json").is_file() else None
+        trainings.setdefault(arm, []).append(_Training(seed, read_scores(stage), cost))
         if arm not in kinds:
-            kinds[arm] = _kind(read_yaml(path / "config.yaml"), trainings[arm][0].metrics)
+            config = stage.read("config.yaml", DataConfig)
+            kinds[arm] = _kind(config, trainings[arm][0].metrics)
             data = data or _data_of(stage)
     if not trainings:
         raise UserError(f"{folder} has no finished training: run `detaux fit` to its end first.")
@@ -178,35 +179,27 @@ def _read_run(folder: Path) -> _Run:
     return _Run(folder, trainings, kinds, unfinished, principal, n_classes, data)
 
 
-def _read_output(stage: StageFolder, name: str) -> dict[str, Any]:
-    """Read an output of a stage, without digesting its checkpoints as `verify` does."""
-    path = stage.path / name
-    digest = (stage.manifest or {})["outputs"].get(name)
-    if digest is not None and path.is_file() and sha256_file(path) != digest:
-        raise ArtifactError(
-            f"{path} was changed after the stage wrote it: restore it, or --redo multitask to "
-            "train again."
-        )
-    content: dict[str, Any] = read_json(path)
-    return content
-
-
-def _kind(config: dict[str, Any], metrics: dict[str, float]) -> Kind:
+def _kind(config: DataConfig, metrics: dict[str, float]) -> Kind:
     """Tell from what labels an arm learns; one of the principal task alone learns no others."""
-    auxiliary = config["data"]["init_args"].get("auxiliary", "discovered")
+    auxiliary = config["data"].get("init_args", {}).get("auxiliary", "discovered")
     if auxiliary == "discovered" or not any("/auxiliary" in name for name in metrics):
         return ""
     return "control" if auxiliary == SHUFFLED else "ceiling"
 
 
+def _settings(stage: StageFolder) -> dict[str, Any]:
+    manifest = stage.manifest
+    return {} if manifest is None else manifest["settings"]
+
+
 def _data_of(stage: StageFolder) -> dict[str, Any]:
     """The settings of the data that all arms and seeds of a run share, without places."""
-    settings = (stage.manifest or {}).get("settings", {})
+    settings = _settings(stage)
     data = settings.get("data", {})
     init_args = data.get("init_args", {})
     own = {name: v for name, v in init_args.items() if name not in ("auxiliary", "seed")}
-    before = StageFolder(stage.run_dir, "disentangle").manifest or {}
-    files = settings.get("files") or before.get("settings", {}).get("files")
+    before = _settings(StageFolder(stage.run_dir, "disentangle"))
+    files = settings.get("files") or before.get("files")
     return {**data, "init_args": own, "files": files}
 
 
@@ -215,7 +208,7 @@ def _principal_task(folder: Path) -> tuple[str | None, int | None]:
     path = folder / "disentangle" / "codes" / "codes.json"
     if not path.is_file():
         return None, None
-    info = read_json(path)
+    info = read_codes_info(path.parent)
     sizes = dict(zip(info["factor_names"], info["factor_sizes"], strict=True))
     return info["principal"], sizes[info["principal"]]
 

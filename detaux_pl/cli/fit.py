@@ -10,10 +10,11 @@ from rich.text import Text
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import stopped
-from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal
+from detaux_pl.evaluation.results import read_report
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all, check_folders
 from detaux_pl.pipeline.execute import execute
@@ -21,6 +22,7 @@ from detaux_pl.pipeline.given import with_config
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import forget, plan_jobs, stage_to_redo
 from detaux_pl.pipeline.process import Runner, run_processes
+from detaux_pl.settings.places import remember_places
 
 
 def run(args: list[str], runner: Runner = run_processes) -> int:
@@ -50,6 +52,7 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
         plan = plan_jobs(chain)
         # Nothing is removed before all else is known to fit.
         check_folders(chain, plan, redo)
+        remember_places(chain.run_dir, chain.config["disentangle"]["data"])
         forget(chain, plan, redo)
         write_text(chain.run_dir / "config.yaml", chain.source)
         code = execute(chain, plan, runner, lock, console)
@@ -76,6 +79,6 @@ def _show(chain: Chain, console: Console) -> None:
     from detaux_pl.report.report import arms_table
 
     folder = chain.run_dir / "report"
-    terminal().print(arms_table(read_json(folder / "report.json")))
+    terminal().print(arms_table(read_report(chain.run_dir)))
     page = str(folder / "report.html")
     console.print(Text.assemble("report: ", (page, Style(link=page))))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.stage import StageFolder
 
 T = TypeVar("T")
@@ -52,13 +51,14 @@ def read_groups(run_dirs: Sequence[Path], read: Callable[[Path], T]) -> dict[str
     return groups
 
 
-def read_evaluated(run_dir: Path, file: str, what: str) -> dict[str, Any]:
+def read_evaluated(run_dir: Path, file: str, what: str, read: Callable[[Path], T]) -> T:
     """Read what the evaluation of a run wrote.
 
     Args:
         run_dir: The run folder.
         file: Name of the file in the stage's folder.
         what: What it holds, in words.
+        read: Reads it from the run folder.
 
     Raises:
         ArtifactError: If the stage is not finished, did not write it, or it was changed since.
@@ -72,5 +72,4 @@ def read_evaluated(run_dir: Path, file: str, what: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{run_dir} was evaluated without {what}: run `{command} --redo evaluate`."
         )
-    content: dict[str, Any] = read_json(folder.path / file)
-    return content
+    return read(run_dir)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
 from detaux_pl.cli.table import PlainParser, form_of, put_out
+from detaux_pl.evaluation.results import Metrics, read_metrics
 from detaux_pl.metrics.udr import udr
 from detaux_pl.report.grid import WRITERS
 from detaux_pl.report.metric_table import collate, lay_out
@@ -62,13 +62,13 @@ def _parser() -> PlainParser:
     return parser
 
 
-def _read(run_dir: Path) -> dict[str, Any]:
+def _read(run_dir: Path) -> Metrics:
     """Read the metrics of a run.
 
     Raises:
         ArtifactError: If it has none.
     """
-    metrics = read_evaluated(run_dir, "metrics.json", "metrics")
+    metrics = read_evaluated(run_dir, "metrics.json", "metrics", read_metrics)
     if not metrics["scores"]["dim"] and not metrics["left_out"]:
         raise ArtifactError(
             f"{run_dir} was evaluated without metrics: run `detaux evaluate --run_dir {run_dir} "
@@ -79,6 +79,9 @@ def _read(run_dir: Path) -> dict[str, Any]:
 
 def _rank(run_dirs: Sequence[Path]) -> list[float]:
     """Rank models by how much they agree; none where their codes are gone or of other samples."""
+    for run_dir in run_dirs:
+        if (stage := StageFolder(run_dir, "disentangle/codes")).complete:
+            stage.verify()
     try:
         for run_dir in run_dirs:
             StageFolder(run_dir, "evaluate").check_inputs()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
 from detaux_pl.cli.table import PlainParser, form_of, put_out
+from detaux_pl.evaluation.results import Probes, read_probes
 from detaux_pl.report.grid import WRITERS
 from detaux_pl.report.probe_table import collate, lay_out
 from detaux_pl.settings.choices import closest
@@ -62,7 +62,7 @@ def _parser() -> PlainParser:
     return parser
 
 
-def _read_groups(run_dirs: list[Path]) -> dict[str, list[dict[str, Any]]]:
+def _read_groups(run_dirs: list[Path]) -> dict[str, list[Probes]]:
     """Read the probes of every run, by group.
 
     Raises:
@@ -70,7 +70,8 @@ def _read_groups(run_dirs: list[Path]) -> dict[str, list[dict[str, Any]]]:
         ArtifactError: If a run has no finished probes.
     """
     groups = read_groups(
-        run_dirs, lambda run_dir: read_evaluated(run_dir, "probes.json", "linear probes")
+        run_dirs,
+        lambda run_dir: read_evaluated(run_dir, "probes.json", "linear probes", read_probes),
     )
     first, tasks = run_dirs[0], None
     for runs in groups.values():

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_json, read_yaml
 from detaux_pl.artifacts.labels import AuxiliaryLabels, labels_folder, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.tried import Tried, read_candidates
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.evaluation.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
+from detaux_pl.evaluation.results import Probes, read_probes
 from detaux_pl.multitask.base import MultitaskModel
-from detaux_pl.settings.build import build
+from detaux_pl.settings.build import Spec, StageConfig, build
 from detaux_pl.settings.names import arm_folder, arm_folders
+from detaux_pl.settings.parser import explain
+from detaux_pl.settings.places import at_places, newest_places
 
 _FILLED = ("image_shape", "n_classes", "task_sizes")
 """Arguments of the models that no config holds: the command line takes them from the data."""
@@ -28,37 +32,42 @@ class Run:
 
     Args:
         run_dir: Folder of the run.
+        places: By name, such as `root`, where the data lie now; none for where they were last.
 
     Raises:
         ArtifactError: If the folder holds no run; later, if a stage asked for has not run.
     """
 
-    def __init__(self, run_dir: str | Path) -> None:
+    def __init__(
+        self, run_dir: str | Path, places: Mapping[str, str | Path | None] | None = None
+    ) -> None:
         self.run_dir = Path(run_dir)
+        self.places: dict[str, str | None] = {
+            name: None if place is None else str(place) for name, place in (places or {}).items()
+        }
         if not (self.run_dir / "disentangle").is_dir():
             raise ArtifactError(f"{self.run_dir} is no run folder: it has no `disentangle` stage.")
 
     @cached_property
     def codes(self) -> Codes:
         """The codes of every sample, shape (N, K, D)."""
-        return Codes.load(self.run_dir / "disentangle" / "codes")
+        return Codes.load(self._verified("disentangle/codes"))
 
     @cached_property
-    def probes(self) -> dict[str, Any]:
+    def probes(self) -> Probes:
         """Accuracy of the linear probes, the content of `evaluate/probes.json`."""
-        probes: dict[str, Any] = read_json(self.run_dir / "evaluate" / "probes.json")
-        return probes
+        return read_probes(self.run_dir)
 
     @cached_property
     def tasks(self) -> list[AuxiliaryLabels]:
         """The discovered tasks, refined where the run has done so, the best one first."""
-        return load_tasks(labels_folder(self.run_dir))
+        folder = labels_folder(self.run_dir)
+        return load_tasks(self._verified(folder.relative_to(self.run_dir).as_posix()))
 
     @cached_property
-    def candidates(self) -> dict[str, Any] | None:
+    def candidates(self) -> Tried | None:
         """What is known of every candidate task, and the verdict; None where none was tried."""
-        path = self.run_dir / "cluster" / "candidates.json"
-        return read_json(path) if path.is_file() else None
+        return read_candidates(StageFolder(self.run_dir, "cluster"))
 
     @property
     def labels(self) -> AuxiliaryLabels:
@@ -68,14 +77,22 @@ class Run:
     @cached_property
     def disentangler(self) -> Disentangler:
         """The trained disentangler, in evaluation mode on the CPU."""
-        model: Disentangler = _load(Disentangler, self.run_dir / "disentangle", "last")
+        model: Disentangler = _load(Disentangler, StageFolder(self.run_dir, "disentangle"), "last")
         return model
+
+    @cached_property
+    def data_config(self) -> Spec:
+        """What the data are built from, where they lie now."""
+        config = StageFolder(self.run_dir, "disentangle").read("config.yaml", StageConfig)
+        return at_places(config["data"], {**newest_places(self.run_dir), **self.places})
 
     @cached_property
     def data(self) -> FactorDataModule:
         """The data as the disentangler saw them, noise included, set up."""
-        config = read_yaml(self.run_dir / "disentangle" / "config.yaml")
-        data: FactorDataModule = build(FactorDataModule, config["data"])
+        try:
+            data: FactorDataModule = build(FactorDataModule, self.data_config)
+        except (ValueError, TypeError) as error:
+            raise explain(error) from error
         data.describe()
         check_files(self.run_dir, data.dataset.fingerprint())
         data.prepare_data()
@@ -87,9 +104,10 @@ class Run:
         """Seeds of the finished trainings of each arm."""
         found: dict[str, list[int]] = {}
         for arm, folder in arm_folders(self.run_dir).items():
-            for path in folder.glob("seed*/stage.json"):
-                if read_json(path)["status"] == "complete":
-                    found.setdefault(arm, []).append(int(path.parent.name[4:]))
+            for path in folder.glob("seed*"):
+                stage = StageFolder(self.run_dir, path.relative_to(self.run_dir).as_posix())
+                if re.fullmatch(r"seed\d+", path.name) and stage.complete:
+                    found.setdefault(arm, []).append(int(path.name[4:]))
         return {arm: sorted(seeds) for arm, seeds in found.items()}
 
     def model(self, arm: str, seed: int | None = None) -> MultitaskModel:
@@ -109,21 +127,30 @@ class Run:
                 f"{self.run_dir} has no arm {arm!r} with seed {seed}; it has {have}."
             )
         chosen = seeds[0] if seed is None else seed
-        folder = self.run_dir / arm_folder(arm) / f"seed{chosen}"
+        folder = StageFolder(self.run_dir, f"{arm_folder(arm)}/seed{chosen}")
         model: MultitaskModel = _load(MultitaskModel, folder, "best")
         return model
 
+    def _verified(self, stage: str) -> Path:
+        """Return the folder of a stage, whose files are those that it wrote if it is complete."""
+        folder = StageFolder(self.run_dir, stage)
+        if folder.complete:
+            folder.verify()
+        return folder.path
 
-def load(run_dir: str | Path) -> Run:
+
+def load(run_dir: str | Path, **places: str | Path | None) -> Run:
     """Open a run folder.
 
     Args:
         run_dir: The folder that `detaux fit` wrote.
+        places: Where the data lie now, if they were moved: `root`, `path` or `cache_dir`, as the
+            data set calls it.
 
     Raises:
         ArtifactError: If it holds no run.
     """
-    return Run(run_dir)
+    return Run(run_dir, places)
 
 
 def check_files(run_dir: Path, files: str | None) -> None:
@@ -137,21 +164,22 @@ def check_files(run_dir: Path, files: str | None) -> None:
         ArtifactError: If it is another one.
     """
     before = StageFolder(run_dir, "disentangle")
-    settings = (before.manifest or {}).get("settings", {})
-    if settings and settings.get("files") != files:
+    manifest = before.manifest
+    if manifest is not None and manifest["settings"].get("files") != files:
         raise ArtifactError(
             f"the data files have changed since {before.path} was trained: restore them, give "
             "another --run_dir, or run `detaux disentangle fit` with --redo disentangle."
         )
 
 
-def _load(kind: type, folder: Path, checkpoint: str) -> Any:
-    path = folder / "checkpoints" / f"{checkpoint}.ckpt"
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing: run the stage that writes it.")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+def _load(kind: type, folder: StageFolder, checkpoint: str) -> Any:
+    saved = read_checkpoint(folder, checkpoint)
     # A model without arguments has no such entry.
     filled = {k: v for k, v in saved.get("hyper_parameters", {}).items() if k in _FILLED}
-    model = build(kind, read_yaml(folder / "config.yaml")["model"], **filled)
-    model.load_state_dict(saved["state_dict"])
+    try:
+        model = build(kind, folder.read("config.yaml", StageConfig)["model"], **filled)
+    except (ValueError, TypeError) as error:
+        raise explain(error) from error
+    with fitting_weights(checkpoint_path(folder, checkpoint)):
+        model.load_state_dict(saved["state_dict"])
     return model.eval()

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.errors import ArtifactError, Diverged
+from detaux_pl.artifacts.errors import ArtifactError, Diverged, UserError
 from detaux_pl.artifacts.files import replacing
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Fold
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.settings.parser import explain
 
 Build = Callable[[tuple[int, ...]], MultitaskModel]
 """Builds a net for the given numbers of classes."""
@@ -174,7 +176,12 @@ class CrossFit:
         try:
             with np.load(self.path(net), allow_pickle=False) as arrays:
                 tasks = [arrays[f"task{t}"] for t in range(len(self.task_sizes))]
-                return Answers(arrays["rows"], tasks)
+                answers = Answers(arrays["rows"], tasks)
+            if [part.shape for part in tasks] != [
+                (len(answers.rows), size) for size in self.task_sizes
+            ]:
+                raise ValueError("other shapes")
+            return answers
         except Exception as error:  # what a damaged archive raises has no common class
             raise ArtifactError(
                 f"{self.path(net)} cannot be read ({type(error).__name__}): delete it."
@@ -312,11 +319,14 @@ def fit_net(
         # Few workers and no logger are meant.
         warnings.simplefilter("ignore")
         # Nets are not shared by the ranks of torchrun or SLURM: each has its own.
-        runner = Trainer(
-            **trainer, callbacks=[watch], plugins=[LightningEnvironment()],
-            use_distributed_sampler=False, limit_val_batches=0, logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
+        try:
+            runner = Trainer(
+                **trainer, callbacks=[watch], plugins=[LightningEnvironment()],
+                use_distributed_sampler=False, limit_val_batches=0, logger=False,
+                enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            )  # fmt: skip
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UserError(f"nets.trainer: {explain(error)}") from error
         threads = torch.get_num_threads()
         if runner.strategy.root_device.type == "cpu":
             torch.set_num_threads(1)  # sums depend on it, and processes have more or fewer

@@ -181,14 +181,15 @@ def check_folders(chain: Chain, plan: Plan, redo: str | None) -> None:
         try:
             folder.check(job.settings, upstream)
             # What follows was made from the key that is there, of settings spelt otherwise too.
-            keys[job.name] = (folder.manifest or {}).get("key", keys[job.name])
+            if (manifest := folder.manifest) is not None:
+                keys[job.name] = manifest["key"]
         except ArtifactError:
             if not job.derived:
                 raise
             shutil.rmtree(folder.path)
     for folder in unwanted(chain, plan):
         stage = folder.name.split("/")[-1]
-        made_from = (folder.manifest or {})["upstream"]
+        made_from = {} if (manifest := folder.manifest) is None else manifest["upstream"]
         if redo not in (stage, folder.name, "multitask") and replaced.isdisjoint(made_from):
             raise ArtifactError(
                 f"{folder.path} holds what `{stage}` made, which is not asked for any more: give "

@@ -5,29 +5,60 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from detaux_pl.artifacts.errors import DiscoveryError, Diverged, UserError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND, Stopped, stopped
 from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.kinds import misfit
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world, run_stage
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.yaml_text import dump_yaml
+from detaux_pl.settings.build import Spec
 from detaux_pl.settings.names import wants_redo
+from detaux_pl.settings.places import at_places, newest_places
+
+
+class NetsTrainer(TypedDict):
+    """What of Lightning's trainer the nets need."""
+
+    accelerator: str
+    max_epochs: NotRequired[int | None]
+
+
+class NetsConfig(TypedDict):
+    """What the nets of a stage are built from, see `resolve_nets`."""
+
+    model: Spec
+    single: Spec
+    data: Spec
+    trainer: NetsTrainer
+    folds: int
 
 
 def refuse_nets(config: Mapping[str, Any] | None) -> None:
     """Refuse settings of nets that `detaux fit` did not write.
 
     Raises:
-        UserError: If something is missing.
+        UserError: If something is missing, or is none.
     """
-    missing = {"model", "single", "data", "trainer", "folds"} - (config or {}).keys()
-    if config is not None and missing:
-        raise UserError(
-            f"nets lack {', '.join(sorted(missing))}: take the config.yaml that `detaux fit` wrote "
-            "to the folder of the stage."
-        )
+    if config is None:
+        return
+    take = "take the config.yaml that `detaux fit` wrote to the folder of the stage"
+    missing = NetsConfig.__required_keys__ - config.keys()
+    if missing:
+        raise UserError(f"nets lack {', '.join(sorted(missing))}: {take}.")
+    if (wrong := misfit(config, NetsConfig, "nets")) is not None:
+        raise UserError(f"{wrong}: {take}.")
+
+
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stage whose nets read the data where they lie now."""
+    nets = config["nets"]
+    if nets is None or misfit(nets.get("data"), Spec) is not None:
+        return config
+    data = at_places(nets["data"], newest_places(Path(config["run_dir"])))
+    return {**config, "nets": {**nets, "data": data}}
 
 
 def run_discovery_stage(

@@ -14,14 +14,15 @@ from rich.text import Text
 
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
-from detaux_pl.artifacts.files import read_json, write_text
+from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import words
 from detaux_pl.artifacts.yaml_text import dump_yaml
+from detaux_pl.cluster.tried import read_candidates
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
-from detaux_pl.pipeline.stages.cluster import CANDIDATES, found_task
+from detaux_pl.pipeline.stages.cluster import found_task
 from detaux_pl.settings.devices import on_cpu
 
 
@@ -63,7 +64,7 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
             worst, lost = max(worst, code), lost | failed
         if name == "cluster":
             _tell_verdicts(chain, jobs, pending, console)
-            empty = {job.name for job in jobs if not found_task(_folder(chain, job).path)}
+            empty = {job.name for job in jobs if not found_task(_folder(chain, job))}
             if empty:
                 worst, lost = max(worst, NOTHING_FOUND), lost | empty
             if "cluster" in empty:
@@ -116,8 +117,8 @@ def _tell_verdicts(
 ) -> None:
     """Say whether a task worth training on was found, where that is new or none was."""
     for job in jobs:
-        path = _folder(chain, job).path / CANDIDATES
-        verdict = read_json(path)["verdict"] if path.is_file() else None
+        tried = read_candidates(_folder(chain, job))
+        verdict = None if tried is None else tried["verdict"]
         if verdict is not None and (job in fresh or not verdict["found"]):
             discovery = job.config["discovery"]
             lead = "" if discovery is None else f"{discovery}: "

@@ -18,6 +18,7 @@ from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.settings.build import import_room
 from detaux_pl.settings.choices import concrete_subclasses
+from detaux_pl.settings.places import follow_folder, option
 
 _NAMES = {
     "principal", "image_column", "split_column", "columns", "images", "split_array", "subset",
@@ -78,12 +79,12 @@ def _agrees(said: Any, used: Any) -> bool:
 
 def with_config(args: list[str]) -> list[str]:
     """Go on with the config of a run folder that is named without one."""
-    run_dir = _option(args, "run_dir")
-    if run_dir is not None and _option(args, "config") is None:
+    run_dir = option(args, "run_dir")
+    if run_dir is not None and option(args, "config") is None:
         path = Path(run_dir) / "config.yaml"
         if path.is_file():
-            return ["--config", str(path), *args]
-    return args
+            args = ["--config", str(path), *args]
+    return follow_folder(args, "dataset")
 
 
 def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -95,18 +96,18 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
     Returns:
         The arguments, with the settings in place of the files, and the settings.
     """
-    path = _option(args, "config")
+    path = option(args, "config")
     if path is None or not _is_file(path):
         return args, {}
     config = read_yaml(Path(path))
     _keep_names(config.get("dataset"), Path(path))
-    kind = _option(args, "dataset") or _option(args, "dataset.class_path")
+    kind = option(args, "dataset") or option(args, "dataset.class_path")
     _drop_places(config.get("dataset"), kind)
     read = {"config"}
     for stage in STAGE_KEYS:
-        option = _option(args, stage)
-        if option is not None and _is_file(option):
-            config[stage] = read_yaml(Path(option))
+        file = option(args, stage)
+        if file is not None and _is_file(file):
+            config[stage] = read_yaml(Path(file))
             read.add(stage)
         else:
             _read_part(config, stage, Path(path).parent)
@@ -172,16 +173,6 @@ def _is_file(text: str) -> bool:
     with suppress(OSError):
         return Path(text).is_file()
     return False
-
-
-def _option(args: list[str], name: str) -> str | None:
-    """Return the value of `--name value` or `--name=value`."""
-    for word, following in zip(args, [*args[1:], ""], strict=False):
-        if word == f"--{name}":
-            return following
-        if word.startswith(f"--{name}="):
-            return word.partition("=")[2]
-    return None
 
 
 def _without_options(args: list[str], names: set[str]) -> list[str]:

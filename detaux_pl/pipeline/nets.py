@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import TERMINATED, Stopped
-from detaux_pl.artifacts.files import read_json, sha256_file, write_json
+from detaux_pl.artifacts.files import read_kind, sha256_file, write_json
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import rank_and_world
@@ -24,16 +25,33 @@ from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.evaluation.run import check_files
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, Net
+from detaux_pl.pipeline.discovery_stage import NetsConfig
 from detaux_pl.pipeline.workers import Workers, answer
 from detaux_pl.settings.build import build, import_room
 from detaux_pl.settings.devices import on_cpu
 from detaux_pl.settings.keys import nets_settings
+from detaux_pl.settings.parser import explain
 from detaux_pl.training.quiet import quiet
 
 PLAN = "nets.json"
 
 Work = tuple[str, Net]
 """A net, and the cross-fit that it is of."""
+
+
+class CrossFitPlan(TypedDict):
+    """What a cross-fit is of."""
+
+    labels: str | None
+    seed: int
+
+
+class NetsPlan(NetsConfig):
+    """The content of `nets.json`, see `Nets`."""
+
+    rounds: int
+    replace: bool
+    fits: dict[str, CrossFitPlan]
 
 
 class Nets:
@@ -57,8 +75,9 @@ class Nets:
         for room in ("data", "multitask"):
             import_room(room)
         self.folder = folder
-        self.plan: dict[str, Any] = read_json(folder / PLAN)
-        self.data: LabelledDataModule = build(LabelledDataModule, self.plan["data"])
+        self.plan = read_kind(folder / PLAN, NetsPlan, "begin the stage anew")
+        with _settings_in_one_line("data"):
+            self.data: LabelledDataModule = build(LabelledDataModule, self.plan["data"])
         self.data.prepare_data()
         self.data.setup("fit")
         self._check_sizes()
@@ -130,8 +149,18 @@ class Nets:
     def _build(self, sizes: tuple[int, ...]) -> MultitaskModel:
         config = self.plan["single" if len(sizes) == 1 else "model"]
         shape = self.data.image_shape
-        net: MultitaskModel = build(MultitaskModel, config, image_shape=shape, task_sizes=sizes)
+        with _settings_in_one_line(f"model, of {len(sizes)} task(s)"):
+            net: MultitaskModel = build(MultitaskModel, config, image_shape=shape, task_sizes=sizes)
         return net
+
+
+@contextmanager
+def _settings_in_one_line(what: str) -> Iterator[None]:
+    """Say in one line what is wrong with settings of nets that something is built from."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(f"nets.{what}: {explain(error)}") from error
 
 
 def run_nets(run_dir: Path, folder: Path, plan: dict[str, Any], workers: Workers | None) -> Nets:

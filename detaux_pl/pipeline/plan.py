@@ -88,7 +88,8 @@ def forget(chain: Chain, plan: Plan, redo: str | None) -> None:
     """
     for name, key in stage_keys(chain).items():
         folder = StageFolder(chain.run_dir, name)
-        if folder.diverged and (folder.manifest or {})["key"] != key:
+        manifest = folder.manifest
+        if manifest is not None and "diverged" in manifest and manifest["key"] != key:
             shutil.rmtree(folder.path)
     for folder in unwanted(chain, plan):
         shutil.rmtree(folder.path)

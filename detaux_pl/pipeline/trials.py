@@ -321,7 +321,9 @@ def _has(stage: StageFolder, key: str) -> bool:
 
 def _fits(source: StageFolder, trial: Trial) -> bool:
     """Whether a finished stage is all there, and was made from what the trial has upstream."""
-    manifest = source.manifest or {"outputs": {}, "inputs": {}}
+    manifest = source.manifest
+    if manifest is None:
+        return False
     upstream = {name: StageFolder(trial.folder, name) for name in manifest["inputs"]}
     return all((source.path / name).is_file() for name in manifest["outputs"]) and all(
         # Another run of the same settings may have other results.
@@ -335,7 +337,7 @@ def _link(source: StageFolder, target: StageFolder) -> None:
     partial = target.run_dir / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in (source.manifest or {})["outputs"]:
+    for name in {} if (manifest := source.manifest) is None else manifest["outputs"]:
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

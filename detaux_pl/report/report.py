@@ -11,10 +11,11 @@ from rich.table import Table
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import replacing, write_json, write_text
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.tried import read_candidates
 from detaux_pl.report.page import render_page
 from detaux_pl.report.section import Images, View
 from detaux_pl.report.sections import find_sections
-from detaux_pl.report.sections.candidates import read_candidates
 from detaux_pl.report.sections.run import describe_run
 from detaux_pl.report.style import to_png, to_svg
 from detaux_pl.report.task import read_tasks
@@ -102,7 +103,7 @@ def write_report_without_task(run_dir: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: If the stage tried no candidates.
     """
-    candidates = read_candidates(run_dir)
+    candidates = read_candidates(StageFolder(run_dir, "cluster"))
     if candidates is None:
         raise ArtifactError(f"{run_dir / 'cluster'} says of no candidates that they were tried.")
     found = candidates["verdict"]

@@ -87,7 +87,7 @@ def read_tasks(
         StageFolder(run_dir, path.relative_to(run_dir).as_posix()).manifest
         for path in sorted((run_dir / arm_folder(arm)).glob("seed*"))
     ]
-    learned = [name for manifest in trained if manifest for name in manifest["upstream"]]
+    learned = [name for manifest in trained if manifest for name in sorted(manifest["upstream"])]
     root = run_dir / discovery_folder("", discovery)
     folder = run_dir / learned[0] if learned else labels_folder(root)
     tasks = load_tasks(folder)

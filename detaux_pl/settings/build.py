@@ -7,12 +7,31 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from pydoc import locate
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from jsonargparse import ArgumentParser
 
 from detaux_pl.settings.numbers import KeepsIntegers
 from detaux_pl.settings.words import as_words, plain
+
+
+class Spec(TypedDict):
+    """What an object is built from, in a config."""
+
+    class_path: str
+    init_args: NotRequired[dict[str, Any]]
+
+
+class DataConfig(TypedDict):
+    """The `config.yaml` of a stage that trained, as far as its data are read."""
+
+    data: Spec
+
+
+class StageConfig(DataConfig):
+    """The same with its model."""
+
+    model: Spec
 
 
 def constructor_defaults(cls: Any) -> dict[str, Any]:
@@ -36,7 +55,13 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
     Raises:
         ValueError: If the class refuses its arguments.
     """
-    known = constructor_defaults(locate(config["class_path"]))
+    cls = locate(config["class_path"])
+    if not isinstance(cls, type) or not issubclass(cls, kind):
+        raise ValueError(
+            f"class_path is {config['class_path']!r}, which is no {kind.__name__}: give the path "
+            "of one."
+        )
+    known = constructor_defaults(cls)
     # jsonargparse parses the items of a list in place.
     init_args = copy.deepcopy(config.get("init_args", {}))
     init_args |= {name: value for name, value in filled.items() if name in known}

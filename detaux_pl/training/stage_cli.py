@@ -13,8 +13,10 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.yaml_text import load_yaml
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -26,6 +28,7 @@ from detaux_pl.settings.limits import refuse_not_finite, refuse_seed
 from detaux_pl.settings.names import labels_stage, needs_labels
 from detaux_pl.settings.parser import ShortParser, config_parser, explain
 from detaux_pl.settings.words import plain
+from detaux_pl.training.checkpoints import WholeCheckpoints
 from detaux_pl.training.progress import StageProgress
 from detaux_pl.training.trainer_limits import refuse_trainer
 
@@ -113,19 +116,22 @@ class StageCLI(LightningCLI):
         return Path(self.config.run_dir)
 
     def trainer_for(
-        self, folder: Path, name: str, callbacks: list[Any], loggers: list[Logger]
+        self, folder: StageFolder, callbacks: list[Any], loggers: list[Logger]
     ) -> Trainer:
         """Build the trainer that the configuration asks for, with our callbacks and loggers."""
         config = dict(self.config_init["trainer"])
         config["callbacks"] = [*(config.get("callbacks") or []), *callbacks]
         if config.get("enable_progress_bar") is not False:
-            config["callbacks"].append(StageProgress(name))
+            config["callbacks"].append(StageProgress(folder.name))
         config["logger"] = [*loggers, *_user_loggers(config.get("logger"))]
-        config["default_root_dir"] = str(folder)
+        config["default_root_dir"] = str(folder.path)
         try:
-            return Trainer(**config)
+            trainer = Trainer(**config)
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UserError(f"trainer: {explain(error)}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
+            trainer.strategy.checkpoint_io = WholeCheckpoints(folder)
+        return trainer
 
 
 def stage_parser(stage: str) -> StageParser:

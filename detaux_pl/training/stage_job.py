@@ -27,12 +27,14 @@ from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.evaluation.checkpoint import checkpoint_path, fitting_weights
 from detaux_pl.evaluation.run import check_files
 from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.models.lone_image import refuse_lone_image
 from detaux_pl.settings.keys import codes_settings, trainable_settings
 from detaux_pl.settings.names import labels_stage, stage_folder, wants_redo
 from detaux_pl.settings.parser import one_line
+from detaux_pl.settings.places import follow_folder, remember_places
 from detaux_pl.training.codes_writer import CodesWriter
 from detaux_pl.training.cost import CostRecord
 from detaux_pl.training.quiet import quiet
@@ -62,7 +64,7 @@ def run(stage: str, allowed: Sequence[str], args: list[str]) -> int:
         )
     subcommand, *rest = args
     quiet()
-    cli = StageCLI(stage, rest)
+    cli = StageCLI(stage, follow_folder(rest, "data.init_args.dataset"))
     job = StageJob(cli)
     try:
         return {"fit": job.fit, "predict": job.predict}.get(
@@ -97,7 +99,7 @@ class StageJob:
         self.data.describe()
         files = self.data.dataset.fingerprint()
         if follows:
-            check_files(self.cli.run_dir, files)
+            self._check_files(files)
         settings = trainable_settings(self.config, None if follows else files)
         labels = getattr(self.data, "labels", None)
         if not follows and labels is not None:
@@ -116,7 +118,7 @@ class StageJob:
     def predict(self) -> int:
         """Write the codes of every image."""
         self.data.describe()
-        check_files(self.cli.run_dir, self.data.dataset.fingerprint())
+        self._check_files(self.data.dataset.fingerprint())
         folder = StageFolder(self.cli.run_dir, f"{self.folder.name}/codes")
         did = run_stage(
             folder,
@@ -131,7 +133,8 @@ class StageJob:
         """Print what `validate` or `test` measures."""
         name = "best" if self.cli.stage == "multitask" else "last"
         checkpoint = self._checkpoint(name)
-        trained_on = list((self.folder.manifest or {}).get("inputs", {}))
+        manifest = self.folder.manifest
+        trained_on = [] if manifest is None else list(manifest["inputs"])
         reads = self.cli.stage == "multitask" and self.cli.reads_labels
         if reads and trained_on and labels_stage(self.config) not in trained_on:
             raise UserError(
@@ -139,11 +142,12 @@ class StageJob:
                 f"{labels_stage(self.config)}: give the --discovery that it is of."
             )
         self.data.describe()
-        check_files(self.cli.run_dir, self.data.dataset.fingerprint())
+        self._check_files(self.data.dataset.fingerprint())
         trainer = self._trainer([DivergenceWatch(self.folder.name)], [])
-        metrics = getattr(trainer, subcommand)(
-            self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
-        )[0]
+        with fitting_weights(checkpoint):
+            metrics = getattr(trainer, subcommand)(
+                self.model, datamodule=self.data, ckpt_path=checkpoint, verbose=False
+            )[0]
         if is_global_zero():
             from rich.table import Table
 
@@ -194,8 +198,6 @@ class StageJob:
         costs = [CostRecord(self.folder.path), TestAhead()] if multitask else []
         watch = DivergenceWatch(self.folder.name)
         trainer = self._trainer([watch, *checkpoints, *costs, snapshot], [record, *self._wandb()])
-        if last.is_file():
-            _check_checkpoint(last)
         with (
             _in_one_line(f"{self.cli.stage}.trainer"),
             refuse_lone_image(self.cli.stage, self.data.batch_size),
@@ -239,20 +241,25 @@ class StageJob:
                 shutil.rmtree(shard)
         writer = CodesWriter(folder, self.data, self.model)
         trainer = self._trainer([DivergenceWatch(self.folder.name), writer], [])
-        trainer.predict(
-            self.model,
-            datamodule=self.data,
-            ckpt_path=self._checkpoint("last"),
-            return_predictions=False,
-        )
+        checkpoint = self._checkpoint("last")
+        with fitting_weights(checkpoint):
+            trainer.predict(
+                self.model, datamodule=self.data, ckpt_path=checkpoint, return_predictions=False
+            )
         if trainer.interrupted:
             raise KeyboardInterrupt
         # Rank 0 records the shards of all: none may be missing then.
         trainer.strategy.barrier()
         return [*folder.glob("rank*/*.npy"), folder / "codes.json"]
 
+    def _check_files(self, files: str | None) -> None:
+        """Refuse images of another run; keep where those of this one lie."""
+        check_files(self.cli.run_dir, files)
+        if is_global_zero():
+            remember_places(self.cli.run_dir, self.config["data"])
+
     def _checkpoint(self, name: str) -> Path:
-        path = self.checkpoints / f"{name}.ckpt"
+        path = checkpoint_path(self.folder, name)
         if not path.is_file():
             raise ArtifactError(
                 f"{path} is missing: run `detaux {self.cli.stage} fit` in this run folder first."
@@ -260,7 +267,7 @@ class StageJob:
         return path
 
     def _trainer(self, callbacks: list[Any], loggers: list[Logger]) -> Trainer:
-        return self.cli.trainer_for(self.folder.path, self.folder.name, callbacks, loggers)
+        return self.cli.trainer_for(self.folder, callbacks, loggers)
 
     def _wandb(self) -> list[Logger]:
         tracking = self.config["tracking"]
@@ -287,15 +294,6 @@ def _in_one_line(where: str) -> Iterator[None]:
         if isinstance(error, MisconfigurationException) or early or interval:
             raise UserError(f"{where}: {one_line(str(error))}") from error
         raise
-
-
-def _check_checkpoint(path: Path) -> None:
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load has no error of its own for a damaged file
-        raise ArtifactError(
-            f"{path} cannot be read ({type(error).__name__}): delete it to begin the stage anew."
-        ) from None
 
 
 def _done(did: bool, folder: StageFolder) -> int:

@@ -40,7 +40,7 @@ def wandb_logger(
         group=run_dir.name,
         job_type=stage,
         tags=rest,
-        id=(folder.manifest or {}).get("wandb_id"),
+        id=None if (manifest := folder.manifest) is None else manifest["wandb_id"],
         resume="allow",
         save_dir=str(run_dir / "wandb"),
         mode=mode,

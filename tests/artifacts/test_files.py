@@ -72,10 +72,13 @@ def test_json_survives_the_disk(tmp_path):
 def test_refuses_missing_and_damaged_json(tmp_path):
     with pytest.raises(ArtifactError, match="is missing: run the stage"):
         read_json(tmp_path / "a.json")
-    for content in (b"{", b"", b"\xff\xfe{}"):
+    for content in (b"{", b"", b"[" * 100_000):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(UserError, match="is not readable JSON"):
             read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b'{"street": "stra\xdfe"}')
+    with pytest.raises(UserError, match=r"a\.json is no text in UTF-8 \(byte 0xdf at 16\): save"):
+        read_json(tmp_path / "a.json")
 
 
 def test_digests(tmp_path):

@@ -73,7 +73,7 @@ def names(folder):
 
 def test_several_tasks_survive_the_disk(tmp_path):
     tasks = [replace(make(), labels=np.full(5, k), meta={"subspace": k}) for k in range(3)]
-    tasks[1] = replace(tasks[1], n_classes=7)
+    tasks[1:] = [replace(tasks[1], n_classes=7), replace(tasks[2], n_classes=3)]
     files = save_tasks(tasks, tmp_path)
     stems = ("labels", "labels2", "labels3")
     assert [path.name for path in files] == [

@@ -262,8 +262,11 @@ def test_runs_of_other_data(study: Path, capsys: pytest.CaptureFixture[str]):
     for run, n_classes in (("a", 10), ("b", 8)):
         write_json(
             study / run / "disentangle" / "codes" / "codes.json",
-            {"factor_names": ["x", "digit"], "factor_sizes": [3, n_classes], "principal": "digit"},
-        )
+            {
+                "factor_names": ["x", "digit"], "factor_sizes": [3, n_classes],
+                "principal": "digit", "principal_subspace": 0, "n_samples": 5,
+            },
+        )  # fmt: skip
     line = refused(capsys, [str(study / "a"), str(study / "b")])
     assert "the number of classes of b is 8, that of a 10" in line
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from detaux_pl.artifacts.files import write_json
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation.results import read_results
 from detaux_pl.report import sweep_table
 from detaux_pl.report.sweep_figures import Line, sweep_chart
@@ -211,8 +212,10 @@ def test_results_of_a_run_by_dotted_name(tmp_path: Path):
         write_json(tmp_path / name, content)
 
     assert read_results(tmp_path) == {}
-    write("disentangle/stage.json", {"seconds": 1.5})
-    write("evaluate/stage.json", {"seconds": 2.0})
+    for name, seconds in (("disentangle", 1.5), ("evaluate", 2.0)):
+        folder = StageFolder(tmp_path, name)
+        folder.begin({}, {}, {})
+        folder.finish([], seconds)
     write(
         "evaluate/metrics.json",
         {"scores": {"dim": {"mig": 0.5, "sap": None}, "subspace": {"mig": float("nan"), "irs": 1}}},

@@ -15,7 +15,7 @@ import numpy as np
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
-from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.files import write_json
 from detaux_pl.artifacts.labels import save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world
@@ -30,17 +30,16 @@ from detaux_pl.cluster.candidates import (
     proposing_subspaces,
 )
 from detaux_pl.cluster.discover import Discovery
-from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage
+from detaux_pl.cluster.tried import CANDIDATES, Tried, read_candidates
+from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.workers import Workers, net_workers
 from detaux_pl.settings.build import import_room
 from detaux_pl.settings.keys import nets_settings, without_places
 from detaux_pl.settings.names import discovery_folder
 from detaux_pl.settings.parser import ShortParser, config_parser, explain, parse
+from detaux_pl.settings.places import follow_folder
 from detaux_pl.settings.words import plain
-
-CANDIDATES = "candidates.json"
-"""What is known of every candidate, and the verdict."""
 
 
 def parser() -> ShortParser:
@@ -105,15 +104,15 @@ def build_discovery(config: dict[str, Any], key: str = "") -> tuple[Discovery, S
     return discovery, selection
 
 
-def found_task(folder: Path) -> bool:
+def found_task(folder: StageFolder) -> bool:
     """Whether a finished stage found a task worth training on."""
-    path = folder / CANDIDATES
-    return not path.is_file() or bool(read_json(path)["verdict"]["found"])
+    tried = read_candidates(folder)
+    return tried is None or tried["verdict"]["found"]
 
 
 def run(args: list[str]) -> int:
     """Run `detaux cluster`."""
-    config = parse(parser(), args)
+    config = settled(parse(parser(), follow_folder(args)))
     discovery, selection = build_discovery(config)
     folder = StageFolder(Path(config["run_dir"]), discovery_folder("cluster", config["discovery"]))
     if selection is not None and config["nets"] is None:
@@ -137,7 +136,7 @@ def run(args: list[str]) -> int:
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
     if code or selection is None or not is_global_zero():
         return code
-    verdict = read_json(folder.path / CANDIDATES)["verdict"]
+    verdict = folder.read(CANDIDATES, Tried)["verdict"]
     if "DETAUX_STAGE" not in os.environ:  # the planner says it
         print(verdict["sentence"], file=sys.stderr)
     return 0 if verdict["found"] else NOTHING_FOUND

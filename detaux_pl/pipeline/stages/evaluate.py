@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import joblib  # type: ignore[import-untyped]
 import numpy as np
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.artifacts.files import read_json, write_json, write_text
+from detaux_pl.artifacts.files import read_kind, write_json, write_text
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import run_stage
 from detaux_pl.artifacts.stage import StageFolder
@@ -21,6 +21,7 @@ from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.evaluation.disentanglement import choose_metrics, judge_codes
 from detaux_pl.evaluation.probes import n_probes, probe_codes
+from detaux_pl.evaluation.results import Probes, read_metrics, read_probes
 from detaux_pl.pipeline.evaluation_checks import (
     refuse_impossible_evaluation,
     refuse_impossible_metrics,
@@ -29,6 +30,7 @@ from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.report import metric_table, probe_table
 from detaux_pl.settings.names import wants_redo
 from detaux_pl.settings.parser import ShortParser, config_parser, parse
+from detaux_pl.settings.places import follow_folder
 
 UPSTREAM = ("disentangle/codes",)
 
@@ -59,7 +61,7 @@ def parser() -> ShortParser:
 
 def run(args: list[str]) -> int:
     """Run `detaux evaluate`."""
-    config = parse(parser(), args)
+    config = parse(parser(), follow_folder(args))
     settings = evaluate_settings(config)
     folder = StageFolder(Path(config["run_dir"]), "evaluate")
     codes = _load(folder.run_dir / UPSTREAM[0])
@@ -99,6 +101,22 @@ def run(args: list[str]) -> int:
     return 0
 
 
+class Scored(TypedDict):
+    """What is kept of a metric."""
+
+    scores: dict[str, dict[str, float | None]]
+    seconds: float
+
+
+class LeftOut(TypedDict):
+    """What is kept of a metric that could not be computed."""
+
+    left_out: str
+
+
+Kept = Probes | Scored | LeftOut
+
+
 class _Kept(dict[str, Any]):
     """Results so far, each at once on disk: a stage that was stopped goes on after them.
 
@@ -109,7 +127,8 @@ class _Kept(dict[str, Any]):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(read_json(path) if path.is_file() else {})
+        remedy = "delete it to measure anew"
+        super().__init__(read_kind(path, dict[str, Kept], remedy) if path.is_file() else {})
         self.path = path
 
     def __setitem__(self, name: str, result: Any) -> None:
@@ -134,7 +153,7 @@ def _load(folder: Path) -> Codes:
 
 def _show(folder: StageFolder) -> None:
     name = folder.run_dir.resolve().name
-    probes, metrics = (read_json(folder.path / f"{file}.json") for file in ("probes", "metrics"))
+    probes, metrics = read_probes(folder.run_dir), read_metrics(folder.run_dir)
     console = terminal()
     study = probe_table.collate({name: [probes]})
     console.print(probe_table.lay_out(study, "accuracies").to_rich())

@@ -12,12 +12,13 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks, save_tasks
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage
+from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.workers import net_workers
 from detaux_pl.settings.keys import nets_settings
 from detaux_pl.settings.names import discovery_folder
 from detaux_pl.settings.parser import ShortParser, config_parser, parse
+from detaux_pl.settings.places import follow_folder
 
 
 def parser() -> ShortParser:
@@ -60,7 +61,7 @@ def refuse_rounds(config: dict[str, Any], folds: int) -> None:
 
 def run(args: list[str]) -> int:
     """Run `detaux refine`."""
-    config = parse(parser(), args)
+    config = settled(parse(parser(), follow_folder(args)))
     if config["nets"] is None or config["rounds"] < 1:
         raise UserError(
             f"rounds is {config['rounds']} and nets are "

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_yaml
 from detaux_pl.artifacts.run_stage import run_stage
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation.run import Run
@@ -14,8 +13,10 @@ from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.pipeline.stages.cluster import found_task
 from detaux_pl.report.report import write_report, write_report_without_task
+from detaux_pl.settings.build import StageConfig
 from detaux_pl.settings.names import arm_folder, discovery_folder, discovery_folders
 from detaux_pl.settings.parser import ShortParser, config_parser
+from detaux_pl.settings.places import PLACES, remember_places
 
 
 def parser() -> ShortParser:
@@ -34,13 +35,19 @@ def parser() -> ShortParser:
         "--seeds", type=list[int] | None, default=None,
         help="Seeds that every arm was to have; null for those that are trained.",
     )  # fmt: skip
+    for name in PLACES:
+        made.add_argument(
+            f"--dataset.{name}", type=str | None, default=None,
+            help="Where the data lie now, as the data set calls it; null for where they were last.",
+        )  # fmt: skip
     return made
 
 
 def run(args: list[str]) -> int:
     """Run `detaux report`: make it anew from what the run folder holds."""
     config = parser().parse_args(args)
-    run_ = Run(config.run_dir)
+    given = {name: place for name, place in vars(config.dataset).items() if place is not None}
+    run_ = Run(config.run_dir, given)
     tried = run_.candidates
     folder = StageFolder(run_.run_dir, "report")
     if tried is not None and not tried["verdict"]["found"]:
@@ -82,6 +89,7 @@ def run(args: list[str]) -> int:
         write_report(
             run_.run_dir, arms, baseline, seeds, run_.data.images, run_.disentangler, discoveries
         )
+        remember_places(run_.run_dir, run_.data_config)
         names = ("report.html", "report.json", "figures/*.png")
         return [path for name in names for path in folder.path.glob(name)]
 
@@ -98,7 +106,7 @@ def _discoveries(run_: Run) -> list[str]:
 
 def _has_task(run_: Run, discovery: str) -> bool:
     stage = discovery_folder("cluster", discovery)
-    return _has(run_, stage) and found_task(run_.run_dir / stage)
+    return _has(run_, stage) and found_task(StageFolder(run_.run_dir, stage))
 
 
 def _has(run_: Run, stage: str) -> bool:
@@ -109,9 +117,10 @@ def _arms(run_: Run) -> list[str]:
     """Name the trained arms in the order to show them: main one, baselines, controls."""
 
     def place(arm: str) -> tuple[bool, bool, str]:
-        folder = run_.run_dir / arm_folder(arm) / f"seed{run_.arms[arm][0]}"
-        config = read_yaml(folder / "config.yaml")
-        control = config["data"]["init_args"].get("auxiliary", "discovered") != "discovered"
+        folder = StageFolder(run_.run_dir, f"{arm_folder(arm)}/seed{run_.arms[arm][0]}")
+        config = folder.read("config.yaml", StageConfig)
+        given = config["data"].get("init_args", {})
+        control = given.get("auxiliary", "discovered") != "discovered"
         return control, config["model"]["class_path"].endswith(".SingleTask"), arm
 
     return sorted(run_.arms, key=place)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.evaluation.results import read_scores
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.report.charts import arms_chart
 from detaux_pl.report.markup import html_cell, html_chart, html_optional, html_table
@@ -96,11 +96,7 @@ def _compare_arms(
 def _test_metrics(run_dir: Path, arm: str, seeds: Sequence[int]) -> dict[int, dict[str, float]]:
     """Test metrics of the seeds of an arm that finished."""
     stages = {seed: StageFolder(run_dir, f"{arm_folder(arm)}/seed{seed}") for seed in seeds}
-    return {
-        seed: read_json(stage.path / "test.json")
-        for seed, stage in stages.items()
-        if stage.complete
-    }
+    return {seed: read_scores(stage) for seed, stage in stages.items() if stage.complete}
 
 
 def _diverged(run_dir: Path, arm: str, seeds: Sequence[int]) -> dict[str, list[int]]:

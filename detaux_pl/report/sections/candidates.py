@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.tried import read_candidates
 from detaux_pl.report.markup import html_bar, html_cell, html_lead, html_optional, html_table
 from detaux_pl.report.section import Charts, Part, Report, Section, View
 from detaux_pl.report.wording import points
 
 
 def _describe(view: View) -> dict[str, Any]:
-    return {"candidates": read_candidates(view.run_dir)}
-
-
-def read_candidates(run_dir: Path) -> dict[str, Any] | None:
-    """What is known of every candidate task; None where none was tried."""
-    path = run_dir / "cluster" / "candidates.json"
-    return read_json(path) if path.is_file() else None
+    return {"candidates": read_candidates(StageFolder(view.run_dir, "cluster"))}
 
 
 def _body(report: Report, charts: Charts) -> str:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from scipy.stats import entropy
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.evaluation.results import Metrics, read_metrics
 from detaux_pl.metrics.records import RECORDS
 from detaux_pl.report.charts import codes_chart, kl_chart
 from detaux_pl.report.markup import (
@@ -46,13 +46,13 @@ def _describe(view: View) -> dict[str, Any]:
     }
 
 
-def _read_metrics(run_dir: Path) -> dict[str, Any] | None:
+def _read_metrics(run_dir: Path) -> Metrics | None:
     """Scores of disentanglement; None where none was asked for."""
     stage = StageFolder(run_dir, "evaluate")
     path = stage.path / "metrics.json"
     if not stage.complete or not path.is_file():
         return None
-    metrics: dict[str, Any] = read_json(path)
+    metrics = read_metrics(run_dir)
     return metrics if metrics["scores"]["dim"] or metrics["left_out"] else None
 
 
@@ -88,7 +88,7 @@ def _draw(view: View, report: Report) -> Iterator[Picture]:
     if report["posterior"] is not None:
         yield Picture("kl", "KL divergence of every latent", _draw_posterior(report["posterior"]))
     metrics = _read_metrics(view.run_dir)
-    if metrics is not None and metrics["matrices"]:
+    if metrics is not None and metrics.get("matrices"):
         yield Picture(
             "metrics", "What each code tells of each factor", _draw_matrices(metrics, view.codes)
         )
@@ -159,7 +159,7 @@ def _body(report: Report, charts: Charts) -> str:
 
 def _scores(metrics: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     n_subspaces, dims = metrics["shape"]
-    by_dim, by_subspace = metrics["scores"]["dim"], metrics["scores"]["subspace"]
+    by_dim, by_subspace = metrics["scores"]["dim"], metrics["scores"].get("subspace", {})
     head = ["score", "better", "per dimension", *(["per subspace"] if dims > 1 else [])]
     rows = []
     for key in dict.fromkeys([*by_dim, *by_subspace]):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation.requirements import requirements
+from detaux_pl.evaluation.results import read_probes
 from detaux_pl.report.markup import (
     CODE_ROWS,
     html_cell,
@@ -26,7 +26,7 @@ def _describe(view: View) -> dict[str, Any]:
     stage = StageFolder(view.run_dir, "evaluate")
     if not stage.complete:
         return {"probes": None, "requirements": None}
-    probes = read_json(stage.path / "probes.json")
+    probes = read_probes(view.run_dir)
     asked = {
         name: requirements(entry, probes["chance"]) for name, entry in probes["inputs"].items()
     }

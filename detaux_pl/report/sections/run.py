@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.files import read_text
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.report.markup import html_bar, html_cell, html_table
 from detaux_pl.report.section import Charts, Part, Report, Section, View
@@ -19,11 +19,12 @@ def _describe(view: View) -> dict[str, Any]:
 def describe_run(run_dir: Path) -> dict[str, Any]:
     """Time, versions and settings of a run."""
     config = run_dir / "config.yaml"
+    manifest = StageFolder(run_dir, "disentangle").manifest
     return {
         "seconds": _seconds(run_dir),
-        "versions": (StageFolder(run_dir, "disentangle").manifest or {}).get("versions", {}),
+        "versions": {} if manifest is None else manifest["versions"],
         # Nothing where its stages were run one by one.
-        "config": config.read_text(encoding="utf-8") if config.is_file() else "",
+        "config": read_text(config) if config.is_file() else "",
     }
 
 
@@ -31,10 +32,11 @@ def _seconds(folder: Path) -> dict[str, float]:
     """Time of each stage; arms and seeds together, and further discoveries with the main [s]."""
     seconds: dict[str, float] = {}
     for path in sorted(folder.rglob("stage.json")):
-        manifest = read_json(path)
-        stage = manifest["stage"]
-        parts = stage.split("/")
-        name = parts[2 if parts[0] == "discoveries" else 0]
+        manifest = StageFolder(path.parent, "").manifest
+        if manifest is None:
+            continue
+        parts = manifest["stage"].split("/")
+        name = parts[2 if parts[0] == "discoveries" and len(parts) > 2 else 0]
         name += "/codes" if parts[-1] == "codes" else ""
         if name != "report":
             seconds[name] = round(seconds.get(name, 0.0) + manifest["seconds"], 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.report.charts import Curve, curves_chart
 from detaux_pl.report.markup import html_chart
 from detaux_pl.report.section import Charts, Part, Picture, Report, Section, View
@@ -48,13 +49,17 @@ def _read_curves(path: Path) -> dict[str, Curve]:
     if not path.is_file():
         return {}
     values: dict[str, dict[int, float]] = {}
-    with path.open(encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle):
-            for name, text in row.items():
-                if text and name not in ("epoch", "step") and not name.endswith("_step"):
-                    values.setdefault(name.removesuffix("_epoch"), {})[int(row["epoch"])] = float(
-                        text
-                    )
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            for row in csv.DictReader(handle):
+                epoch = int(row["epoch"])
+                for name, text in row.items():
+                    if text and name not in ("epoch", "step") and not name.endswith("_step"):
+                        values.setdefault(name.removesuffix("_epoch"), {})[epoch] = float(text)
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise ArtifactError(
+            f"{path} is no record of a training ({type(error).__name__}): restore it."
+        ) from None
     return {
         name: Curve(np.array(list(of), dtype=float), np.array(list(of.values())))
         for name, of in values.items()

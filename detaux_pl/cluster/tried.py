@@ -1,0 +1,53 @@
+"""What a selection says of the candidates that it tried, as it is read by others."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from detaux_pl.artifacts.stage import StageFolder
+
+CANDIDATES = "candidates.json"
+"""What is known of every candidate, and the verdict: a file of the stage."""
+
+
+class Verdict(TypedDict):
+    """What is said of the candidates, see `judge`."""
+
+    found: bool
+    headline: str
+    details: list[str]
+    sentence: str
+    chosen: list[str]
+
+
+class Known(TypedDict):
+    """What is known of a candidate, as far as others read it."""
+
+    name: str
+    n_classes: int
+    balance: float
+    ami_principal: float
+    stability: float
+    restarts: float | None
+    learnability: float | None
+    gain: float | None
+    refused: str | None
+
+
+class Tried(TypedDict):
+    """The content of the file."""
+
+    verdict: Verdict
+    candidates: list[Known]
+
+
+def read_candidates(stage: StageFolder) -> Tried | None:
+    """Read what is known of the candidates of a stage; None where none was tried.
+
+    Raises:
+        ArtifactError: If the file was changed or is damaged.
+    """
+    manifest = stage.manifest
+    expected = manifest is not None and CANDIDATES in manifest["outputs"]
+    there = expected or (stage.path / CANDIDATES).is_file()
+    return stage.read(CANDIDATES, Tried) if there else None

@@ -1,0 +1,137 @@
+"""Where a run and its data lie now: places are no results, and the newest given ones count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.files import read_kind, read_yaml, write_json
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.settings.build import DataConfig, Spec
+
+PLACES = ("root", "path", "cache_dir")
+"""What data sets call the places of their files."""
+_FILE = "places.json"
+
+
+def at_places(data: Spec, places: Mapping[str, str | None]) -> Spec:
+    """Return the settings of a data module whose data set lies elsewhere.
+
+    Args:
+        data: Its settings.
+        places: By name, where it lies.
+
+    Raises:
+        UserError: If the data set has no such place.
+    """
+    moved = deepcopy(data)
+    dataset = moved.get("init_args", {}).get("dataset", {})
+    known = _places_of(data)
+    for name, place in places.items():
+        if name not in known:
+            kind = str(dataset.get("class_path")).rsplit(".", 1)[-1]
+            raise UserError(
+                f"{name} is given as {place!r}, but {kind} has no such place: it has "
+                f"{', '.join(known) or 'none'}."
+            )
+        dataset["init_args"][name] = place
+    return moved
+
+
+def newest_places(run_dir: Path) -> dict[str, str | None]:
+    """Return where the data of a run were last, if not where its config says.
+
+    Raises:
+        ArtifactError: If the record of it is damaged.
+    """
+    path = run_dir / _FILE
+    if not path.is_file():
+        return {}
+    places = read_kind(path, dict[str, str | None], "delete it, and give the places again")
+    return {name: place for name, place in places.items() if name in PLACES}
+
+
+def remember_places(run_dir: Path, data: Spec) -> None:
+    """Keep where the data of a run lie, which are known to be its data, where that is news."""
+    disentangle = StageFolder(run_dir, "disentangle")
+    if not (disentangle.path / "config.yaml").is_file():
+        return
+    recorded = read_kind(disentangle.path / "config.yaml", DataConfig, "restore it")["data"]
+    now, known = _places_of(data), {**_places_of(recorded), **newest_places(run_dir)}
+    if now and now != {name: known.get(name) for name in now}:
+        write_json(run_dir / _FILE, now)
+
+
+def follow_folder(args: Sequence[str], dataset: str | None = None) -> list[str]:
+    """Have a command whose config lies in a run folder work there, on the data where they lie.
+
+    A run folder that was moved or copied still names the old folder in its configs, and the old
+    place of data that were moved since. What the command line says counts all the same.
+
+    Args:
+        args: The words of the command.
+        dataset: Dotted name of the setting that is the data set; None for none.
+    """
+    words = list(args)
+    path = option(words, "config")
+    run_dir = None if path is None else _run_of(Path(path))
+    if path is None or run_dir is None:
+        return words
+    more = []
+    if option(words, "run_dir") is None:
+        said = read_yaml(Path(path)).get("run_dir")
+        if not isinstance(said, str) or Path(said).resolve() != run_dir.resolve():
+            more += ["--run_dir", str(run_dir)]
+    elif Path(str(option(words, "run_dir"))).resolve() != run_dir.resolve():
+        return words
+    if dataset is not None and not _sets(words, dataset):
+        more += [
+            f"--{dataset}.init_args.{name}={'null' if place is None else place}"
+            for name, place in newest_places(run_dir).items()
+            if not _sets(words, f"{dataset}.init_args.{name}")
+        ]
+    return [*words, *more]
+
+
+def option(args: Sequence[str], name: str) -> str | None:
+    """Return the value of `--name value` or `--name=value`."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == f"--{name}":
+            return following
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _run_of(config: Path) -> Path | None:
+    """Return the run folder that a config is of; None where it lies in none."""
+    if config.name != "config.yaml" or not config.is_file():
+        return None
+    folder = config.absolute().parent
+    if (folder / "disentangle" / "stage.json").is_file():
+        return folder
+    try:
+        manifest = StageFolder(folder, "").manifest
+    except ArtifactError:
+        return None  # which the command will meet itself
+    parts = () if manifest is None else Path(manifest["stage"]).parts
+    if not parts or folder.parts[-len(parts) :] != parts:
+        return None
+    return Path(*folder.parts[: -len(parts)])
+
+
+def _places_of(data: Spec) -> dict[str, str | None]:
+    init_args = data.get("init_args", {}).get("dataset", {}).get("init_args", {})
+    return {name: init_args[name] for name in PLACES if name in init_args}
+
+
+def _sets(words: Sequence[str], name: str) -> bool:
+    """Whether a word sets a dotted name, from which `init_args` may be left out, or all of it."""
+    parts = [re.escape(part) for part in name.split(".")]
+    pattern = ""
+    for part in parts:
+        pattern += rf"(\.{part})?" if part == "init_args" else (rf"\.{part}" if pattern else part)
+    return any(re.match(rf"--{pattern}(=|$)", word) for word in words)
