@@ -92,7 +92,8 @@ def accuracy_text(arm: Mapping[str, Any]) -> str:
     """Write the accuracy of an arm with half the width of its interval: `28.8 ± 1.2 %`."""
     if arm["accuracy_mean"] is None:
         diverged = set(arm.get("diverged_seeds", ()))
-        return "diverged" if diverged.issuperset(arm["missing_seeds"]) else "did not finish"
+        every = diverged and diverged.issuperset(arm["missing_seeds"])
+        return "diverged" if every else "did not finish"
     if arm["ci95"] is None:
         return percent(arm["accuracy_mean"])
     half = (arm["ci95"][1] - arm["ci95"][0]) / 2
