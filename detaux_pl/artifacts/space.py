@@ -40,8 +40,8 @@ def require_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
     free = shutil.disk_usage(place).free
     if free < n_bytes + n_bytes // 50 + _MARGIN:
         raise UserError(
-            f"{what} needs {in_gb(n_bytes)}, but {in_gb(free)} are free in {folder}: free some "
-            f"space, or {remedy}."
+            f"there is no room for {what}: {in_gb(n_bytes)} are needed, but {in_gb(free)} are free "
+            f"in {folder}: free some space, or {remedy}."
         )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.pairs import NoPartnerError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,7 +101,9 @@ def in_split(
     try:
         return work(*args, **kwargs)
     except UserError as error:
-        line = f"{str(error).rstrip('.')}; or {_more(dataset, split)}"
+        line = str(error)
+        if isinstance(error, NoPartnerError):
+            line = f"{line.rstrip('.')}; or {_more(dataset, split)}"
         raise UserError(f"the {split} split of {type(dataset).__name__}: {line}") from None
 
 

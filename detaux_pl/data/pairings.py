@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.factor_dataset import FactorDataset
-from detaux_pl.data.pairs import draw_pairs, draw_within, place_groups
+from detaux_pl.data.pairs import NoPartnerError, draw_pairs, draw_within, place_groups
 
 _ROUNDS = 20
 """Uniform draws that may fail before what remains is drawn from lists."""
@@ -148,7 +148,7 @@ class ChangedFactors(Pairing):
             groups = place_groups(_keys(dataset, rows, kept))
             second[mine] = draw_within(groups, first[mine], rng.random(int(mine.sum())))
         if len(rows) and (first == second).all():
-            raise UserError(
+            raise NoPartnerError(
                 f"no two of the {len(rows)} images of the split agree in all factors but "
                 f"{self.k}: raise k or choose other pairs."
             )
@@ -239,7 +239,7 @@ class SharedFactors(Pairing):
             if not self.different:
                 candidates = candidates[candidates != one]
             if not candidates.size:
-                raise UserError(self._lonely(dataset, rows[one]))
+                raise NoPartnerError(self._lonely(dataset, rows[one]))
             second[part] = rng.choice(candidates, size=len(part))
 
     def _lonely(self, dataset: FactorDataset, row: np.int64) -> str:

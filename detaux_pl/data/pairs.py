@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import UserError
 
 
+class NoPartnerError(UserError):
+    """The images of a split make no pairs of the kind that is asked for: more images may."""
+
+
 def draw_pairs(
     labels: NDArray[np.int64], p_different: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -29,7 +33,7 @@ def draw_pairs(
         Two vectors of positions in `labels`, shape (n,) each: first and second of each pair.
 
     Raises:
-        UserError: If all samples are of one class.
+        NoPartnerError: If all samples are of one class.
 
     Example:
         >>> labels = np.repeat([0, 1], 50)
@@ -40,7 +44,7 @@ def draw_pairs(
     n = len(labels)
     groups = place_groups(labels)
     if groups.size[:1] == n:
-        raise UserError(
+        raise NoPartnerError(
             f"pairs need at least 2 classes, but all {n} images are of one: choose another pairing "
             "or a model without pairs."
         )

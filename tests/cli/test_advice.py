@@ -276,7 +276,7 @@ def test_splits_of_other_names_can_be_left_out_of_arrays_and_tables(
     rows = [[f"im/{k:02}.png", k % 2 if k < 28 else "", split[k]] for k in range(40)]
     _table(tmp_path, ["image", "label", "split"], rows)
     table = {"path": str(tmp_path / "table" / "t.csv"), "principal": "label"}
-    assert "leave it out with leave_out: [extra]" in error_line(
+    assert "leave the split out with leave_out: [extra]" in error_line(
         check("ImageTable", **table, columns=[], leave_out=["test"])
     )
     assert main(check("ImageTable", **table, leave_out=["test", "extra"])) == 0

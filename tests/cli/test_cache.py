@@ -52,9 +52,11 @@ def test_no_byte_is_written_of_a_cache_that_has_no_room(
     words = _folders(tmp_path, all={"big": 30, "few": 10})
     disk(10**11)
     line = error_line(["data", "check", *words, "--dataset.image_size", "200000"])
-    assert "the image cache of 40 images needs 4,800.0 GB, but 100.0 GB are free in" in line
+    assert (
+        "no room for the image cache of 40 images: 4,800.0 GB are needed, but 100.0 GB are" in line
+    )
     assert "free some space, or give another cache_dir or a smaller image_size" in line
-    assert "error: the image cache of 40 images needs 12,000,000,000,000.0 GB" in error_line(
+    assert "40 images: 12,000,000,000,000.0 GB are needed" in error_line(
         ["data", "check", *words, "--dataset.image_size", str(10**10)]
     )
     assert [name for name in _files(tmp_path / "cache") if "pixels" in name] == []
@@ -68,7 +70,7 @@ def test_a_margin_is_left(tmp_path: Path, disk: Callable[[int], None], free: int
     if fits:
         dataset.prepare()
     else:
-        with pytest.raises(UserError, match=r"needs 0\.0 MB, but 32\.0 MB are free"):
+        with pytest.raises(UserError, match=r"0\.0 MB are needed, but 32\.0 MB are free"):
             dataset.prepare()
     assert dataset.cache.complete == fits
 
@@ -101,7 +103,7 @@ def test_codes_ask_for_space_and_are_removed_where_there_is_none(
 ):
     disk(10**9)
     with pytest.raises(
-        UserError, match=r"codes of 1,000,000,000 images needs 40\.0 GB, but 1\.0 GB"
+        UserError, match=r"codes of 1,000,000,000 images: 40\.0 GB are needed, but 1\.0"
     ):
         CodesShard(tmp_path / "codes", 0, 10**9, {"code": (5, 2)})
     assert _files(tmp_path) == []

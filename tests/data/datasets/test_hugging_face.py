@@ -86,7 +86,7 @@ def test_a_single_data_set(tmp_path: Path) -> None:
     dataset.setup()
     assert dataset.images(torch.arange(12))[:, 0, 3, 3].tolist() == list(range(12))
     assert dataset.ids[11] == "train/0000011"
-    assert np.bincount(dataset.splits).tolist() == [8, 0, 4]
+    assert np.bincount(dataset.splits).tolist() == [6, 2, 4]  # of six: two stay, one is in val
 
 
 def test_a_copy_finds_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,15 +124,18 @@ def test_columns_that_are_factors(tmp_path: Path) -> None:
     asked = _dataset(path, columns=["name"])
     asked.describe()
     assert asked.factor_names == ("label", "name")
-    with pytest.raises(UserError, match=r"image train/0000001 has no label in column 'gap'"):
+    with pytest.raises(UserError, match=r"4 images have no label in column 'gap'"):
         _dataset(path, columns=["gap"]).describe()
-    with pytest.raises(UserError, match=r"column 'weight' has no labels.*'weight': float32"):
-        _dataset(path, "weight").describe()
+    with pytest.raises(UserError, match=r"column 'box' has no labels.*'weight': float32"):
+        _dataset(path, "box").describe()
+    weighed = _dataset(path, "weight")
+    weighed.describe()
+    assert weighed.value_names["weight"] == ("0.5", "1.0", "2.0")
 
 
 def test_unlabelled_images_are_named(tmp_path: Path) -> None:
     path = _save(tmp_path / "mine", kind=(datasets.ClassLabel(names=["x", "y"]), [0, 1, -1] * 4))
-    with pytest.raises(UserError, match="image train/0000002 has no label in column 'kind'"):
+    with pytest.raises(UserError, match=r"4 images have no .* \(the first is train/0000002\)"):
         _dataset(path, "kind").describe()
 
 

@@ -182,8 +182,8 @@ def _content() -> dict[str, Any]:
         ({}, {"columns": ["age"]}, "there is no array 'age'"),
         ({}, {"split_array": "fold"}, "there is no array 'fold'"),
         ({"label": np.arange(11)}, {}, r"'label' has the shape \(11,\), but there are 12 images"),
-        ({"label": np.zeros((12, 1), int)}, {}, r"'label' has the shape \(12, 1\)"),
-        ({"label": np.zeros(12)}, {}, "'label' is float64: labels are integers or strings"),
+        ({"label": np.zeros((12, 2), int)}, {}, r"'label' has the shape \(12, 2\)"),
+        ({"label": np.zeros(12, complex)}, {}, "'label' is complex128: labels are numbers or str"),
         ({"images": np.zeros((12, 8), np.uint8)}, {}, r"'images' has the shape \(12, 8\)"),
         ({"images": np.zeros((12, 8, 8, 4), np.uint8)}, {}, r"shape \(12, 8, 8, 4\): images have"),
         ({"images": np.zeros((0, 8, 8), np.uint8)}, {}, r"shape \(0, 8, 8\): images have"),
@@ -209,7 +209,7 @@ def test_wrong_content_is_named(
 def test_objects_are_refused(tmp_path: Path) -> None:
     labels = np.array([{}] * 12)
     path = _save(tmp_path / "mine.npz", **{**_content(), "label": labels})
-    with pytest.raises(UserError, match=r"'label' is object: .*'label': objects \(12,\)"):
+    with pytest.raises(UserError, match=r"'label' is objects: .*'label': objects \(12,\)"):
         _dataset(path).describe()
 
 
