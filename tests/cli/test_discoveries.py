@@ -130,7 +130,10 @@ def test_a_discovery_that_finds_nothing_costs_its_own_arm_alone(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--discoveries", '{"a b": {"cluster": {"noise": "drop"}}}'], "named 'a b'"),
+        (
+            ["--discoveries", '{"a\\tb": {"cluster": {"noise": "drop"}}}'],
+            "give letters that can be shown",
+        ),
         (["--discoveries", '{"a": {"cluster": "kmeans.yaml"}}'], "give `disentangle`, `cluster`"),
         (["--discoveries", '{"a": {"cluster": {"run_dir": "x"}}}'], "a.cluster.run_dir is set"),
         (
