@@ -14,9 +14,9 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_kind, write_json
-from detaux_pl.artifacts.space import create_array, in_gb, is_full, require_space
+from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.files import naming, read_kind, write_json
+from detaux_pl.artifacts.space import create_array, is_full, require_space
 
 SPLITS = ("train", "val", "test")
 _ARRAYS = ("codes", "ids", "splits", "factors")
@@ -203,9 +203,9 @@ class CodesShard:
         for path in self.folder.glob("*.npy"):
             path.unlink()
         self.n = n
-        self._n_bytes = sum(4 * n * prod(shape) for shape in shapes.values())
+        n_bytes = sum(4 * n * prod(shape) for shape in shapes.values())
         remedy = "give another --run_dir"
-        require_space(self.folder, self._n_bytes, f"the codes of {n:,} images", remedy)
+        require_space(self.folder, n_bytes, f"the codes of {n:,} images", remedy)
         with self._or_nothing():
             self._values = {
                 name: create_array(
@@ -242,21 +242,20 @@ class CodesShard:
             for written in self._values.values():
                 written.flush()
             for name, arrays in zip(_ARRAYS[1:], zip(*self._rest, strict=True), strict=True):
-                np.save(self.folder / f"{name}.npy", np.concatenate(arrays), allow_pickle=False)
+                path = self.folder / f"{name}.npy"
+                with naming(path):
+                    np.save(path, np.concatenate(arrays), allow_pickle=False)
 
     @contextmanager
     def _or_nothing(self) -> Iterator[None]:
         """Remove the shard where the disk is full."""
         try:
-            yield
+            with naming(self.folder / "codes.npy"):
+                yield
         except OSError as error:
-            if not is_full(error):
-                raise
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise UserError(
-                f"the codes in {self.folder} cannot be written ({error.strerror or error}), they "
-                f"need {in_gb(self._n_bytes)}: free some space, or give another --run_dir."
-            ) from None
+            if is_full(error):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
 
 def write_codes_info(

@@ -57,6 +57,17 @@ def replacing(path: Path) -> Iterator[Path]:
             Path(name).unlink(missing_ok=True)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of the disk in the block, which say no name, say that of a file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def _flush(path: Path) -> None:
     """Have a file on the disk: without it the new name may be there before the new content is."""
     handle = os.open(path, os.O_RDONLY)

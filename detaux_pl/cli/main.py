@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import UserError, disk_error, path_error
 from detaux_pl.artifacts.exit_codes import CRASH, INTERRUPTED, OK, USER_ERROR, stopped
 from detaux_pl.pipeline.stage import STAGES
 
@@ -129,6 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         return stopped(INTERRUPTED)
+    except Exception as error:
+        if (line := disk_error(error)) is not None:
+            print(f"error: {line}", file=sys.stderr)
+            return CRASH
+        if (line := path_error(error)) is not None:
+            print(f"error: {line}", file=sys.stderr)
+            return USER_ERROR
+        raise
 
 
 def entry_point() -> None:

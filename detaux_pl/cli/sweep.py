@@ -40,6 +40,7 @@ from detaux_pl.report.sweep_table import (
     to_rich,
 )
 from detaux_pl.settings.parser import ShortParser, config_parser
+from detaux_pl.settings.places import config_file
 
 
 def sweep_parser() -> ShortParser:
@@ -93,6 +94,7 @@ def run(args: list[str], start: Callable[[Start], Child] = start_process) -> int
     Raises:
         UserError: If the settings do not fit, or the folder is that of another sweep.
     """
+    config_file(args)
     config = sweep_parser().parse_args(args)
     plan = read_plan(config, args)
     if config.wandb_file is not None:
@@ -151,7 +153,7 @@ def _show(plan: Plan, table: SweepTable) -> None:
     """Write the page, unless it shows the same already, and print the table."""
     page, numbers = plan.folder / "sweep.html", plan.folder / "sweep.json"
     content = to_json(table)
-    if not page.is_file() or not numbers.is_file() or numbers.read_text("utf-8") != content:
+    if not page.is_file() or not numbers.is_file() or numbers.read_bytes() != content.encode():
         # matplotlib takes longer to import than all else that a complete sweep needs.
         from detaux_pl.report.sweep_page import render_sweep
 

@@ -90,7 +90,14 @@ class FactorDataModule(LightningDataModule):
             UserError: If the data, or what is to be done with them, do not fit.
             ValueError: If a factor does not exist.
         """
-        self.dataset.describe()
+        try:
+            self.dataset.describe()
+        except UnicodeDecodeError as error:
+            places = (getattr(self.dataset, name, None) for name in ("path", "root"))
+            place = next(filter(None, places), type(self.dataset).__name__)
+            raise UserError(
+                f"{place} holds text that is not UTF-8 ({error}): encode it so."
+            ) from None
         self._check_tasks()
         shape = self.dataset.image_shape
         if self.image_size is not None:

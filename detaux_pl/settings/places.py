@@ -8,13 +8,14 @@ from copy import deepcopy
 from pathlib import Path
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.files import read_kind, read_yaml, write_json
+from detaux_pl.artifacts.files import read_kind, read_text, read_yaml, write_json
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.settings.build import DataConfig, Spec
 
 PLACES = ("root", "path", "cache_dir")
 """What data sets call the places of their files."""
 _FILE = "places.json"
+_OF_RUN = {"disentangle", "evaluate", "cluster", "refine", "multitask", "discoveries"}
 
 
 def at_places(data: Spec, places: Mapping[str, str | None]) -> Spec:
@@ -76,13 +77,13 @@ def follow_folder(args: Sequence[str], dataset: str | None = None) -> list[str]:
         dataset: Dotted name of the setting that is the data set; None for none.
     """
     words = list(args)
-    path = option(words, "config")
-    run_dir = None if path is None else _run_of(Path(path))
+    path = config_file(words)
+    run_dir = None if path is None else _run_of(path)
     if path is None or run_dir is None:
         return words
     more = []
     if option(words, "run_dir") is None:
-        said = read_yaml(Path(path)).get("run_dir")
+        said = read_yaml(path).get("run_dir")
         if not isinstance(said, str) or Path(said).resolve() != run_dir.resolve():
             more += ["--run_dir", str(run_dir)]
     elif Path(str(option(words, "run_dir"))).resolve() != run_dir.resolve():
@@ -94,6 +95,20 @@ def follow_folder(args: Sequence[str], dataset: str | None = None) -> list[str]:
             if not _sets(words, f"{dataset}.init_args.{name}")
         ]
     return [*words, *more]
+
+
+def config_file(args: Sequence[str]) -> Path | None:
+    """Return the file that `--config` names; None where it names none.
+
+    Raises:
+        ArtifactError: If it, or another file of settings, is no text: parsers do not say which.
+    """
+    for word in args:
+        value = Path(word.partition("=")[2] if word.startswith("--") else word)
+        if value.suffix in (".yaml", ".yml", ".json") and value.is_file():
+            read_text(value)
+    given = option(args, "config")
+    return Path(given) if given is not None and Path(given).is_file() else None
 
 
 def option(args: Sequence[str], name: str) -> str | None:
@@ -108,11 +123,14 @@ def option(args: Sequence[str], name: str) -> str | None:
 
 def _run_of(config: Path) -> Path | None:
     """Return the run folder that a config is of; None where it lies in none."""
-    if config.name != "config.yaml" or not config.is_file():
+    if config.name != "config.yaml":
         return None
     folder = config.absolute().parent
-    if (folder / "disentangle" / "stage.json").is_file():
-        return folder
+    for run_dir in (folder, *folder.parents):
+        stage = folder.relative_to(run_dir).parts[:1]
+        of_run = not stage or stage[0] in _OF_RUN
+        if of_run and (run_dir / "disentangle" / "stage.json").is_file():
+            return run_dir
     try:
         manifest = StageFolder(folder, "").manifest
     except ArtifactError:

@@ -26,7 +26,8 @@ def merge_records(folder: Path) -> None:
     # An earlier process may have merged its parts and been killed right after.
     paths = [folder / "metrics.csv", *(part / "metrics.csv" for part in parts)]
     for path in (path for path in paths if path.is_file()):
-        with path.open(encoding="utf-8", newline="") as handle:
+        # A killed process may have left anything at its end: a row of it does not count.
+        with path.open(encoding="utf-8", errors="replace", newline="") as handle:
             for row in csv.DictReader(handle):
                 if not str(row.get("epoch")).isdigit() or not str(row.get("step")).isdigit():
                     continue

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import UserError, path_cause
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.yaml_text import load_yaml
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
@@ -94,6 +94,8 @@ class StageCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
+            if (line := path_cause(error)) is not None:
+                raise UserError(line) from error
             raise explain(error, self.resolved) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

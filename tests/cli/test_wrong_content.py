@@ -147,6 +147,7 @@ def test_arrays_of_wrong_content(run_copy: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_file_of_a_run_with_wrong_content(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -16,7 +16,7 @@ from detaux_pl.report.report import write_report, write_report_without_task
 from detaux_pl.settings.build import StageConfig
 from detaux_pl.settings.names import arm_folder, discovery_folder, discovery_folders
 from detaux_pl.settings.parser import ShortParser, config_parser
-from detaux_pl.settings.places import PLACES, remember_places
+from detaux_pl.settings.places import PLACES, follow_folder, remember_places
 
 
 def parser() -> ShortParser:
@@ -45,7 +45,7 @@ def parser() -> ShortParser:
 
 def run(args: list[str]) -> int:
     """Run `detaux report`: make it anew from what the run folder holds."""
-    config = parser().parse_args(args)
+    config = parser().parse_args(follow_folder(args))
     given = {name: place for name, place in vars(config.dataset).items() if place is not None}
     run_ = Run(config.run_dir, given)
     tried = run_.candidates
