@@ -24,6 +24,7 @@ from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.checks import reached
 from detaux_pl.pipeline.given import with_config
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.report.sheets import SheetRow, strip_sheet
@@ -132,6 +133,8 @@ def _trainings(chain: Chain, data: FactorDataModule) -> Iterator[_Training]:
     stages = [("disentangle", config) for config in chain.configs("disentangle")]
     stages += [("multitask", configs[0]) for configs in chain.arms.values()]
     for stage, config in stages:
+        if not reached(chain, stage):
+            continue
         devices = str(config["trainer"]["devices"])
         world = int(devices) if devices.isdecimal() else 1  # auto is as many as there are
         if (stage, config["data"], world) in seen:

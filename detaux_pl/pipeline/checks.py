@@ -22,7 +22,7 @@ from detaux_pl.pipeline.evaluation_checks import (
 )
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import Plan, following, unwanted
-from detaux_pl.pipeline.stage import OF_CHAIN
+from detaux_pl.pipeline.stage import OF_CHAIN, STAGES
 from detaux_pl.settings.build import build
 from detaux_pl.settings.names import needs_labels
 from detaux_pl.settings.parser import explain
@@ -64,7 +64,8 @@ def _build(chain: Chain) -> str | None:
                     f"{type(data.dataset).__name__} has {data.n_classes} class of "
                     f"{data.dataset.principal!r}: at least 2 are needed."
                 )
-            if hasattr(data.dataset, "splits"):  # others know them when they are read
+            known = hasattr(data.dataset, "splits")  # others know them when they are read
+            if known and reached(chain, "disentangle" if kind is Disentangler else "multitask"):
                 for line in refusals(data):
                     raise UserError(f"{line} `detaux data check` names all that is to be mended.")
             with torch.device("meta"):
@@ -104,6 +105,12 @@ def _try_lone_image(kind: type, config: dict[str, Any], model: Any, data: Factor
         model if multitask else model.encode_all,
         (n_images, *data.image_shape),
     )
+
+
+def reached(chain: Chain, stage: str) -> bool:
+    """Whether a chain comes to a stage, which it does not that is to stop before."""
+    until, names = chain.config["until"], [each.name for each in STAGES]
+    return until is None or names.index(stage) <= names.index(until)
 
 
 def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:

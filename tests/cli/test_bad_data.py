@@ -37,7 +37,10 @@ def _check(tmp_path: Path, config: str, *args: str) -> list[str]:
 
 def _on_folder(tmp_path: Path, command: str = "check") -> list[str]:
     words = _check(tmp_path, "folder", "--dataset.root", str(tmp_path / "images"))
-    return ["data", command, *words[2:], "--dataset.cache_dir", str(tmp_path / "cache")]
+    words += ["--dataset.cache_dir", str(tmp_path / "cache")]
+    for stage in ("disentangle", "multitask"):
+        words += [f"--{stage}.data.batch_size", "4"]
+    return ["data", command, *words[2:]]
 
 
 def _findings(tmp_path: Path) -> str:

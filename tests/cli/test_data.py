@@ -265,6 +265,8 @@ def test_what_other_trainings_demand_is_told_too(tmp_path: Path, error_line: Ref
     line = "the train split has 29 images, fewer than one batch of 100 on 1 rank(s)"
     assert _to_mend(tmp_path) == [f"multitask: {line}: lower batch_size."]
     assert line in error_line(["fit", *words, *given])
+    assert main(["data", "check", *words, *given, "--until", "cluster"]) == 0  # it stops before
+    assert run_chain([*words, *given, "--until", "disentangle"], in_process) == 0
     given = [
         "--disentangle.data.pairing=SharedFactors",
         "--disentangle.data.pairing.shared=[label]",
