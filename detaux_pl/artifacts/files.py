@@ -77,7 +77,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
+def sweep_up(folder: Path) -> None:
     """Remove what writers that were killed have left, in a folder that no one else writes to.
 
     Folders inside it that have a lock of their own are left alone.

@@ -11,6 +11,7 @@ from typing import Any
 
 from detaux_pl.artifacts.errors import DiscoveryError, Diverged, UserError
 from detaux_pl.artifacts.exit_codes import USER_ERROR, Stopped
+from detaux_pl.artifacts.files import sweep_up
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder
 
@@ -45,7 +46,9 @@ def run_stage(
             return False
         list(work())
         return True
-    with run_lock(folder.run_dir):
+    with run_lock(folder.run_dir) as lock:
+        if lock is not None and rank_and_world()[1] == 1:  # another rank may be writing
+            sweep_up(folder.run_dir)
         before = [StageFolder(folder.run_dir, name) for name in upstream]
         for stage in before:
             stage.verify()

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import stopped
-from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.files import sweep_up, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal
@@ -47,6 +47,8 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     chain = parse(with_config(args))
     console = terminal(stderr=True)
     with run_lock(chain.run_dir) as lock:
+        if lock is not None:
+            sweep_up(chain.run_dir)
         redo = stage_to_redo(chain, plan_jobs(chain))
         chain = build_all(chain)
         plan = plan_jobs(chain)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.exit_codes import CRASH, OK, stopped
-from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.files import sweep_up, write_text
 from detaux_pl.artifacts.lock import run_lock
 from detaux_pl.cli.table import put_out
 from detaux_pl.evaluation.results import read_results
@@ -107,6 +107,7 @@ def run(args: list[str], start: Callable[[Start], Child] = start_process) -> int
             lock = stack.enter_context(run_lock(plan.folder))
         except ArtifactError as error:
             raise UserError(str(error).replace("--run_dir", "--sweep_dir")) from None
+        sweep_up(plan.folder)
         record = stack.enter_context(open_record(plan.folder / "study.db", plan.distributions))
         said = refuse_other_plan(plan, record.study.user_attrs.get("plan"))
         wanted = wanted_trials(plan, record.entries)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -140,6 +141,21 @@ class FactorDataset(ABC):
                 f"the train split of {type(self).__name__} has {what} of {self.principal!r}: "
                 "at least 2 classes are needed."
             )
+
+
+@contextmanager
+def naming_text_of(dataset: FactorDataset) -> Iterator[None]:
+    """Say of which data it is, where text in them is not UTF-8.
+
+    Raises:
+        UserError: If it is not.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        places = (getattr(dataset, name, None) for name in ("path", "root"))
+        place = next(filter(None, places), type(dataset).__name__)
+        raise UserError(f"{place} holds text that is not UTF-8 ({error}): encode it so.") from None
 
 
 def existing_file(path: Path, hint: str) -> Path:

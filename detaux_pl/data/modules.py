@@ -21,7 +21,7 @@ from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.data.augmentation import Augmentation
 from detaux_pl.data.batch import Batch, Fold, Rows, as_is
 from detaux_pl.data.demands import draw_first, in_split, refuse_small
-from detaux_pl.data.factor_dataset import FactorDataset, as_rows
+from detaux_pl.data.factor_dataset import FactorDataset, as_rows, naming_text_of
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
 from detaux_pl.data.samplers import EvalSampler, TrainLoader, TrainSampler
@@ -90,14 +90,8 @@ class FactorDataModule(LightningDataModule):
             UserError: If the data, or what is to be done with them, do not fit.
             ValueError: If a factor does not exist.
         """
-        try:
+        with naming_text_of(self.dataset):
             self.dataset.describe()
-        except UnicodeDecodeError as error:
-            places = (getattr(self.dataset, name, None) for name in ("path", "root"))
-            place = next(filter(None, places), type(self.dataset).__name__)
-            raise UserError(
-                f"{place} holds text that is not UTF-8 ({error}): encode it so."
-            ) from None
         self._check_tasks()
         shape = self.dataset.image_shape
         if self.image_size is not None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Commands = Sequence[Sequence[str]]
@@ -18,6 +18,59 @@ Commands = Sequence[Sequence[str]]
 OF_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 """What an agent of W&B tells of its run, which the W&B runs of the stages must not take for
 theirs."""
+
+GRACE = 0.5
+"""How long processes that have nothing to lose may take to end when they are asked to [s]."""
+
+
+class Process(subprocess.Popen[bytes]):
+    """A process with a group of its own, of which nothing outlives it for long.
+
+    Where it was killed, those that it started, such as the readers of its images, look for it every
+    few seconds only, and keep the run folder locked until then.
+    """
+
+    _ended = False
+
+    def __init__(self, words: Sequence[str], **streams: Any) -> None:
+        super().__init__(
+            [sys.executable, "-m", "detaux_pl", *words],
+            # Ctrl-C reaches the process that starts it alone, which passes it on once.
+            start_new_session=True,
+            **streams,
+        )
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        return self._swept(super().poll())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit code."""
+        code = super().wait(timeout)
+        self._swept(code)
+        return code
+
+    def _swept(self, code: int | None) -> int | None:
+        if code is not None and code < 0 and not self._ended:
+            self._ended = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        return code
+
+
+def end(processes: Sequence[Process]) -> None:
+    """End processes that have nothing to lose: by asking them, and soon by force."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    while any(each.poll() is None for each in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+        process.wait()
+
 
 Runner = Callable[[Sequence[Commands], int | None, Callable[[], object]], int]
 """Runs several processes at once: gets the commands of each, the descriptor of the lock and what
@@ -56,7 +109,7 @@ def run_processes(
 
 
 @contextmanager
-def signals_to(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+def signals_to(children: Sequence[Process]) -> Iterator[list[int]]:
     """Pass the signals that ask this process to end on to others; gives those that came."""
     received: list[int] = []
 
@@ -73,7 +126,7 @@ def signals_to(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int
             signal.signal(number, handler)
 
 
-def start(words: Sequence[str], n_processes: int, **streams: Any) -> subprocess.Popen[bytes]:
+def start(words: Sequence[str], n_processes: int, **streams: Any) -> Process:
     """Start a command in a process of its own, one of several that share the cores.
 
     Args:
@@ -86,10 +139,4 @@ def start(words: Sequence[str], n_processes: int, **streams: Any) -> subprocess.
     environment["DETAUX_STAGE"] = "alone" if n_processes == 1 else "one of several"
     if n_processes > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_processes))
-    return subprocess.Popen(
-        [sys.executable, "-m", "detaux_pl", *words],
-        env=environment,
-        **streams,
-        # Ctrl-C reaches this process alone, which passes it on once.
-        start_new_session=True,
-    )
+    return Process(words, env=environment, **streams)

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -25,7 +24,7 @@ from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal, words
 from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.evaluation.results import read_results
-from detaux_pl.pipeline.process import OF_AGENT
+from detaux_pl.pipeline.process import OF_AGENT, Process
 from detaux_pl.pipeline.study import Record
 
 _POLL = 0.2
@@ -88,15 +87,13 @@ class Start:
 def start_process(start: Start) -> Child:
     """Start a trial in a process of its own."""
     with start.log.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "detaux_pl", *start.words],
+        return Process(
+            start.words,
             env=start.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=() if start.lock is None else (start.lock,),
-            # Ctrl-C reaches the sweep alone, which passes it on once.
-            start_new_session=True,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from detaux_pl.artifacts.errors import Diverged
 from detaux_pl.artifacts.exit_codes import Stopped
 from detaux_pl.artifacts.run_stage import rank_and_world
-from detaux_pl.pipeline.process import signals_to, start
+from detaux_pl.pipeline.process import Process, end, signals_to, start
 from detaux_pl.settings.devices import on_cpu
 
 Do = Callable[[Any], None]
@@ -70,14 +70,11 @@ class Workers:
             raise Stopped(128 + received[-1])
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
-        for child in self.children:
-            child.terminate()
-        for child in self.children:
-            child.communicate()
+        """End the processes, whatever they do: a net that is not done yet is begun anew anyway."""
+        end(self.children)
 
 
-def _tell(child: subprocess.Popen[bytes], work: Any) -> None:
+def _tell(child: Process, work: Any) -> None:
     assert child.stdin is not None
     try:
         child.stdin.write(json.dumps(work).encode() + b"\n")

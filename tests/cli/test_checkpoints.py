@@ -15,7 +15,7 @@ import torch
 
 from detaux_pl import load
 from detaux_pl.artifacts.errors import ArtifactError
-from detaux_pl.artifacts.files import read_json, sha256_file, sweep, write_json
+from detaux_pl.artifacts.files import read_json, sha256_file, sweep_up, write_json
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.training.checkpoints import WholeCheckpoints
 from detaux_pl.training.stage_cli import StageCLI
@@ -142,7 +142,7 @@ def test_a_kill_in_the_writing_leaves_the_one_before(
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert len(list(path.parent.iterdir())) == 2
     assert checkpoints.load_checkpoint(path)["state_dict"]["a"].tolist() == [1, 1, 1]
-    sweep(tmp_path)
+    sweep_up(tmp_path)
     assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]
 
 

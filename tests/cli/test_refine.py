@@ -340,6 +340,23 @@ def test_a_signal_ends_the_workers_and_the_stage_goes_on_later(
 
 
 @pytest.mark.slow
+def test_a_killed_worker_ends_the_others_at_once(refined: Path, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    _begun_anew(refined, run_dir)
+    first = _refine(run_dir, None, "--jobs", "2")
+    _wait_for_nets(run_dir)
+    killed, other = children_of(first.pid)
+    started = time.monotonic()
+    os.kill(killed, signal.SIGKILL)
+    while Path(f"/proc/{other}").exists():
+        time.sleep(0.02)
+    assert time.monotonic() - started < 5
+    assert first.wait(timeout=60) == 1
+    assert _refine(run_dir, None, "--jobs", "2").wait(timeout=240) == 0
+    _assert_same_labels(run_dir, refined)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jobs: str):
     run_dir = tmp_path / "run"
