@@ -9,8 +9,10 @@ from detaux_pl.artifacts.yaml_text import dump_yaml, load_yaml
 from detaux_pl.settings.words import as_words
 
 
-def _load(text: str) -> Any:
+def _load(text: Any) -> Any:
     """Read what a setting or a file of them says; `{a, b}` and `a:` are words that say nothing."""
+    if not isinstance(text, str):  # a number that was read already, of a nested setting
+        return text
     value = load_yaml(text)
     empty = isinstance(value, dict) and value and all(part is None for part in value.values())
     if isinstance(value, str) or (empty and ": " not in text and "\n" not in text.strip()):

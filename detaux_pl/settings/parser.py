@@ -39,8 +39,10 @@ class ShortParser(KeepsIntegers):
         Raises:
             UserError: If something does not.
         """
+        # What an inner parser gets was marked before, or is a word of the command line.
+        given = obj if self._inner_parser else as_words(obj)
         try:
-            parsed: Namespace = super().parse_object(as_words(obj), *args, **kwargs)
+            parsed: Namespace = super().parse_object(given, *args, **kwargs)
         except UserError as error:
             self._explain(obj, error)
         return parsed

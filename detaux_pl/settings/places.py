@@ -113,7 +113,7 @@ def config_file(args: Sequence[str]) -> Path | None:
 
 def option(args: Sequence[str], name: str) -> str | None:
     """Return the value of `--name value` or `--name=value`."""
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in zip(args, [*args[1:], ""], strict=False):
         if word == f"--{name}":
             return following
         if word.startswith(f"--{name}="):

@@ -199,6 +199,8 @@ def in_words(hint: Any) -> str:
     for each in members:
         if each is int and float in members:
             continue
+        if each is str and any(isinstance(m, type) and issubclass(m, PathLike) for m in members):
+            continue
         if each is not NoneType and get_origin(each) is not Literal:
             words.append(_of_one(each))
     words = [*dict.fromkeys(words), *(["null"] if NoneType in members else [])]

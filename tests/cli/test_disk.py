@@ -127,7 +127,7 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyP
         (["fit", "--config", CHAIN, "--run_dir", LONG], "(File name too long): give another"),
         (["fit", "--config", CHAIN, "--run_dir", "FILE"], "cannot be used as a run folder"),
         (["fit", "--config", CHAIN, "--run_dir", "FILE/x"], "(Not a directory): give another"),
-        (["fit", "--config", "FOLDER"], "Path is not a file"),
+        (["fit", "--config", "FOLDER"], "give the path of a YAML file that exists"),
         (["compare", "RUN", "--output", "FOLDER"], "(Is a directory): give another --output."),
         (["compare", "RUN", "--output", "FILE/x"], "cannot be written (File exists): give"),
         (["multitask", "fit", "--config", f"RUN/{ARM}/config.yaml", f"--data.labels={LONG}"],

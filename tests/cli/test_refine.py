@@ -148,7 +148,7 @@ def test_refined_labels_are_not_removed_unasked(refined: Path, tmp_path: Path, e
     words = ["fit", "--config", conf, "--run_dir", str(run_dir), "--until", "cluster"]
     for redo in ([], ["--redo", "evaluate"]):  # which has nothing to do with it
         line = error_line([*words, *redo])
-        assert "holds refined labels, and refine.rounds is 0 now" in line
+        assert "holds what `refine` made, which is not asked for any more" in line
         assert load_tasks(run_dir / "refine")
 
 

@@ -369,7 +369,11 @@ def test_losses_and_latents_are_in_float32_whatever_the_precision(kind):
         (DIPVAE, {"diagonal": -1.0}, "diagonal is -1.0: give a finite number"),
         (BetaTCVAE, {"beta": -1.0}, "beta is -1.0: give a finite number"),
         (FactorVAE, {"gamma": -1.0}, "gamma is -1.0: give a finite number"),
-        (FactorVAE, {"discriminator_lr": 0.0}, "discriminator_lr is 0.0: give a positive number"),
+        (
+            FactorVAE,
+            {"discriminator_lr": 0.0},
+            "discriminator_lr is 0.0: give a positive, finite",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, message):

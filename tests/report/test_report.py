@@ -30,6 +30,8 @@ from detaux_pl.evaluation.run import load
 from detaux_pl.metrics.agreement import agreement
 from detaux_pl.report.page import render_page
 from detaux_pl.report.report import arms_table, write_report
+from detaux_pl.report.sections import find_sections
+from detaux_pl.report.wording import verdict
 from tests.report.fake_run import (
     ACCURACIES,
     ARMS,
@@ -626,9 +628,11 @@ def test_many_subspaces_are_cut_to_the_best(made):
             "probes": probes,
             "requirements": {"z": requirements(probes["inputs"]["z"], probes["chance"])},
             "posterior": {"kl": [0.0] * k, "active": [1], "active_units": 1, "n_latents": k},
+            "config": "",
         },
         {"kl": "<svg></svg>"},
-        "",
+        verdict(report),
+        find_sections(),
     )
     candidates = [i for i in range(0, k, 2) if i % 5 and i not in (4, 7)]
     best = sorted(candidates, key=lambda i: i * 7 % k)[:38]
