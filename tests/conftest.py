@@ -10,6 +10,8 @@ import pytest
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 # Small nets on few cores: threads of several processes only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests share the cores among themselves: processes of metrics take longer to start than to work.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 
 _LONGEST = ("test_shipped_chains.py", "test_configs.py", "test_multitask_ddp.py")
 """Files of one test after the other that take minutes."""

@@ -129,6 +129,9 @@ def _run_of(config: Path) -> Path | None:
     for run_dir in (folder, *folder.parents):
         stage = folder.relative_to(run_dir).parts[:1]
         of_run = not stage or stage[0] in _OF_RUN
+        # A further discovery, which has such stages too, is a part of its run.
+        if run_dir.parent.name == "discoveries" and (run_dir.parents[1] / "disentangle").is_dir():
+            continue
         if of_run and (run_dir / "disentangle" / "stage.json").is_file():
             return run_dir
     try:
