@@ -50,6 +50,8 @@ def _words(config: Path, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPa
         words += [f"--dataset.{name}", value if isinstance(value, str) else json.dumps(value)]
     if "cache_dir" in constructor_defaults(cls):
         words += ["--dataset.cache_dir", str(cache)]
+    if config.stem != "quickstart":  # all that there are take longest of all stages
+        words += ["--evaluate.metrics", "[]"]
     disentangler = given.get("disentangle", {})
     if not isinstance(disentangler, str) and _own(disentangler).get("dim", 0) > 64:
         words += ["--disentangle.model.dim", "16"]

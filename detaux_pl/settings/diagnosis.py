@@ -387,15 +387,18 @@ def _class_named(name: str, base: type) -> Any:
 
 def _why(name: str, base: type) -> str | None:
     """Say what is wrong with a class that is not one of the choices; None if there is none."""
-    short = name.rpartition(".")[2]
-    if found := next((each for each in subclasses(base) if each.__name__ == short), None):
+    if "." in name:
+        found = locate(name)
+    else:
+        below = (each for each in subclasses(base) if each.__name__ == name)
+        ours = (vars(module).get(name) for path, module in list(sys.modules.items())
+                if path.startswith(f"{__package__.split('.')[0]}."))  # fmt: skip
+        found = next((each for each in (*below, *ours) if isinstance(each, type)), None)
+    if not isinstance(found, type):
+        return None
+    if issubclass(found, base):
         return why_abstract(found)
-    with_name = [vars(module).get(name) for path, module in list(sys.modules.items())
-                 if path.startswith(f"{__package__.split('.')[0]}.")]  # fmt: skip
-    with_name += [locate(name)] if "." in name else []
-    if any(isinstance(each, type) for each in with_name):
-        return f"{name} is no {base.__name__}: choose one of {', '.join(sorted(choices(base)))}."
-    return None
+    return f"{name} is no {base.__name__}: choose one of {', '.join(sorted(choices(base)))}."
 
 
 def _is_spec(value: Any) -> bool:

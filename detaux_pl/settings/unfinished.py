@@ -32,4 +32,5 @@ def why_abstract(cls: type) -> str:
     if missing := missing_methods(cls):
         return f"{missing}: write what is missing into {cls.__module__}."
     choices = sorted({each.__name__ for each in concrete_subclasses(cls)})
-    return f"{cls.__name__} is there to be derived from: choose one of {', '.join(choices)}."
+    what = f"choose one of {', '.join(choices)}" if choices else "and no class is"
+    return f"{cls.__name__} is there to be derived from: {what}."

@@ -25,6 +25,8 @@ from detaux_pl.data.value_range import Levels
 from tests.cli.conftest import CONF
 
 Refused = Callable[[list[str]], str]
+pytestmark = pytest.mark.slow  # three dozen inputs, each a command
+
 _HEIC = b"\0\0\0\x18ftypheic" + b"\0" * 40
 
 

@@ -579,7 +579,7 @@ def test_a_trial_ends_in_its_log_and_knows_no_agent(
 
         wait = poll
 
-    monkeypatch.setattr(process.subprocess, "Popen", Popen)
+    monkeypatch.setattr(process, "Process", Popen)
     assert run_processes([[["--version"]]], None, lambda: None) == 0
     assert not seen[0].keys() & set(OF_AGENT)
 

@@ -22,6 +22,8 @@ from detaux_pl.data.datasets.image_folder import ImageFolder
 from tests.cli.conftest import CONF
 
 Refused = Callable[[list[str]], str]
+pytestmark = pytest.mark.slow  # many data sets, each through the commands
+
 _SIZE = (16, 16)
 
 
