@@ -66,7 +66,8 @@ def put_back(begun: Path):
         (begun / "away").rename(begun / "old")
 
 
-def test_the_newest_place_counts(begun: Path, here: Path):
+def test_the_newest_place_counts(begun: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(here)
     run, new = here / "run", here / "new"
     assert not (run / "places.json").exists()
     words = ["disentangle", "validate", "--config", str(run / "disentangle" / "config.yaml")]
@@ -76,6 +77,7 @@ def test_the_newest_place_counts(begun: Path, here: Path):
     assert load(run).data.dataset.root == new
     new.rename(here / "newer")
     assert load(run, root=here / "newer").data.dataset.root == here / "newer"
+    assert not (here / "None").exists()  # a place that is not given is no text
 
 
 @pytest.mark.slow
