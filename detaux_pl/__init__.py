@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detaux_pl.evaluation.run import Run, load
+    from detaux_pl.inference.run import Run, load
 
 __all__ = ["Run", "load"]
 

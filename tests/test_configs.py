@@ -17,7 +17,7 @@ from detaux_pl.cli.main import main
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.disentangle.base import Disentangler
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from detaux_pl.losses.regularizers.base import Regularizer
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.weighting.base import Weighting

@@ -13,7 +13,7 @@ import yaml
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.cluster import candidates
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.settings.build import constructor_defaults

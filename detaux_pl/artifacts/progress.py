@@ -12,12 +12,14 @@ from detaux_pl.artifacts.terminal import terminal, words
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Callable[[float], None]]:
+def progress_bar(
+    title: str, total: int | None, done: int = 0
+) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs; nothing where the errors do not go to a terminal.
 
     Args:
         title: What the bar says.
-        total: Number of steps of the whole work.
+        total: Number of steps of the whole work; None where nobody knows it, which counts alone.
         done: How many of them are done already.
 
     Yields:

@@ -47,6 +47,12 @@ GROUPS = {
             "{check,show}",
         ),
     ],
+    "A finished run in use": [
+        Command(
+            "predict", f"{_CLI}.predict", "class, probability and group of any images",
+            "RUN IMAGES ...",
+        ),
+    ],
     "A stage by itself (on several machines, or with other settings)": [
         Command(
             stage.name, f"detaux_pl.pipeline.stages.{stage.name}", stage.help,
@@ -85,6 +91,7 @@ Examples:
   detaux fit --config configs/quickstart.yaml --redo cluster
   detaux fit --config configs/quickstart.yaml --print_config
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
+  detaux predict runs/quickstart photos --output predictions.csv
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
   detaux sweep --config configs/sweeps/beta.yaml
@@ -93,7 +100,7 @@ Examples:
   detaux --version
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
-3 `detaux data check` found something to mend, 4 no task worth training on was found, 130
+3 `detaux data check` found something to mend, or images cannot be read, 4 no task worth training on was found, 130
 interrupted and 143 terminated (run the same command again to go on).
 """
 

@@ -422,7 +422,7 @@ class LabelledDataModule(ImageDataModule):
             ValueError: If `auxiliary` names nothing that exists.
         """
         super().describe()
-        given = self._factors
+        given = self.factors
         if given is None:
             return
         others = [name for name in self.dataset.factor_names if name != self.dataset.principal]
@@ -435,8 +435,8 @@ class LabelledDataModule(ImageDataModule):
     @property
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task, the principal one first."""
-        if self._factors is not None:
-            return (self.n_classes, *(self._factor_size(name) for name in self._factors))
+        if self.factors is not None:
+            return (self.n_classes, *(self._factor_size(name) for name in self.factors))
         if self.labels is None:
             return (self.n_classes,)
         return (self.n_classes, *(task.n_classes for task in load_tasks(self.labels)))
@@ -450,8 +450,8 @@ class LabelledDataModule(ImageDataModule):
         """
         columns = [super().build_targets()]
         noise: list[int | None] = []
-        if self._factors is not None:
-            columns += [self.dataset.factor(name)[:, None] for name in self._factors]
+        if self.factors is not None:
+            columns += [self.dataset.factor(name)[:, None] for name in self.factors]
         elif self.labels is not None:
             tasks = load_tasks(self.labels)
             columns += [task.of(self.dataset.ids)[:, None] for task in tasks]
@@ -466,7 +466,7 @@ class LabelledDataModule(ImageDataModule):
         return targets
 
     @property
-    def _factors(self) -> list[str] | None:
+    def factors(self) -> list[str] | None:
         """The factors that serve as auxiliary tasks; None where these are discovered."""
         if isinstance(self.auxiliary, str):
             return None if self.auxiliary in ("discovered", "shuffled") else [self.auxiliary]
@@ -482,7 +482,7 @@ class LabelledDataModule(ImageDataModule):
             spared = -1 if not noise or (own := noise[task - 1]) is None else own
             missing = np.setdiff1d(np.arange(size), np.append(train[:, task], spared))
             if missing.size:
-                name = self._factors[task - 1] if self._factors is not None else self.auxiliary
+                name = self.factors[task - 1] if self.factors is not None else self.auxiliary
                 raise UserError(
                     f"class {missing[0]} of the auxiliary task {name!r} has no training sample "
                     f"({missing.size} of {size} classes have none): merge or leave out such "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,18 @@ from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
 OptimizerName = Literal["adamw", "sgd"]
+
+
+class Answer(TypedDict):
+    """What a validation or test step returns.
+
+    Args:
+        logits: By task, shape (B, task size).
+        targets: Labels, int64, shape (B, T), or `IGNORED`.
+    """
+
+    logits: dict[str, Tensor]
+    targets: Tensor
 
 
 class MultitaskModel(EpochMeans, ABC):
@@ -161,13 +173,13 @@ class MultitaskModel(EpochMeans, ABC):
         super().on_train_epoch_end()
         self.weighting.end_epoch()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the principal loss and the metrics of every task."""
-        self._evaluate(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Answer:
+        """Log the principal loss and the metrics of every task, and return what it was asked."""
+        return self._evaluate(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the principal loss and the metrics of every task."""
-        self._evaluate(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Answer:
+        """Log the principal loss and the metrics of every task, and return what it was asked."""
+        return self._evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
         """Return the logits of each task."""
@@ -208,9 +220,10 @@ class MultitaskModel(EpochMeans, ABC):
             optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
         )
 
-    def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> None:
+    def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> Answer:
         logits = self(batch.images)
-        targets = self._own_targets(batch).unbind(1)
+        own = self._own_targets(batch)
+        targets = own.unbind(1)
         n = len(batch.images)
         loss = self._metric(f"{stage}/loss/principal")
         loss.update(mean_cross_entropy(logits[0], targets[0]), weight=n)
@@ -221,6 +234,7 @@ class MultitaskModel(EpochMeans, ABC):
                 if n:  # a rank may run out of images before the others
                     logged[key].update(z, y)
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=n)
+        return {"logits": dict(zip(self.task_names, logits, strict=True)), "targets": own}
 
     def _metric(self, key: str) -> Metric:
         return cast(Metric, self.metrics[key])

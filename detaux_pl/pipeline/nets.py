@@ -22,7 +22,7 @@ from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import rank_and_world
 from detaux_pl.data.modules import LabelledDataModule
-from detaux_pl.evaluation.run import check_files
+from detaux_pl.inference.run import check_files
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, Net
 from detaux_pl.pipeline.discovery_stage import NetsConfig

@@ -10,7 +10,34 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from detaux_pl.artifacts.files import replacing
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.evaluation.checkpoint import checkpoint_path, read_checkpoint
+from detaux_pl.inference.checkpoint import checkpoint_path, read_checkpoint
+
+
+_OF_TRAINING = (
+    "optimizer_states", "lr_schedulers", "loops", "callbacks", "MixedPrecision",
+    "LightningDataModule",
+)  # fmt: skip
+"""What a checkpoint holds that only a training needs which goes on."""
+
+
+def is_finished(folder: StageFolder, name: str) -> bool:
+    """Whether a checkpoint is that of a training that was done, see `keep_weights`."""
+    return _OF_TRAINING[0] not in read_checkpoint(folder, name)
+
+
+def keep_weights(folder: StageFolder, name: str) -> None:
+    """Leave in a checkpoint what a trained model is made of, and no state of its training.
+
+    Args:
+        folder: The stage.
+        name: `last` or `best`.
+    """
+    path = checkpoint_path(folder, name)
+    if not path.is_file():  # a folder of shards
+        return
+    saved = read_checkpoint(folder, name)
+    kept = {key: value for key, value in saved.items() if key not in _OF_TRAINING}
+    WholeCheckpoints(folder).save_checkpoint(kept, path)
 
 
 class WholeCheckpoints(TorchCheckpointIO):

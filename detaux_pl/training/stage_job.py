@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer
@@ -21,22 +21,26 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.exit_codes import TERMINATED, stopped
 from detaux_pl.artifacts.files import sha256_file, write_json, write_text
+from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.artifacts.run_stage import is_global_zero, run_stage
-from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.stage import StageFolder, redo_name
 from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
-from detaux_pl.data.modules import FactorDataModule
-from detaux_pl.evaluation.checkpoint import checkpoint_path, fitting_weights
-from detaux_pl.evaluation.run import check_files
+from detaux_pl.data.modules import FactorDataModule, LabelledDataModule
+from detaux_pl.inference.card import Card
+from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights
+from detaux_pl.inference.run import check_files
 from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.models.lone_image import refuse_lone_image
 from detaux_pl.settings.keys import codes_settings, trainable_settings
 from detaux_pl.settings.names import labels_stage, stage_folder, wants_redo
 from detaux_pl.settings.parser import one_line
 from detaux_pl.settings.places import follow_folder, remember_places
+from detaux_pl.training.checkpoints import is_finished, keep_weights
 from detaux_pl.training.codes_writer import CodesWriter
 from detaux_pl.training.cost import CostRecord
+from detaux_pl.training.predictions_writer import PredictionsWriter
 from detaux_pl.training.quiet import quiet
 from detaux_pl.training.records import merge_records, next_part
 from detaux_pl.training.snapshot import Snapshot
@@ -113,6 +117,9 @@ class StageJob:
             self._fit,
             redo=wants_redo(self.config["redo"], self.folder.name),
         )
+        if self.cli.stage == "multitask" and is_global_zero():
+            # Only now: until the stage is complete, a killed one goes on from it.
+            checkpoint_path(self.folder, "last").unlink(missing_ok=True)
         return _done(did, self.folder)
 
     def predict(self) -> int:
@@ -194,10 +201,17 @@ class StageJob:
             flush_logs_every_n_steps=1,
         )
         last = self.checkpoints / "last.ckpt"
+        metrics_file = self.folder.path / "metrics.csv"
+        if not multitask and last.is_file() and is_finished(self.folder, "last"):
+            return [self.folder.path / "config.yaml", last, metrics_file]
         snapshot = Snapshot(last, SNAPSHOT_SECONDS)
         costs = [CostRecord(self.folder.path), TestAhead()] if multitask else []
         watch = DivergenceWatch(self.folder.name)
-        trainer = self._trainer([watch, *checkpoints, *costs, snapshot], [record, *self._wandb()])
+        predictions = PredictionsWriter(self.folder.path, self.data.dataset)
+        asked = [predictions] if multitask else []
+        trainer = self._trainer(
+            [watch, *checkpoints, *costs, *asked, snapshot], [record, *self._wandb()]
+        )
         with (
             _in_one_line(f"{self.cli.stage}.trainer"),
             refuse_lone_image(self.cli.stage, self.data.batch_size),
@@ -217,7 +231,7 @@ class StageJob:
             trainer.validate(self.model, datamodule=self.data, verbose=False)
             for name in ("best", "last"):
                 trainer.save_checkpoint(self.checkpoints / f"{name}.ckpt")
-        outputs = [self.folder.path / "config.yaml", last]
+        outputs = [self.folder.path / "config.yaml"]
         if multitask:
             metrics = trainer.test(
                 self.model,
@@ -226,14 +240,29 @@ class StageJob:
                 verbose=False,
             )[0]
             refuse_loss(self.folder.name, metrics["test/loss/principal"], trainer)
-            outputs += [self.checkpoints / "best.ckpt"]
-            outputs += [self.folder.path / name for name in ("test.json", "cost.json")]
+            trainer.loggers = []  # the curve has that epoch's validation already
+            trainer.validate(self.model, datamodule=self.data, verbose=False)
+            found = predictions.write(trainer)
+            outputs += [found, self.checkpoints / "best.ckpt"]
+            names = ("test.json", "cost.json", "classifier.json")
+            outputs += [self.folder.path / name for name in names]
             if trainer.is_global_zero:
                 write_json(self.folder.path / "test.json", metrics)
+                self._card(found).save(self.folder.path / "classifier.json")
+        else:
+            outputs.append(last)
         if trainer.is_global_zero:
             merge_records(self.folder.path)
+            # Last of all: what only a training needs that goes on is three quarters of the file.
+            keep_weights(self.folder, "best" if multitask else "last")
         trainer.strategy.barrier()
-        return [*outputs, self.folder.path / "metrics.csv"]
+        return [*outputs, metrics_file]
+
+    def _card(self, found: Path) -> Card:
+        """What the network needs beside its weights to be asked about any image."""
+        data = cast(LabelledDataModule, self.data)
+        predictions = Predictions.load(found, f"--redo {redo_name(self.folder.name)}")
+        return Card.of(data, self.config["data"], predictions)
 
     def _predict(self, folder: Path) -> list[Path]:
         if is_global_zero():

@@ -14,7 +14,7 @@ from PIL import Image
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from tests.cli.conftest import in_process
 from tests.data.written import write_class_folders, write_table
 

@@ -13,7 +13,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from detaux_pl.pipeline.stage import STAGES
 from tests.cli.conftest import CONF, in_process
 

@@ -17,7 +17,7 @@ import pytest
 from detaux_pl.artifacts.files import read_json, read_yaml
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.cli.main import main
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
 from tests.cli.conftest import children_of, copy_stages, fit
 

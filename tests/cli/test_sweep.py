@@ -26,7 +26,7 @@ from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cli import sweep
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from detaux_pl.pipeline import chain, checks, process, trials
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import plan_jobs

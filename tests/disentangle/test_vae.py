@@ -24,7 +24,7 @@ from detaux_pl.disentangle.bottleneck_vae import BottleneckVAE
 from detaux_pl.disentangle.dip_vae import DIPVAE
 from detaux_pl.disentangle.factor_vae import FactorVAE
 from detaux_pl.disentangle.vae import VAE
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from tests.cli.conftest import fit
 
 SHAPE, K, N = (3, 16, 16), 4, 96

@@ -26,7 +26,7 @@ from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.disentangle.raw_pixels import RawPixels
 from detaux_pl.disentangle.vae import VAE, Posterior
 from detaux_pl.evaluation.requirements import requirements
-from detaux_pl.evaluation.run import load
+from detaux_pl.inference.run import load
 from detaux_pl.metrics.agreement import agreement
 from detaux_pl.report.page import render_page
 from detaux_pl.report.report import arms_table, write_report

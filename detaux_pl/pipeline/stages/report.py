@@ -8,7 +8,7 @@ from pathlib import Path
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.run_stage import run_stage
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.evaluation.run import Run
+from detaux_pl.inference.run import Run
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.pipeline.stages.cluster import found_task

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.labels import AuxiliaryLabels, labels_folder, load_tasks
-from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.predictions import Predictions, average
+from detaux_pl.artifacts.stage import StageFolder, redo_name
 from detaux_pl.cluster.tried import Tried, read_candidates
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
-from detaux_pl.evaluation.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
-from detaux_pl.evaluation.results import Probes, read_probes
+from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
+from detaux_pl.evaluation.results import Probes, read_probes, read_report
+from detaux_pl.inference.card import Card
+from detaux_pl.inference.classifier import Classifier
+from detaux_pl.metrics.calibration import fit_temperature
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import Spec, StageConfig, build
 from detaux_pl.settings.names import arm_folder, arm_folders
@@ -120,16 +125,102 @@ class Run:
         Raises:
             ArtifactError: If there is no such training.
         """
+        folder = self._training(arm, seed)
+        model: MultitaskModel = _load(MultitaskModel, folder, "best")
+        return model
+
+    @property
+    def main_arm(self) -> str:
+        """The arm that the run is about: the one its report says, or the only one.
+
+        Raises:
+            ArtifactError: If no arm has finished, or there are several and no report.
+        """
+        arms = self.arms
+        if (self.run_dir / "report" / "report.json").is_file():
+            named = read_report(self.run_dir).get("main")
+            if named in arms:
+                return named
+        if not arms:
+            raise ArtifactError(
+                f"{self.run_dir} has no arm that finished, so there is no network to ask: run "
+                "`detaux fit` to its end first."
+            )
+        if len(arms) > 1:
+            raise ArtifactError(
+                f"{self.run_dir} has several arms and no report that says which is the main one: "
+                f"give --arm, one of {', '.join(arms)}."
+            )
+        return next(iter(arms))
+
+    def predictions(self, arm: str, seed: int) -> Predictions:
+        """Return what the network of one training says of the validation and test images.
+
+        Args:
+            arm: Name of the arm.
+            seed: Its seed.
+
+        Raises:
+            ArtifactError: If there is no such training, or it kept none.
+        """
+        folder = self._training(arm, seed)
+        path = folder.output("predictions.npz")
+        return Predictions.load(path, f"--redo {redo_name(folder.name)} makes it")
+
+    def classifier(self, arm: str | None = None, seeds: Sequence[int] | None = None) -> Classifier:
+        """Return the networks of an arm, which answer together about any image.
+
+        Their probabilities are averaged and calibrated: a temperature for each task, at which the
+        validation labels are the likeliest.
+
+        Args:
+            arm: Name of the arm; None for the main one.
+            seeds: Which of its seeds; None for all.
+
+        Raises:
+            ArtifactError: If there is no such training, or it was made before trainings kept what
+                is needed.
+        """
+        arm = self.main_arm if arm is None else arm
+        chosen = self.arms.get(arm, []) if seeds is None else list(seeds)
+        if not chosen or len(set(chosen)) < len(chosen):
+            self._training(arm, None)  # says what there is
+            raise ArtifactError(f"seeds are {chosen}: name each seed of {arm!r} once.")
+        cards = [self._card(arm, seed) for seed in chosen]
+        first = cards[0]
+        if any(card.tasks != first.tasks for card in cards):
+            raise ArtifactError(
+                f"the seeds of {arm!r} learnt different tasks, so they cannot answer together: "
+                "give one seed."
+            )
+        if len(chosen) > 1:
+            held_out = [self.predictions(arm, seed).of("val") for seed in chosen]
+            mean = average(held_out)
+            first = replace(
+                first,
+                temperatures={
+                    task: fit_temperature(values, mean.target(task))
+                    for task, values in mean.probabilities.items()
+                },
+            )
+        return Classifier([self.model(arm, seed) for seed in chosen], first)
+
+    def _card(self, arm: str, seed: int) -> Card:
+        folder = self._training(arm, seed)
+        remedy = f"--redo {redo_name(folder.name)} makes the arm again, with it"
+        return Card.load(folder.output("classifier.json"), remedy)
+
+    def _training(self, arm: str, seed: int | None) -> StageFolder:
+        """Return the folder of a finished training, of the smallest seed by default."""
         seeds = self.arms.get(arm, [])
         if not seeds or (seed is not None and seed not in seeds):
             have = ", ".join(f"{name} {seeds}" for name, seeds in self.arms.items()) or "none"
+            with_seed = "" if seed is None else f" with seed {seed}"
             raise ArtifactError(
-                f"{self.run_dir} has no arm {arm!r} with seed {seed}; it has {have}."
+                f"{self.run_dir} has no finished arm {arm!r}{with_seed}; it has {have}."
             )
         chosen = seeds[0] if seed is None else seed
-        folder = StageFolder(self.run_dir, f"{arm_folder(arm)}/seed{chosen}")
-        model: MultitaskModel = _load(MultitaskModel, folder, "best")
-        return model
+        return StageFolder(self.run_dir, f"{arm_folder(arm)}/seed{chosen}")
 
     def _verified(self, stage: str) -> Path:
         """Return the folder of a stage, whose files are those that it wrote if it is complete."""
