@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -12,6 +13,9 @@ os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests share the cores among themselves: processes of metrics take longer to start than to work.
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
+# Millions of objects live as long as the tests do, and looking through them takes a tenth of it.
+gc.set_threshold(100_000, 50, 100)
 
 _LONGEST = ("test_shipped_chains.py", "test_configs.py", "test_multitask_ddp.py")
 """Files of one test after the other that take minutes."""

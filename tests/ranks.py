@@ -1,10 +1,19 @@
 """Several ranks in a test."""
 
 import atexit
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
+
+from detaux_pl.cli.main import main
 
 
 class Spawned(DDPStrategy):
@@ -30,3 +39,44 @@ class Spawned(DDPStrategy):
 def _end_group() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def fork_ranks(words: Sequence[str], world: int = 2, timeout: float = 240) -> list[int]:
+    """Run a command on several ranks, as torchrun starts them; return their exit codes.
+
+    They are forked, as started ones would import for seconds before they work for a moment.
+    """
+    assert torch.get_num_threads() == 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [_fork(words, world, rank, port) for rank in range(world)]
+    codes: dict[int, int] = {}
+    deadline = time.monotonic() + timeout
+    while len(codes) < world:
+        for pid in (pid for pid in children if pid not in codes):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            for pid in (pid for pid in children if pid not in codes):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    return [codes[pid] for pid in children]
+
+
+def _fork(words: Sequence[str], world: int, rank: int, port: int) -> int:
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        told = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in told.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="test")
+        code = main(words)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # nothing of the parent's is to be ended here

@@ -14,7 +14,7 @@ from detaux_pl.settings.build import constructor_defaults
 from detaux_pl.settings.choices import closest, concrete_subclasses
 from detaux_pl.settings.names import arm_folder, arm_name
 from detaux_pl.settings.problems import given_at
-from detaux_pl.training.stage_cli import refuse_unusable, resolve, stage_parser
+from detaux_pl.training.stage_cli import refuse_unusable, resolve, resolving_parser
 
 _TRAINER = (
     "accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val",
@@ -192,6 +192,6 @@ def _resolve_arm(arm: dict[str, Any], model: str) -> dict[str, Any]:
         arm: The settings.
         model: Key of those that its model is given by.
     """
-    parser = stage_parser("multitask")
+    parser = resolving_parser("multitask")
     with given_at(model, "model"):
         return resolve(parser, parser.parse_object(arm))

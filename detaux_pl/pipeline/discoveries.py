@@ -9,7 +9,7 @@ from detaux_pl.data.modules import PairDataModule
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.settings.names import discovery_folder
 from detaux_pl.settings.problems import given_at
-from detaux_pl.training.stage_cli import refuse_unusable, resolve, stage_parser
+from detaux_pl.training.stage_cli import refuse_unusable, resolve, resolving_parser
 
 _STAGES = {stage.name: stage for stage in OF_CHAIN if stage.further}
 _OF_CHAIN = ("run_dir", "redo", "discovery", "codes", "jobs", "nets")
@@ -102,7 +102,7 @@ def _refuse_shared(name: str, parts: dict[str, dict[str, Any]]) -> None:
 def _disentangle(name: str, own: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
     data = own.get("data") or {}
     shared = {key: main["data"]["init_args"][key] for key in ("dataset", "noise", "seed")}
-    parser = stage_parser("disentangle")
+    parser = resolving_parser("disentangle")
     stage = {
         **own,
         **{key: main[key] for key in _SHARED},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pydoc import locate
 from typing import Any, Literal
@@ -184,6 +185,18 @@ def stage_parser(stage: str) -> StageParser:
     )  # fmt: skip
     _link(parser, "task_sizes", lambda data: data.task_sizes)
     return parser
+
+
+@cache
+def resolving_parser(stage: str) -> StageParser:
+    """Return the parser of a trainable stage for settings as an object: one for all of them.
+
+    It is not to become a part of another parser, which changes it.
+
+    Args:
+        stage: `disentangle` or `multitask`.
+    """
+    return stage_parser(stage)
 
 
 def resolve(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.cli.main import main
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
+from tests.ranks import fork_ranks
 
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
 
@@ -96,8 +97,9 @@ def test_two_ranks_see_the_sequence_of_one_and_resume_it_in_mid_epoch(tmp_path: 
 def test_two_ranks_write_every_sample_once(tmp_path: Path, finished_run: Path):
     stages = {stage: str(finished_run / stage / "config.yaml") for stage in ("disentangle",)}
     own = ["--run_dir", str(tmp_path), *TWO]
+    # Lightning starts the second rank of the first command, and torchrun would those of the others.
     _detaux("disentangle", "fit", "--config", stages["disentangle"], *own)
-    _detaux("disentangle", "predict", "--config", stages["disentangle"], *own)
+    assert fork_ranks(["disentangle", "predict", "--config", stages["disentangle"], *own]) == [0, 0]
     shards = sorted((tmp_path / "disentangle" / "codes").glob("rank*"))
     assert [shard.name for shard in shards] == ["rank0", "rank1"]
     assert [len(np.load(shard / "ids.npy")) for shard in shards] == [192, 192]
@@ -109,7 +111,8 @@ def test_two_ranks_write_every_sample_once(tmp_path: Path, finished_run: Path):
     assert AuxiliaryLabels.load(tmp_path / "cluster").ids.tolist() == codes.ids.tolist()
 
     arm = "multitask/hard_parameter_sharing/seed0"
-    _detaux("multitask", "fit", "--config", str(finished_run / arm / "config.yaml"), *own)
+    words = ["multitask", "fit", "--config", str(finished_run / arm / "config.yaml"), *own]
+    assert fork_ranks(words) == [0, 0]
     tested = json.loads((tmp_path / arm / "test.json").read_text())
     # 64 test images, counted once each: the accuracy is a whole number of 64ths.
     assert tested["test/accuracy/principal"] * 64 == pytest.approx(

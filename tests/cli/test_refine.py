@@ -20,6 +20,7 @@ from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
 from detaux_pl.multitask.cross_fit import CrossFit
 from tests.cli.conftest import children_of, copy_stages, fit
+from tests.ranks import fork_ranks
 
 REFINE = ["--refine.rounds", "2", "--nets.epochs", "6", "--jobs", "1"]
 
@@ -264,19 +265,14 @@ def test_the_codes_of_restarts_are_all_clustered(tmp_path: Path, finished_run: P
     assert report["candidates"]["verdict"]["chosen"] == [chosen]
 
 
-def _environment(rank: int | None) -> dict[str, str]:
-    ranks = {} if rank is None else {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    return {**os.environ, **ranks}
-
-
-def _refine(run_dir: Path, rank: int | None = None, *words: str) -> subprocess.Popen[bytes]:
-    return _start("refine", run_dir, rank, *words)
-
-
-def _start(stage: str, run_dir: Path, rank: int | None, *words: str) -> subprocess.Popen[bytes]:
+def _words(stage: str, run_dir: Path, *words: str) -> list[str]:
     config = str(run_dir / stage / "config.yaml")
-    words = (stage, "--config", config, "--run_dir", str(run_dir), *words)
-    return subprocess.Popen([sys.executable, "-m", "detaux_pl", *words], env=_environment(rank))
+    return [stage, "--config", config, "--run_dir", str(run_dir), *words]
+
+
+def _refine(run_dir: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "detaux_pl", *_words("refine", run_dir, *words)]
+    return subprocess.Popen(command)
 
 
 def _wait_for_nets(run_dir: Path) -> None:
@@ -299,8 +295,7 @@ def _begun_anew(refined: Path, run_dir: Path) -> None:
 def test_two_ranks_find_the_labels_of_one(refined: Path, tmp_path: Path):
     run_dir = tmp_path / "run"
     _begun_anew(refined, run_dir)
-    ranks = [_refine(run_dir, rank) for rank in range(2)]
-    assert [process.wait(timeout=240) for process in ranks] == [0, 0]
+    assert fork_ranks(_words("refine", run_dir)) == [0, 0]
     _assert_same_labels(run_dir, refined)
 
 
@@ -316,8 +311,7 @@ def test_two_ranks_judge_as_one(finished_run: Path, tmp_path: Path):
     for path in (run_dir / "cluster").iterdir():
         if path.name != "config.yaml":
             path.unlink()
-    ranks = [_start("cluster", run_dir, rank) for rank in range(2)]
-    assert {process.wait(timeout=240) for process in ranks} <= {0, 4}
+    assert set(fork_ranks(_words("cluster", run_dir))) <= {0, 4}
     assert read_json(run_dir / "cluster" / "candidates.json") == found
 
 
@@ -328,14 +322,14 @@ def test_a_signal_ends_the_workers_and_the_stage_goes_on_later(
 ):
     run_dir = tmp_path / "run"
     _begun_anew(refined, run_dir)
-    first = _refine(run_dir, None, "--jobs", "2")
+    first = _refine(run_dir, "--jobs", "2")
     _wait_for_nets(run_dir)
     workers = children_of(first.pid)
     assert len(workers) == 2
     first.send_signal(number)
     assert first.wait(timeout=60) == code
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    assert _refine(run_dir, None, "--jobs", "2").wait(timeout=240) == 0
+    assert _refine(run_dir, "--jobs", "2").wait(timeout=240) == 0
     _assert_same_labels(run_dir, refined)
 
 
@@ -343,7 +337,7 @@ def test_a_signal_ends_the_workers_and_the_stage_goes_on_later(
 def test_a_killed_worker_ends_the_others_at_once(refined: Path, tmp_path: Path):
     run_dir = tmp_path / "run"
     _begun_anew(refined, run_dir)
-    first = _refine(run_dir, None, "--jobs", "2")
+    first = _refine(run_dir, "--jobs", "2")
     _wait_for_nets(run_dir)
     killed, other = children_of(first.pid)
     started = time.monotonic()
@@ -352,7 +346,7 @@ def test_a_killed_worker_ends_the_others_at_once(refined: Path, tmp_path: Path):
         time.sleep(0.02)
     assert time.monotonic() - started < 5
     assert first.wait(timeout=60) == 1
-    assert _refine(run_dir, None, "--jobs", "2").wait(timeout=240) == 0
+    assert _refine(run_dir, "--jobs", "2").wait(timeout=240) == 0
     _assert_same_labels(run_dir, refined)
 
 
@@ -361,7 +355,7 @@ def test_a_killed_worker_ends_the_others_at_once(refined: Path, tmp_path: Path):
 def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jobs: str):
     run_dir = tmp_path / "run"
     _begun_anew(refined, run_dir)
-    first = _refine(run_dir, None, "--jobs", jobs)
+    first = _refine(run_dir, "--jobs", jobs)
     _wait_for_nets(run_dir)
     first.kill()
     assert first.wait() == -signal.SIGKILL
@@ -369,7 +363,7 @@ def test_kill_9_in_a_fold_then_the_same_labels(refined: Path, tmp_path: Path, jo
     assert 1 <= len(made) < 10
     times = {path: path.stat().st_mtime_ns for path in made}
     time.sleep(3)  # children end soon after; until then the folder may be locked
-    again = _refine(run_dir, None, "--jobs", jobs)
+    again = _refine(run_dir, "--jobs", jobs)
     while again.poll() is None:
         kept = {path: path.stat().st_mtime_ns for path in made if path.exists()}
         assert kept.items() <= times.items()
