@@ -16,7 +16,7 @@ __all__ = ["Run", "load"]
 def __getattr__(name: str) -> Any:
     # On demand: the command line's help must not wait for torch.
     if name in __all__:
-        from detaux_pl.evaluation import run
+        from detaux_pl.inference import run
 
         return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
