@@ -52,6 +52,10 @@ GROUPS = {
             "predict", f"{_CLI}.predict", "class, probability and group of any images",
             "RUN IMAGES ...",
         ),
+        Command(
+            "export", f"{_CLI}.export", "its networks as ONNX, safetensors, torch.export; a card",
+            "RUN FOLDER",
+        ),
     ],
     "A stage by itself (on several machines, or with other settings)": [
         Command(
@@ -92,6 +96,7 @@ Examples:
   detaux fit --config configs/quickstart.yaml --print_config
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
   detaux predict runs/quickstart photos --output predictions.csv
+  detaux export runs/quickstart bundles/quickstart
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
   detaux sweep --config configs/sweeps/beta.yaml
@@ -100,8 +105,8 @@ Examples:
   detaux --version
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
-3 `detaux data check` found something to mend, or images cannot be read, 4 no task worth training on was found, 130
-interrupted and 143 terminated (run the same command again to go on).
+3 `detaux data check` found something to mend, or images cannot be read, 4 no task worth training on
+was found, 130 interrupted and 143 terminated (run the same command again to go on).
 """
 
 
