@@ -73,8 +73,8 @@ def _parser() -> PlainParser:
         "folder", metavar="FOLDER", help="folder to write: a new or empty one, or an older bundle"
     )
     parser.add_argument(
-        "--format", nargs="+", choices=_FORMATS, metavar="FORMAT",
-        help="onnx and pt2, by default both; safetensors for the weights alone, which are always "
+        "--format", action="append", choices=_FORMATS,
+        help="onnx or pt2, by default both; safetensors for the weights alone, which are always "
         "written",
     )  # fmt: skip
     parser.add_argument("--arm", help="arm of the run; by default the main one")

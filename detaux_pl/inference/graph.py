@@ -87,7 +87,8 @@ def trace(classifier: Classifier) -> ExportedProgram:
             name = type(classifier.net.members[0]).__name__
             raise UserError(
                 f"torch {torch.__version__} cannot trace {name} ({type(error).__name__}: {reason}):"
-                " export the weights alone, by --format safetensors."
+                " export the weights alone, by --format safetensors; or, where the class is yours, "
+                "take x.shape[0] for len(x) in its forward, and decide nothing by values of tensors."
             ) from error
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):

@@ -53,7 +53,8 @@ def upload(folder: Path, repo: str) -> str:
             delete_patterns=list(FILES),
         )
     except Exception as error:  # of its own, of httpx and of the disk
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        told = [str(each).strip().partition("\n")[0] for each in (error, error.__cause__) if each]
+        reason = ": ".join(filter(None, told)) or type(error).__name__
         raise UserError(
             f"{folder} is written, but cannot be uploaded to {repo} ({reason}): log in by `hf auth "
             "login`, and export again or upload the folder."
