@@ -104,7 +104,7 @@ def test_load_gives_the_trained_modules(finished_run: Path):
     folder = finished_run / "multitask" / "single_task" / "seed1"
     expected = json.loads((folder / "test.json").read_text())["test/accuracy/principal"]
     assert accuracy == pytest.approx(expected)
-    with pytest.raises(ArtifactError, match="no arm 'foo'"):
+    with pytest.raises(ArtifactError, match="no finished arm 'foo'"):
         run.model("foo")
     with pytest.raises(ArtifactError, match="no run folder"):
         detaux_pl.load(finished_run / "report")

@@ -17,6 +17,7 @@ from detaux_pl import load
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, sha256_file, sweep_up, write_json
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.main import main
 from detaux_pl.training.checkpoints import WholeCheckpoints
 from detaux_pl.training.stage_cli import StageCLI
 
