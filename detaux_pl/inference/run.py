@@ -17,9 +17,9 @@ from detaux_pl.artifacts.stage import StageFolder, redo_name
 from detaux_pl.cluster.tried import Tried, read_candidates
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
-from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
 from detaux_pl.evaluation.results import Probes, read_probes, read_report
 from detaux_pl.inference.card import Card
+from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
 from detaux_pl.inference.classifier import Classifier
 from detaux_pl.metrics.calibration import fit_temperature
 from detaux_pl.multitask.base import MultitaskModel

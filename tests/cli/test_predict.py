@@ -197,9 +197,7 @@ def test_a_changed_file_of_a_training_is_told(run_copy: Path, images: Path, erro
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_leaves_no_output(
-    finished_run: Path, images: Path, tmp_path: Path
-):
+def test_killed_in_the_middle_it_leaves_no_output(finished_run: Path, images: Path, tmp_path: Path):
     output = tmp_path / "said" / "said.csv"
     words = [sys.executable, "-m", "detaux_pl", "predict", str(finished_run), "-"]
     process = subprocess.Popen([*words, "--output", str(output)], stdin=subprocess.PIPE)
@@ -225,7 +223,9 @@ def test_all_figures_of_a_test_follow_from_what_was_kept(finished_run: Path):
             stored = finished_run / "multitask" / arm / f"seed{seed}"
             figures: dict[str, Any] = read_json(stored / "test.json")
             assert figures == pytest.approx(_figures(kept.of("test")), abs=1e-5)
-            assert len(kept.of("val").ids) == len(detaux_pl.load(finished_run).data.dataset.rows("val"))
+            assert len(kept.of("val").ids) == len(
+                detaux_pl.load(finished_run).data.dataset.rows("val")
+            )
 
 
 def _figures(test: Predictions) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +76,8 @@ def test_an_array_and_an_image_are_read_as_their_file(tmp_path: Path):
     ],
 )
 def test_what_is_no_image_is_told(pixels: np.ndarray, said: str):  # type: ignore[type-arg]
-    with pytest.raises(ValueError, match=".*") as refused:
+    with pytest.raises(ValueError, match=re.escape(said)):
         Preprocessing((3, 16, 16)).read_array(pixels)
-    assert said in str(refused.value)
 
 
 def test_a_card_is_the_same_after_it_was_written(tmp_path: Path):
