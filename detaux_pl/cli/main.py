@@ -100,7 +100,7 @@ Examples:
   detaux --version
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
-3 `detaux data check` found something to mend or `predict` images that cannot be read, 4 no task worth
+3 `data check` found something to mend or `predict` images that cannot be read, 4 no task worth
 training on was found, 130 interrupted and 143 terminated (run the same command again to go on).
 """
 
