@@ -17,6 +17,9 @@ os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 # Millions of objects live as long as the tests do, and looking through them takes a tenth of it.
 gc.set_threshold(100_000, 50, 100)
 
+# No file of a test is to outlive a loss of power, and the disk takes its time.
+os.fsync = lambda handle: None
+
 _LONGEST = ("test_shipped_chains.py", "test_configs.py", "test_multitask_ddp.py")
 """Files of one test after the other that take minutes."""
 

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +84,10 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write them to a file at once."""
-        arrays = {_OF_TASK + task: values for task, values in self.probabilities.items()}
+        arrays: dict[str, Any] = {"ids": self.ids, "splits": self.splits, "targets": self.targets}
+        arrays |= {_OF_TASK + task: values for task, values in self.probabilities.items()}
         with replacing(path) as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(
-                handle, ids=self.ids, splits=self.splits, targets=self.targets, **arrays
-            )
+            np.savez_compressed(handle, **arrays)
 
     @staticmethod
     def load(path: Path, remedy: str) -> Predictions:
@@ -108,9 +108,7 @@ class Predictions:
                 for name, values in arrays.items()
                 if name.startswith(_OF_TASK)
             }
-            found = Predictions(
-                arrays["ids"], arrays["splits"], arrays["targets"], probabilities
-            )
+            found = Predictions(arrays["ids"], arrays["splits"], arrays["targets"], probabilities)
         except FileNotFoundError:
             raise ArtifactError(f"{path} is missing: {remedy}.") from None
         except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -151,11 +149,9 @@ def average(parts: Sequence[Predictions]) -> Predictions:
                 "the seeds were asked about different images or tasks, so they cannot answer "
                 "together: train the arm again with the same limits."
             )
-    return replace(
-        first,
-        probabilities={
-            task: np.mean([part.probabilities[task] for part in parts], axis=0, dtype=np.float64)
-            .astype(np.float32)
-            for task in first.tasks
-        },
-    )
+    of_task = {task: [part.probabilities[task] for part in parts] for task in first.tasks}
+    mean = {
+        task: np.asarray(np.mean(values, axis=0, dtype=np.float64), dtype=np.float32)
+        for task, values in of_task.items()
+    }
+    return replace(first, probabilities=mean)

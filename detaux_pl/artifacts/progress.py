@@ -12,9 +12,7 @@ from detaux_pl.artifacts.terminal import terminal, words
 
 
 @contextmanager
-def progress_bar(
-    title: str, total: int | None, done: int = 0
-) -> Iterator[Callable[[float], None]]:
+def progress_bar(title: str, total: int | None, done: int = 0) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs; nothing where the errors do not go to a terminal.
 
     Args:

@@ -24,7 +24,7 @@ from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
 from detaux_pl.pipeline.chain import parse
-from detaux_pl.pipeline.checks import reached
+from detaux_pl.pipeline.checks import reached, refuse_few_for_nets
 from detaux_pl.pipeline.given import with_config
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.report.sheets import SheetRow, strip_sheet
@@ -99,7 +99,7 @@ def _check(chain: Chain, data: FactorDataModule, folder: Path) -> int:
         data.dataset,
         (views, data.batch_size, *data.image_shape),
         paired=any(isinstance(each.data, PairDataModule) for each in trainings),
-        demands=lambda: _demands(trainings),
+        demands=lambda: _demands(chain, trainings),
     )
     console = terminal()
     console.print(Text.assemble((found.dataset, "bold"), f", {int(found.counts.sum()):,} images"))
@@ -152,7 +152,7 @@ def _trainings(chain: Chain, data: FactorDataModule) -> Iterator[_Training]:
         yield _Training(stage, module, world)
 
 
-def _demands(trainings: Sequence[_Training]) -> Iterator[str]:
+def _demands(chain: Chain, trainings: Sequence[_Training]) -> Iterator[str]:
     """Say what of the data stands in the way of a training, but for what every one needs."""
     dataset = trainings[0].data.dataset
     told = [f"the {split} split of" for split in SPLITS if not dataset.rows(split).size]
@@ -162,6 +162,10 @@ def _demands(trainings: Sequence[_Training]) -> Iterator[str]:
         for line in refusals(data, world):
             if not line.startswith(tuple(told)):
                 yield f"{stage}: {line}"
+    try:
+        refuse_few_for_nets(chain, len(dataset.rows("train")))
+    except UserError as error:
+        yield str(error)
 
 
 def _classes_table(found: Inspection) -> Table:

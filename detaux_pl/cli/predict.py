@@ -73,7 +73,9 @@ def _parser() -> PlainParser:
         help="files, folders (with all below them), tables with a column of paths (.csv, .tsv, "
         ".parquet), or - for paths on standard input",
     )  # fmt: skip
-    parser.add_argument("--output", metavar="FILE", help="file to write; by default standard output")
+    parser.add_argument(
+        "--output", metavar="FILE", help="file to write; by default standard output"
+    )
     parser.add_argument(
         "--format", choices=tuple(dict.fromkeys(_FORMS.values())),
         help="by default what the name of the output says, else csv",

@@ -76,9 +76,7 @@ class Preprocessing:
                 f"the network takes images of {channels} channels, and a file is read as 1 or 3: "
                 "give arrays from Python."
             )
-        return read_image(
-            source, (height, width), channels, self.fit, self.levels, self.max_pixels
-        )
+        return read_image(source, (height, width), channels, self.fit, self.levels, self.max_pixels)
 
     def read_array(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Take an array for an image.
@@ -102,9 +100,7 @@ class Preprocessing:
         if planes.shape == (*self.shape[1:], self.shape[0]):
             return np.ascontiguousarray(planes.transpose(2, 0, 1))
         if planes.shape[2] not in (1, 3, 4):
-            raise ValueError(
-                f"an image is of shape {pixels.shape}: give 1, 3 or 4 channels, last."
-            )
+            raise ValueError(f"an image is of shape {pixels.shape}: give 1, 3 or 4 channels, last.")
         return self.read(Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes))
 
     def finish(self, pixels: Tensor) -> Tensor:

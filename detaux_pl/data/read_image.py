@@ -70,11 +70,12 @@ def read_image(
         with _open(source, max_pixels) as opened:
             # Draft modes know greater sizes only; the image may yet be turned.
             opened.draft(None, (2 * max(size), 2 * max(size)))
-            image = opened
+            image, negative = opened, _is_negative(opened)
             if levels is not None and levels.integers != WHOLE and _is_deep_colour(opened):
                 image = _deep_colour(source, opened, levels)
             image = ImageOps.exif_transpose(image) if _is_turned(image) else image
             image = _convert(image, "L" if channels == 1 else "RGB", levels)
+            image = ImageOps.invert(image) if negative else image
             image.load()
         if image.size == (width, height):
             pass
@@ -102,6 +103,7 @@ def read_deep(source: Source, max_pixels: int = MAX_PIXELS) -> Deep | None:
             return None
         with _open(source, max_pixels) as image:
             colour, declared = _is_deep_colour(image), _declares_its_range(image)
+            negative = _is_negative(image)
             if not colour and image.mode not in _GREY:
                 return None
             values = np.asarray(image)
@@ -116,7 +118,7 @@ def read_deep(source: Source, max_pixels: int = MAX_PIXELS) -> Deep | None:
         return Deep(Range(float(values.min()), float(values.max())), floats=True, before=0)
     least, most = int(values.min()), int(values.max())
     before = 8 if image.mode == "I" and most <= 0xFF else 16
-    if least < 0 or most > 0xFFFF:
+    if least < 0 or most > 0xFFFF or negative:
         before = 0
     return Deep(Range(least, 0xFFFF if declared else most), floats=False, before=before)
 
@@ -182,6 +184,12 @@ def _is_shallow(source: Path | IO[bytes]) -> bool:
     """Whether a file has 8 bits at most, by its first bytes: to open it takes ten times as long."""
     head = _head(source)
     return head.startswith(_SHALLOW) or (head.startswith(_PNG) and head[24] <= 8)
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether the greatest pixel is black: Pillow turns such TIFF files round up to 8 bits only."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return image.mode in _GREY and tags.get(Base.PhotometricInterpretation) == 0
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

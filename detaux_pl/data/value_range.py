@@ -44,7 +44,7 @@ class Deep(NamedTuple):
         values: The least and the greatest pixel.
         floats: Whether they are floating-point.
         before: Bits that were taken for its range before there was one rule for a data set; 0
-            where it was refused.
+            where it was refused, or read as its own negative.
         name: What it is called, for messages.
     """
 

@@ -111,9 +111,7 @@ class Bundle:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder holds a bundle, whole or not, and no run."""
-    if (folder / "disentangle").is_dir():
-        return False
+    """Whether a folder holds a bundle, whole or not."""
     return any((folder / name).is_file() for name in (ABOUT, WEIGHTS))
 
 

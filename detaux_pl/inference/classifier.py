@@ -125,7 +125,9 @@ class Classifier:
         self.card = card
         temperatures = [card.temperatures[task] for task in card.tasks]
         self.device = torch.device(device)
-        self.net = Ensemble(members, temperatures).to(self.device).eval()
+        # Convolutions on a CPU take down to half the time with the channels last.
+        together = Ensemble(members, temperatures).to(memory_format=torch.channels_last)
+        self.net = together.to(self.device).eval()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -171,7 +173,7 @@ class Classifier:
             pixels: Images as `preprocessing.read` gives them, uint8, shape (B, C, H, W).
         """
         images = self.preprocessing.finish(torch.from_numpy(pixels).to(self.device))
-        found = self.net(images)
+        found = self.net(images.contiguous(memory_format=torch.channels_last))
         return {
             task: values.cpu().numpy() for task, values in zip(self.card.tasks, found, strict=True)
         }

@@ -134,7 +134,9 @@ class ParquetWriter(Writer):
         if self.pending:
             whole = [
                 self.arrow.array(values, kind)
-                for values, kind in zip(zip(*self.pending, strict=True), self.schema.types, strict=True)
+                for values, kind in zip(
+                    zip(*self.pending, strict=True), self.schema.types, strict=True
+                )
             ]
             self.file.write_table(self.arrow.table(whole, schema=self.schema))
             self.pending = []

@@ -21,6 +21,7 @@ from detaux_pl.pipeline.evaluation_checks import (
     refuse_impossible_metrics,
 )
 from detaux_pl.pipeline.job import Chain
+from detaux_pl.pipeline.nets import refuse_few
 from detaux_pl.pipeline.plan import Plan, following, unwanted
 from detaux_pl.pipeline.stage import OF_CHAIN, STAGES
 from detaux_pl.settings.build import build
@@ -68,6 +69,7 @@ def _build(chain: Chain) -> str | None:
             if known and reached(chain, "disentangle" if kind is Disentangler else "multitask"):
                 for line in refusals(data):
                     raise UserError(f"{line} `detaux data check` names all that is to be mended.")
+                refuse_few_for_nets(chain, len(data.dataset.rows("train")))
             with torch.device("meta"):
                 model = build(
                     kind,
@@ -105,6 +107,24 @@ def _try_lone_image(kind: type, config: dict[str, Any], model: Any, data: Factor
         model if multitask else model.encode_all,
         (n_images, *data.image_shape),
     )
+
+
+def refuse_few_for_nets(chain: Chain, n_train: int) -> None:
+    """Refuse folds that leave a net of the chain less than one batch to be trained on.
+
+    Args:
+        chain: The chain.
+        n_train: Number of training images.
+
+    Raises:
+        UserError: If they do.
+    """
+    for row in OF_CHAIN:
+        for own in chain.every.values():
+            if row.tries_nets and row.code.net_tasks(own) and reached(chain, row.name):
+                nets, rounds = own[row.name]["nets"], own[row.name].get("rounds", 1)
+                batch_size = nets["data"]["init_args"]["batch_size"]
+                refuse_few(n_train, nets["folds"], rounds, batch_size)
 
 
 def reached(chain: Chain, stage: str) -> bool:

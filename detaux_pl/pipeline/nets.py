@@ -80,20 +80,9 @@ class Nets:
             self.data: LabelledDataModule = build(LabelledDataModule, self.plan["data"])
         self.data.prepare_data()
         self.data.setup("fit")
-        self._check_sizes()
-        self.fits = {name: self._fit(name, **fit) for name, fit in self.plan["fits"].items()}
-
-    def _check_sizes(self) -> None:
-        """Refuse folds that leave a net less than one batch to be trained on."""
-        folds, rounds = self.plan["folds"], self.plan["rounds"]
         n = len(self.data.dataset.rows("train"))
-        fewest = n - rounds * -(-n // folds)
-        if fewest < self.data.batch_size:
-            raise UserError(
-                f"with {folds} folds and {rounds} round(s) a net is trained on {max(fewest, 0)} of "
-                f"{n} images, fewer than one batch of {self.data.batch_size}: lower "
-                "multitask.data.batch_size or the rounds, or take other folds (nets.folds)."
-            )
+        refuse_few(n, self.plan["folds"], self.plan["rounds"], self.data.batch_size)
+        self.fits = {name: self._fit(name, **fit) for name, fit in self.plan["fits"].items()}
 
     def _fit(self, name: str, labels: str | None, seed: int) -> CrossFit:
         dataset = self.data.dataset
@@ -152,6 +141,27 @@ class Nets:
         with _settings_in_one_line(f"model, of {len(sizes)} task(s)"):
             net: MultitaskModel = build(MultitaskModel, config, image_shape=shape, task_sizes=sizes)
         return net
+
+
+def refuse_few(n: int, folds: int, rounds: int, batch_size: int) -> None:
+    """Refuse folds that leave a net less than one batch to be trained on.
+
+    Args:
+        n: Number of training images.
+        folds: Into how many parts they are dealt.
+        rounds: How many parts a net may be left without.
+        batch_size: Training batch of a net.
+
+    Raises:
+        UserError: If they do.
+    """
+    fewest = n - rounds * -(-n // folds)
+    if fewest < batch_size:
+        raise UserError(
+            f"with {folds} folds and {rounds} round(s) a net is trained on {max(fewest, 0)} of "
+            f"{n} images, fewer than one batch of {batch_size}: lower multitask.data.batch_size "
+            "or the rounds, or take other folds (nets.folds)."
+        )
 
 
 @contextmanager

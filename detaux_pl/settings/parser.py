@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
@@ -26,6 +27,10 @@ class ShortParser(KeepsIntegers):
         Raises:
             UserError: If something does not.
         """
+        if self._inner_parser and args and args[0]:
+            # It gets `null` of a word for an argument of its own as the text of Python's None.
+            words = [re.sub(r"=None\Z", "=null", word) for word in args[0]]
+            args = (words, *args[1:])
         try:
             parsed: Namespace = super().parse_args(*args, **kwargs)
         except UserError as error:

@@ -90,10 +90,9 @@ def follow_folder(args: Sequence[str], dataset: str | None = None) -> list[str]:
         return words
     if dataset is not None and not _sets(words, dataset):
         more += [
-            f"--{dataset}.init_args.{name}={place}"
+            f"--{dataset}.init_args.{name}={'null' if place is None else place}"
             for name, place in newest_places(run_dir).items()
-            # A word `null` of a place that may be text would be the text None.
-            if place is not None and not _sets(words, f"{dataset}.init_args.{name}")
+            if not _sets(words, f"{dataset}.init_args.{name}")
         ]
     return [*words, *more]
 

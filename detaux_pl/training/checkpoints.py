@@ -12,7 +12,6 @@ from detaux_pl.artifacts.files import replacing
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.inference.checkpoint import checkpoint_path, read_checkpoint
 
-
 _OF_TRAINING = (
     "optimizer_states", "lr_schedulers", "loops", "callbacks", "MixedPrecision",
     "LightningDataModule",

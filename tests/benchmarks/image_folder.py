@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +64,8 @@ def measure() -> list[tuple[str, float, str]]:
     ]
 
 
-def write_folder(root: Path) -> None:
-    """Write JPEGs with the detail of photographs: noise of all scales, about 15 kB each."""
+def write_folder(root: Path, n: int = _IMAGES) -> None:
+    """Write n JPEGs with the detail of photographs: noise of all scales, about 15 kB each."""
     rng = np.random.default_rng(0)
     pool = []
     for _ in range(50):
@@ -78,7 +78,7 @@ def write_folder(root: Path) -> None:
             for n in (4, 16, 56, 112)
         ]
         pool.append(np.average(layers, axis=0, weights=(4, 2, 1, 1)))
-    for number in range(_IMAGES):
+    for number in range(n):
         first, second = rng.integers(len(pool), size=2)
         mixed = 0.5 * (pool[first] + np.roll(pool[second], number % _SIZE, axis=1))
         path = root / f"class{number % _CLASSES}" / f"{number:05}.jpg"
@@ -88,15 +88,20 @@ def write_folder(root: Path) -> None:
 
 def _run(way: str, root: Path, cache: Path) -> dict[str, float]:
     """Run a way in a process of its own; note its times and the peak of what it keeps in memory."""
-    command = [sys.executable, "-m", __name__, way, str(root), str(cache)]
+    said, peak = run_watched([sys.executable, "-m", __name__, way, str(root), str(cache)])
+    writing, seconds = json.loads(said)
+    return {"writing": writing, "seconds": seconds, "megabytes": peak}
+
+
+def run_watched(command: Sequence[str]) -> tuple[str, float]:
+    """Run a command; return what it prints, and the peak of what it keeps in memory [MB]."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, sum(_megabytes(pid) for pid in _family(process.pid)))
             time.sleep(_INTERVAL)
         assert process.stdout is not None
-        writing, seconds = json.loads(process.stdout.read())
-    return {"writing": writing, "seconds": seconds, "megabytes": peak}
+        return process.stdout.read(), peak
 
 
 def _family(pid: int) -> list[int]:

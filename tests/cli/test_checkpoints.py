@@ -17,6 +17,7 @@ from detaux_pl import load
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, sha256_file, sweep_up, write_json
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.main import main
 from detaux_pl.training.checkpoints import WholeCheckpoints
 from detaux_pl.training.stage_cli import StageCLI
 
@@ -65,9 +66,11 @@ def test_every_command_refuses_a_checkpoint_with_a_flipped_bit(error_line: Refus
 
 
 def test_an_unfinished_stage_does_not_go_on_from_a_flipped_bit(error_line: Refused, run_copy: Path):
-    for stage, name in (("disentangle", "last"), (ARM, "last")):
-        path = run_copy / stage / "checkpoints" / f"{name}.ckpt"
+    for stage in ("disentangle", ARM):
+        path = run_copy / stage / "checkpoints" / "last.ckpt"
         _unfinished(run_copy / stage)
+        if not path.exists():  # it is removed when the arm is complete
+            path.write_bytes(path.with_name("best.ckpt").read_bytes())
         _flip(path)
         line = error_line(_command(run_copy, stage, "fit"))
         assert f"{path} cannot be read as a checkpoint (BadZipFile): delete it to begin" in line
@@ -161,3 +164,26 @@ def test_manifests_vouch_for_what_the_arms_say(run_copy: Path, error_line: Refus
     path.write_text(json.dumps({**read_json(path), "test/accuracy/principal": 1.0}))
     assert "test.json was changed after" in error_line(["compare", str(run_copy)])
     assert "test.json was changed after" in error_line(["report", "--run_dir", str(run_copy)])
+
+
+@pytest.mark.parametrize("stage", ["disentangle", ARM])
+def test_killed_when_weights_alone_are_kept_a_stage_goes_on_to_the_same_end(
+    run_copy: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The last moment before a stage is complete: its training is done, its manifest is not."""
+    before = read_json(run_copy / stage / "stage.json")["outputs"]
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageFolder, "finish", killed)
+        assert main([*_command(run_copy, stage, "fit"), f"--redo={stage.split('/')[0]}"]) == 130
+    assert read_json(run_copy / stage / "stage.json")["status"] == "running"
+    assert main(_command(run_copy, stage, "fit")) == 0
+    after = read_json(run_copy / stage / "stage.json")["outputs"]
+    same = before.keys() - {"config.yaml", "cost.json", "metrics.csv"}
+    assert same
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    kept = [path.name for path in (run_copy / stage / "checkpoints").iterdir()]
+    assert kept == ["last.ckpt" if stage == "disentangle" else "best.ckpt"]

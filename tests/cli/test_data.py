@@ -280,6 +280,19 @@ def test_what_other_trainings_demand_is_told_too(tmp_path: Path, error_line: Ref
     assert "29 pairs, fewer than one batch of 8 on 4 rank(s)" in _to_mend(tmp_path)[0]
 
 
+def test_what_the_nets_of_folds_demand_is_told_too(tmp_path: Path, error_line: Refused):
+    words = _folders(tmp_path, all={"big": 30, "few": 10})
+    given = ["--refine.rounds=2", "--multitask.data.batch_size=16", "--controls=[]"]
+    line = (
+        "with 4 folds and 2 round(s) a net is trained on 13 of 29 images, fewer than one batch of "
+        "16: lower multitask.data.batch_size or the rounds, or take other folds (nets.folds)."
+    )
+    assert main(["data", "check", *words, *given]) == 3
+    assert _to_mend(tmp_path) == [line]
+    assert line in error_line(["fit", *words, *given])
+    assert main(["data", "check", *words, *given, "--nets.folds=8"]) == 0
+
+
 def test_a_class_of_one_image_stands_in_the_way_of_pairs_alone(tmp_path: Path):
     words = _folders(tmp_path, all={"big": 30, "few": 10, "only": 1})
     assert main(["data", "check", *words]) == 3

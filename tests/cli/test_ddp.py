@@ -13,6 +13,7 @@ import pytest
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.main import main
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
@@ -119,3 +120,10 @@ def test_two_ranks_write_every_sample_once(tmp_path: Path, finished_run: Path):
         round(tested["test/accuracy/principal"] * 64), abs=1e-4
     )
     assert (tmp_path / arm / "stage.json").is_file()
+    kept = Predictions.load(tmp_path / arm / "predictions.npz", "again")
+    held_out = [row for split in ("val", "test") for row in codes.rows(split)]
+    assert kept.ids.tolist() == codes.ids[held_out].tolist()
+    test = kept.of("test")
+    right = test.probabilities["principal"].argmax(axis=1) == test.target("principal")
+    assert tested["test/accuracy/principal"] == pytest.approx(right.mean(), abs=1e-6)
+    assert not list((tmp_path / arm).glob("predictions.rank*"))

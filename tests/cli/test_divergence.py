@@ -13,6 +13,7 @@ import torch
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.main import main
+from detaux_pl.training import stage_job
 from tests.cli.conftest import fit
 
 Refused = Callable[[list[str]], str]
@@ -53,16 +54,17 @@ def test_what_diverged_is_not_tried_again_unasked_and_gives_way_to_other_setting
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite_is_not_gone_on_from(
-    tmp_path, error_line: Refused
+    tmp_path, error_line: Refused, monkeypatch: pytest.MonkeyPatch
 ):
     words = disentangle(tmp_path, "Autoencoder")
+    # As a training leaves it that was killed after its last epoch.
+    monkeypatch.setattr(stage_job, "keep_weights", lambda *args: None)
     assert main(words) == 0
     last = tmp_path / "disentangle/checkpoints/last.ckpt"
     saved = torch.load(last, weights_only=True)
     next(iter(saved["state_dict"].values())).view(-1)[0] = torch.nan
     torch.save(saved, last)
     manifest = tmp_path / "disentangle/stage.json"
-    # As a training leaves it that was killed after its last epoch.
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"status": "running"}))
     assert "diverged, its weights are not finite: lower" in error_line(words)
     assert StageFolder(tmp_path, "disentangle").diverged is not None

@@ -113,3 +113,15 @@ def test_the_order_of_imports_does_not_count(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
     trainer = (StageFolder(run_dir, "disentangle").manifest or {})["settings"]["trainer"]
     assert type(trainer["limit_train_batches"]) is int
+
+
+@pytest.mark.parametrize("word", ["null", "~"])
+def test_null_is_none_at_any_depth(word):
+    below = "--data.init_args.dataset.init_args"
+    words = ["--model=Autoencoder", "--data.init_args.dataset=ImageFolder"]
+    words += [f"{below}.root=null and void", f"{below}.principal=label"]
+    words += [f"{below}.{name}={word}" for name in ("cache_dir", "value_range")]
+    given = stage_parser("disentangle").parse_args(words).data.init_args.dataset.init_args
+    assert str(given.root) == "null and void"
+    assert given.cache_dir is None
+    assert given.value_range is None

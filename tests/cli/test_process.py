@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -165,3 +166,14 @@ def test_what_killed_writers_left_is_swept_up(run_copy: Path, finished_run: Path
     assert main(["cluster", "--config", str(run_copy / "cluster" / "config.yaml")]) == 0
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)
+
+
+def test_garbage_is_looked_for_once_a_command_is_imported():
+    gc.disable()
+    try:
+        assert main(["probes", "nowhere"]) == 2
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -117,7 +117,7 @@ def test_a_training_that_ends_before_its_first_validation_is_validated_at_its_en
         found = [row["val/accuracy/principal"] for row in csv.DictReader(handle)]
     validated = [float(value) for value in found if value]
     assert len(validated) == 1
-    assert {path.name for path in folder.rglob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in folder.rglob("*.ckpt")} == {"best.ckpt"}
     assert 0 <= json.loads((folder / "test.json").read_text())["test/accuracy/principal"] <= 1
     assert main(["multitask", "test", *stage("multitask", tmp_path, *args)[2:]]) == 0
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detaux_pl.data.read_image import read_image
+from detaux_pl.data.read_image import read_deep, read_image
+from detaux_pl.data.value_range import Levels, Range
 
 _CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], dtype=np.uint8)
 """Red, green, blue and white, from the top left, by rows."""
@@ -266,3 +268,31 @@ def test_damaged_files_give_an_image_or_a_reason() -> None:
     assert shapes == {(3, 8, 8)}
     assert len(reasons) > 100
     assert all(reason and "\n" not in reason for reason in reasons)
+
+
+def _tiff(pixels: np.ndarray, photometric: int) -> bytes:  # type: ignore[type-arg]
+    """A grey TIFF file of one strip; of photometric 0 the greatest pixel is black."""
+    height, width = pixels.shape
+    data, bits = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes(), 8 * pixels.itemsize
+    tags = {
+        256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height,
+        279: len(data),
+    }  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 255), (np.uint16, 4095)])
+def test_a_tiff_whose_least_pixel_is_white_is_no_negative(dtype, most):
+    pixels = np.linspace(0, most, 16).astype(dtype).reshape(4, 4)
+    levels = Levels(Range(0, 4095), as_before=False)
+    black, white = (
+        read_image(io.BytesIO(_tiff(pixels, kind)), (4, 4), 1, levels=levels)[0] for kind in (1, 0)
+    )
+    assert black[0, 0] == 0
+    assert black[3, 3] == 255
+    np.testing.assert_array_equal(white, 255 - black)
+    deep = [read_deep(io.BytesIO(_tiff(pixels, kind))) for kind in (1, 0)]
+    if most > 255:  # whose bytes were others before, and are kept under another key
+        assert [each.before for each in deep] == [16, 0]

@@ -1,0 +1,91 @@
+"""`detaux predict` against a bare loop of torchvision: images per second, and memory.
+
+Each measurement is a process of its own, that nothing of the other is in its memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.image_folder import run_watched, write_folder
+
+_SIZE = 224
+_N, _MANY = 1_000, 5_000
+_WORKERS, _BATCH = 2, 64
+_NET = "timm/tf_efficientnet_lite0"
+
+
+def measure() -> Iterator[tuple[str, float, str]]:
+    """Yield what is measured: name, value, unit."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_folder(root / "few", _N)
+        write_folder(root / "many", _MANY)
+        (rate, kept), (rival, their_own) = (_run(how, root / "few") for how in ("ours", "loop"))
+        _, kept_of_many = _run("ours", root / "many")
+    yield f"torchvision, {_N:,} JPEGs through a net, {_WORKERS} workers", rival, "images/s"
+    yield "the same by detaux predict", rate, "images/s"
+    yield "ratio", rate / rival, "x (aim: at least 1.0)"
+    yield "memory, ratio", kept / their_own, "x (aim: at most 1.1)"
+    yield f"memory, {_MANY:,} images to {_N:,}", kept_of_many / kept, "x (aim: at most 1.05)"
+
+
+def _run(how: str, root: Path) -> tuple[float, float]:
+    """Return images per second, and the peak of what all processes keep in memory [MB]."""
+    said, peak = run_watched([sys.executable, "-m", __name__, how, str(root)])
+    return float(said.splitlines()[-1]), peak
+
+
+def _net() -> torch.nn.Module:
+    from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
+
+    torch.manual_seed(0)
+    return HardParameterSharing((3, _SIZE, _SIZE), (2, 4), backbone=_NET).eval()
+
+
+def _ours(root: Path) -> Iterator[int]:
+    """Give, after each image, one."""
+    from detaux_pl.data.preprocessing import Preprocessing
+    from detaux_pl.inference.card import Card
+    from detaux_pl.inference.classifier import Classifier
+    from detaux_pl.inference.sources import image_paths
+    from detaux_pl.inference.stream import classify
+
+    tasks = {"principal": ("a", "b"), "auxiliary": ("0", "1", "2", "3")}
+    card = Card("label", tasks, dict.fromkeys(tasks, 1.0), Preprocessing((3, _SIZE, _SIZE)))
+    classifier = Classifier([_net()], card)
+    paths = image_paths([str(root)], "path")
+    for _ in classify(classifier, paths, 1, _BATCH, _WORKERS):
+        yield 1
+
+
+def _loop(root: Path) -> Iterator[int]:
+    """Give, after each batch, its size."""
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import ToTensor
+
+    net = _net()
+    loader = DataLoader(ImageFolder(root, ToTensor()), batch_size=_BATCH, num_workers=_WORKERS)
+    with torch.inference_mode():
+        for images, _ in loader:
+            net(images)[0].softmax(1).argmax(1).tolist()
+            yield len(images)
+
+
+def main(how: str, root: str) -> None:
+    """Go through a folder one of the two ways, and print images per second."""
+    steps = {"ours": _ours, "loop": _loop}[how](Path(root))
+    next(steps)  # what begins once is not counted
+    begin = time.perf_counter()
+    print(sum(steps) / (time.perf_counter() - begin))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
