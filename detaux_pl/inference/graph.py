@@ -77,19 +77,14 @@ def trace(classifier: Classifier) -> ExportedProgram:
     channels, height, width = classifier.preprocessing.shape
     # Sizes that are all different, and none of them 1, which torch would take for ever the same.
     example = torch.zeros(2, height + 3, width + 5, channels, dtype=torch.uint8)
-    with _silent(), torch.no_grad():
-        try:
-            program = torch.export.export(
-                Graph(classifier).eval(), (example,), dynamic_shapes=(_sizes(),), strict=False
-            )
-        except Exception as error:  # of very many kinds
-            reason = str(error).strip().partition("\n")[0]
-            name = type(classifier.net.members[0]).__name__
-            raise UserError(
-                f"torch {torch.__version__} cannot trace {name} ({type(error).__name__}: {reason}):"
-                " export the weights alone, by --format safetensors; or, where the class is yours, "
-                "take x.shape[0] for len(x) in its forward, and decide nothing by values of tensors."
-            ) from error
+    remedy = (
+        "--format safetensors; or, where the class is yours, take x.shape[0] for len(x) in its "
+        "forward, and decide nothing by values of tensors"
+    )
+    with _silent(), torch.no_grad(), _refusing(classifier, "traced", remedy):
+        program = torch.export.export(
+            Graph(classifier).eval(), (example,), dynamic_shapes=(_sizes(),), strict=False
+        )
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
@@ -125,7 +120,7 @@ def write_onnx(program: ExportedProgram, classifier: Classifier, path: Path) -> 
         path: The file.
 
     Raises:
-        UserError: If it would be larger than such a file can be.
+        UserError: If torch cannot write it, or it would be larger than such a file can be.
     """
     n_bytes = sum(value.nbytes for value in program.state_dict.values())
     if n_bytes > _LARGEST:
@@ -135,10 +130,11 @@ def write_onnx(program: ExportedProgram, classifier: Classifier, path: Path) -> 
         )
     names = output_names(classifier.card.tasks)
     with _silent():
-        made = torch.onnx.export(
-            program, input_names=[INPUT], output_names=names, dynamic_shapes=(_sizes(),),
-            dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
+        with _refusing(classifier, "written as ONNX", "--format pt2"):
+            made = torch.onnx.export(
+                program, input_names=[INPUT], output_names=names, dynamic_shapes=(_sizes(),),
+                dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
         assert made is not None
         model = made.model
         for node in model.graph.all_nodes():
@@ -152,6 +148,19 @@ def write_onnx(program: ExportedProgram, classifier: Classifier, path: Path) -> 
 def _sizes() -> dict[int, Dim]:
     """Axes of the input that may have any length."""
     return {axis: Dim(name) for axis, name in enumerate(_AXES)}
+
+
+@contextmanager
+def _refusing(classifier: Classifier, what: str, remedy: str) -> Iterator[None]:
+    """Turn the errors of exporters, which are of very many kinds, into one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{type(classifier.net.members[0]).__name__} cannot be {what} by torch "
+            f"{torch.__version__} ({type(error).__name__}: {reason}): {remedy}."
+        ) from error
 
 
 @contextmanager

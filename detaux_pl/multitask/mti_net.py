@@ -191,9 +191,9 @@ class _Propagation(nn.Module):
         scores: Tensor = self.attend(joined)
         n_tasks = len(self.excitations)
         if self.attention == "tasks":
-            weights = scores.unflatten(1, (n_tasks, -1)).softmax(dim=1)
+            weights = torch.unflatten(scores, 1, (n_tasks, -1)).softmax(dim=1)
         else:
-            weights = scores.unflatten(1, (-1, n_tasks)).softmax(dim=2)
+            weights = torch.unflatten(scores, 1, (-1, n_tasks)).softmax(dim=2)
         return weights.flatten(1, 2)
 
 
