@@ -67,10 +67,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     very end may leave no folder of that name, never a part of one.
     """
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    beside = f".{path.name[:200]}-"
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=beside, suffix=".part"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        beside = f".{path.name[:200]}-"
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=beside, suffix=".part"))
+    except OSError as error:
+        error.filename = str(path)  # not the temporary one
+        raise
     before = temporary.with_suffix(".before")
     handle = os.open(temporary, os.O_RDONLY)
     try:
@@ -88,6 +92,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if before.exists():
                 before.rename(path)
             raise
+    except OSError as error:
+        name = str(error.filename or "")
+        if name.startswith(str(temporary)):
+            error.filename, error.filename2 = name.replace(str(temporary), str(path), 1), None
+        raise
     finally:
         os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -159,7 +162,14 @@ def write_members(folder: Path, weights: Mapping[str, Tensor]) -> None:
     """
     # safetensors takes tensors whose numbers lie in their order, and each in memory of its own.
     own = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-    save_file(own, folder / WEIGHTS)
+    path = folder / WEIGHTS
+    try:
+        save_file(own, path)
+    except SafetensorError as error:
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        code = int(found[1])  # what the disk said
+        raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def read_members(folder: Path, members: Sequence[MemberJson]) -> list[MultitaskModel]:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import sha256_file, write_json, write_text
+from detaux_pl.artifacts.space import require_space
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.inference.bundle import (
     ABOUT,
@@ -103,7 +104,11 @@ def write_bundle(
     members = [
         _member(*each) for each in zip(chosen.trainings, classifier.net.members, strict=True)
     ]
-    write_members(folder, classifier.net.state_dict())
+    weights = classifier.net.state_dict()
+    n_bytes = sum(value.nbytes for value in weights.values())
+    needed = n_bytes * (1 + len(graphs))
+    require_space(folder.parent, needed, "the bundle", "give fewer --seeds or one --format")
+    write_members(folder, weights)
     if graphs:
         tell("tracing the networks")
         program = trace(classifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import naming
 from detaux_pl.data.fit_images import FitImages
 from detaux_pl.inference.classifier import Classifier
 
@@ -94,8 +96,12 @@ def trace(classifier: Classifier) -> ExportedProgram:
 
 def write_program(program: ExportedProgram, path: Path) -> None:
     """Write a graph for `torch.export.load`."""
+    # To memory first: torch ends the process where a disk is full.
+    content = io.BytesIO()
     with _silent():
-        torch.export.save(program, path)
+        torch.export.save(program, content)
+    with naming(path):
+        path.write_bytes(content.getbuffer())
 
 
 def refuse_without_onnx() -> None:
@@ -142,7 +148,8 @@ def write_onnx(program: ExportedProgram, classifier: Classifier, path: Path) -> 
         for output, classes in zip(names, classifier.card.tasks.values(), strict=True):
             known = json.dumps(classes, ensure_ascii=False)
             model.metadata_props[output.removesuffix("probabilities") + "classes"] = known
-        made.save(path, external_data=False)
+        with naming(path):
+            made.save(path, external_data=False)
 
 
 def _sizes() -> dict[int, Dim]:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -329,6 +330,23 @@ def test_a_file_that_answers_otherwise_is_refused(
     monkeypatch.setattr(parity, "LIMIT", -1.0)
     words = ["export", str(finished_run), str(tmp_path / "b"), "--format", "safetensors"]
     assert "answers otherwise" in error_line(words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt2", "onnx"])
+def test_a_disk_that_is_full_leaves_nothing(
+    form: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = {"safetensors": 5_000_000, "pt2": 5_200_000, "onnx": 5_095_000}
+    words = ["export", str(finished_run), str(tmp_path / "b"), "--format", form]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[form], limits[1]))
+    try:
+        assert main(words) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path / 'b' / 'model'}.{form} cannot be written")
     assert not list(tmp_path.iterdir())
 
 
