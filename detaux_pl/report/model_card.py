@@ -53,7 +53,8 @@ def model_card(chosen: Chosen, parity: Parity) -> str:
         parity: How its files compare with the networks.
     """
     parts = [
-        _head(chosen, parity), _data(chosen), _results(chosen), _classes(chosen), _limits(chosen),
+        _head(chosen, parity), _data(chosen), _results(chosen), _classes(chosen),
+        _limits(chosen.classifier.card, parity),
         _use(chosen.classifier.card, parity), _files(parity),
         "## Licence\n\nTo be filled in, here and in the first lines of this file, by whoever has "
         "the rights to the images and to this model.\n",
@@ -169,10 +170,12 @@ def _classes(chosen: Chosen) -> str:
             text += f"{_list_of(groups)}\n"
             continue
         text += "They were discovered, so that their names are numbers.\n\n"
-        text += _row(["group", "share of the training images", "what most of them are"]) + "\n"
-        text += _row(["---"] * 3) + "\n"
+        rows = [["group", "share of the training images", "what most of them are"], ["---"] * 3]
         for name, cluster in zip(groups, clusters, strict=True):
-            text += _row([_text(name), percent(cluster["share"]), _leading(cluster)]) + "\n"
+            rows.append([_text(name), percent(cluster["share"]), _leading(cluster)])
+        # Without a factor beside the principal one nobody knows what they are.
+        n_columns = 3 if any("leading" in cluster for cluster in clusters) else 2
+        text += "".join(f"{_row(cells[:n_columns])}\n" for cells in rows)
     return text
 
 
@@ -190,8 +193,7 @@ def _list_of(names: Sequence[str]) -> str:
     return f"<details>{summary}\n\n{listed}\n\n</details>"
 
 
-def _limits(chosen: Chosen) -> str:
-    card = chosen.classifier.card
+def _limits(card: Card, parity: Parity) -> str:
     own = card.preprocessing
     fit = {
         "crop": "cut at both ends of the longer side", "stretch": "distorted",
@@ -205,10 +207,13 @@ def _limits(chosen: Chosen) -> str:
         f"Images are resized to {own.shape[1]} x {own.shape[2]} pixels; another aspect ratio is "
         f"{fit}. What that leaves of small details is all that it sees.",
         "Noise that was added in training is not added here.",
-        f"The graphs (`{ONNX}`, `{PROGRAM}`) resize by themselves, a level or two of 255 from "
-        "Pillow; `detaux predict` also decodes large JPEGs at a fraction of their size, as "
-        "training did. The table at the end says how much that matters.",
     ]
+    if parity["other_sizes"]:
+        lines.append(
+            "A graph resizes by itself, a level or two of 255 from Pillow; `detaux predict` also "
+            "decodes large JPEGs at a fraction of their size, as training did. The table at the "
+            "end says how much a level matters."
+        )
     if own.levels is not None:
         lines.append(
             f"Pixels of more than 8 bits become bytes by the ranges {list(own.levels.integers)} "
