@@ -19,7 +19,7 @@ from detaux_pl.report.sections import find_sections
 from detaux_pl.report.sections.run import describe_run
 from detaux_pl.report.style import to_png, to_svg
 from detaux_pl.report.task import read_tasks
-from detaux_pl.report.wording import Verdict, accuracy_text, p_text, points, verdict
+from detaux_pl.report.wording import Verdict, accuracy_text, p_text, percent, points, verdict
 
 if TYPE_CHECKING:
     from detaux_pl.disentangle.base import Disentangler
@@ -133,12 +133,20 @@ def arms_table(report: Mapping[str, Any]) -> Table:
     if baseline is not None:
         table.add_column(f"vs {baseline}", justify="right")
         table.add_column("p", justify="right")
+    # Reports of earlier versions have none.
+    ensembles = {name: arm.get("ensemble") for name, arm in report["arms"].items()}
+    several = any(each is not None and len(each["seeds"]) > 1 for each in ensembles.values())
+    if several:
+        table.add_column("seeds together", justify="right")
     table.add_column("seeds", justify="right")
     for name, arm in report["arms"].items():
         cells = [name, accuracy_text(arm)]
         if baseline is not None:
             gap, p = arm["difference"], arm["p_value"]
             cells += ["" if gap is None else points(gap), "" if p is None else p_text(p)]
+        if several:
+            ensemble = ensembles[name]
+            cells.append("" if ensemble is None else percent(ensemble["accuracy"]))
         finished = len(arm["seeds"])
         diverged = len(arm.get("diverged_seeds", ()))
         cells.append(
