@@ -82,7 +82,7 @@ def test_holm_is_monotone_and_within_bonferroni(p):
     assert (np.diff(corrected[np.argsort(p, kind="stable")]) >= 0).all()
 
 
-@pytest.mark.parametrize("hits, n", [(0, 5), (3, 5), (5, 5), (1, 1), (70, 1000)])
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (3, 5), (5, 5), (1, 1), (70, 1000)])
 def test_wilson_is_scipys(hits, n):
     expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
     assert wilson(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
