@@ -66,6 +66,7 @@ class EnsembleNumbers(TypedDict):
     """What `report.json` says of all seeds of an arm together, as far as others read it."""
 
     accuracy: float
+    difference: float | None
     seeds: list[int]
 
 

@@ -93,7 +93,7 @@ def reliability_chart(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
 
 @styled
 def mistakes_sheet(
-    images: NDArray[np.float32], rows: Sequence[Mapping[str, Any]], columns: int = 6
+    images: NDArray[np.float32], rows: Sequence[Mapping[str, Any]], columns: int = 5
 ) -> Figure:
     """Lay out images that are told wrong, each with what is said and what its label says.
 
@@ -110,7 +110,7 @@ def mistakes_sheet(
     tall = wide * height / breadth
     size = (WIDTH, lines * (tall + caption + edge))
     figure = Figure(figsize=size)
-    letters = int(cell / 0.082)
+    letters = int(cell / 0.076)  # of bold print
     for k, (picture, row) in enumerate(zip(pictures, rows, strict=True)):
         line, column = divmod(k, columns)
         left, top = edge + column * cell, line * (tall + caption + edge)

@@ -133,20 +133,12 @@ def arms_table(report: Mapping[str, Any]) -> Table:
     if baseline is not None:
         table.add_column(f"vs {baseline}", justify="right")
         table.add_column("p", justify="right")
-    # Reports of earlier versions have none.
-    ensembles = {name: arm.get("ensemble") for name, arm in report["arms"].items()}
-    several = any(each is not None and len(each["seeds"]) > 1 for each in ensembles.values())
-    if several:
-        table.add_column("seeds together", justify="right")
     table.add_column("seeds", justify="right")
     for name, arm in report["arms"].items():
         cells = [name, accuracy_text(arm)]
         if baseline is not None:
             gap, p = arm["difference"], arm["p_value"]
             cells += ["" if gap is None else points(gap), "" if p is None else p_text(p)]
-        if several:
-            ensemble = ensembles[name]
-            cells.append("" if ensemble is None else percent(ensemble["accuracy"]))
         finished = len(arm["seeds"])
         diverged = len(arm.get("diverged_seeds", ()))
         cells.append(
@@ -154,6 +146,12 @@ def arms_table(report: Mapping[str, Any]) -> Table:
             + (f", {diverged} diverged" if diverged else "")
         )
         table.add_row(*cells, style="bold" if name == report["main"] else None)
+        ensemble = arm.get("ensemble")  # reports of earlier versions have none
+        if ensemble is not None and len(ensemble["seeds"]) > 1:
+            gap = ensemble["difference"]
+            cells = ["  all seeds together", percent(ensemble["accuracy"])]
+            cells += [] if baseline is None else ["" if gap is None else points(gap)]
+            table.add_row(*cells)
     return table
 
 

@@ -29,7 +29,7 @@ _CLASSES = 100
 """Classes that the matrix and the table show at most."""
 _PAIRS = 20
 """Pairs of classes that are listed."""
-_NAME = 60
+_NAME = 40
 """Letters of a class name."""
 ORDERS = {
     "confusion": "classes in their order",
@@ -102,7 +102,7 @@ def _body(report: Report, charts: Charts) -> str:
     lead = html_lead(
         f"{who}: {percent(arm['accuracy'])} of {errors['images']:,} test images are told right "
         f"(95 % CI {range_text(*arm['ci95'])}, by bootstrap over the images), "
-        f"{plural(errors['n_mistakes'], 'image')} wrong."
+        f"{errors['n_mistakes']:,} wrong."
     )
     caption = (
         "Share of the images of each true class (row) by predicted class (column) [%]; "
@@ -143,25 +143,21 @@ def _classes(errors: Mapping[str, Any]) -> str:
     ranked = worst_first(classes)[:_CLASSES]
     rows = []
     for row in ranked:
+        times, taken = row["taken_for_images"], row["taken_for"]
+        said = "" if taken is None else f"taken for {short_name(taken, _NAME)} ({times:,})"
         cells = [
-            html_cell(short_name(row["class"], _NAME)), html_cell(f"{row['images']:,}"),
+            html_cell(short_name(row["class"], _NAME), said), html_cell(f"{row['images']:,}"),
             _share(row, "recall"),
         ]  # fmt: skip
-        taken = row["taken_for"]
         for name in ("recall", "precision", "f1"):
             if name != "recall":
                 cells.append(_share(row, name))
             if baseline is not None:
                 cells.append(_share(row, f"baseline_{name}"))
-        cells.append(
-            html_cell("")
-            if taken is None
-            else html_cell(short_name(taken, _NAME), f"{row['taken_for_images']:,}")
-        )
         rows.append(cells)
     versus = [f"{baseline}: "] if baseline is not None else []
     names = [f"{who}{name}" for name in ("recall", "precision", "F1") for who in ("", *versus)]
-    table = html_table(["class", "images", *names, "most often taken for"], rows)
+    table = html_table(["class", "images", *names], rows)
     which = "classes, those of the lowest recall; `detaux errors` lists all"
     with_others = ""
     if baseline is not None:
@@ -172,7 +168,8 @@ def _classes(errors: Mapping[str, Any]) -> str:
         + html_lead(
             "Recall: share of the images of a class that are told so; precision: share of those "
             "told so that are; F1: their harmonic mean [%]. In small print the 95 % interval "
-            f"(Wilson).{with_others}" + shown_of(len(rows), len(classes), which)
+            f"(Wilson), and what a class is taken for most often.{with_others}"
+            + shown_of(len(rows), len(classes), which)
         )
         + f'<div class="tall">{table}</div>\n'
     )

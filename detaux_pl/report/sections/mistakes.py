@@ -12,11 +12,11 @@ from detaux_pl.report.markup import html_cell, html_chart, html_lead, html_table
 from detaux_pl.report.section import Charts, Part, Picture, Report, Section, View
 from detaux_pl.report.wording import percent, plural, short_name
 
-_PICTURES = 24
+_PICTURES = 20
 """Mistakes that are shown."""
 _SUSPECTS = 40
 """Suspects that are listed."""
-_NAME = 60
+_NAME = 40
 """Letters of a class name."""
 
 
