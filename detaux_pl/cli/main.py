@@ -54,6 +54,7 @@ GROUPS = {
             "predict", f"{_CLI}.predict", "class, probability and group of any images",
             "RUN IMAGES ...",
         ),
+        Command("errors", f"{_CLI}.errors", "where its networks err, on the test images", "RUN"),
     ],
     "A stage by itself (on several machines, or with other settings)": [
         Command(
@@ -94,6 +95,7 @@ Examples:
   detaux fit --config configs/quickstart.yaml --print_config
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
   detaux predict runs/quickstart photos --output predictions.csv
+  detaux errors runs/quickstart --output errors
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
   detaux sweep --config configs/sweeps/beta.yaml
