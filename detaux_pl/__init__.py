@@ -1,6 +1,6 @@
 """Disentangled representations that discover auxiliary tasks.
 
-`detaux_pl.load(run_dir)` opens what `detaux fit` wrote.
+`detaux_pl.load(folder)` opens what `detaux fit` or `detaux export` wrote.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detaux_pl.inference.bundle import Bundle
     from detaux_pl.inference.run import Run, load
 
-__all__ = ["Run", "load"]
+__all__ = ["Bundle", "Run", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,13 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +57,57 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if name:
             Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path` that takes its place when the block ends well.
+
+    What was in `path` goes. A process killed in the block leaves it as it was; one killed at the
+    very end may leave no folder of that name, never a part of one.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    beside = f".{path.name[:200]}-"
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=beside, suffix=".part"))
+    before = temporary.with_suffix(".before")
+    handle = os.open(temporary, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+            _flush(file)
+        temporary.chmod(0o755)
+        if path.exists():
+            path.rename(before)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if before.exists():
+                before.rename(path)
+            raise
+    finally:
+        os.close(handle)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that were killed have left beside a folder: no one holds it."""
+    name = re.escape(f".{path.name[:200]}-")
+    for left in path.parent.iterdir():
+        if not re.fullmatch(name + r"[a-z0-9_]{8}\.(part|before)", left.name):
+            continue
+        handle = os.open(left, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(handle)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -55,6 +55,10 @@ GROUPS = {
             "RUN IMAGES ...",
         ),
         Command("errors", f"{_CLI}.errors", "where its networks err, on the test images", "RUN"),
+        Command(
+            "export", f"{_CLI}.export", "its networks as ONNX, safetensors, torch.export; a card",
+            "RUN FOLDER",
+        ),
     ],
     "A stage by itself (on several machines, or with other settings)": [
         Command(
@@ -96,6 +100,7 @@ Examples:
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
   detaux predict runs/quickstart photos --output predictions.csv
   detaux errors runs/quickstart --output errors
+  detaux export runs/quickstart bundles/quickstart
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
   detaux sweep --config configs/sweeps/beta.yaml

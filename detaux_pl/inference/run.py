@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.errors import ArtifactError
+from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels, labels_folder, load_tasks
 from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.artifacts.stage import StageFolder, redo_name
@@ -19,17 +19,16 @@ from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.results import Probes, read_probes, read_report
 from detaux_pl.evaluation.together import Together, fit_temperatures, read_together
+from detaux_pl.inference.bundle import Bundle, is_bundle
 from detaux_pl.inference.card import Card
-from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
+from detaux_pl.inference.checkpoint import checkpoint_path, read_checkpoint
 from detaux_pl.inference.classifier import Classifier
+from detaux_pl.inference.network import filled_in, rebuild
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import Spec, StageConfig, build
 from detaux_pl.settings.names import arm_folder, arm_folders
 from detaux_pl.settings.parser import explain
 from detaux_pl.settings.places import at_places, newest_places
-
-_FILLED = ("image_shape", "n_classes", "task_sizes")
-"""Arguments of the models that no config holds: the command line takes them from the data."""
 
 
 class Run:
@@ -249,18 +248,23 @@ class Run:
         return folder.path
 
 
-def load(run_dir: str | Path, **places: str | Path | None) -> Run:
-    """Open a run folder.
+def load(folder: str | Path, **places: str | Path | None) -> Run | Bundle:
+    """Open a run folder or a bundle.
 
     Args:
-        run_dir: The folder that `detaux fit` wrote.
-        places: Where the data lie now, if they were moved: `root`, `path` or `cache_dir`, as the
-            data set calls it.
+        folder: The folder that `detaux fit` or `detaux export` wrote.
+        places: Where the data of a run lie now, if they were moved: `root`, `path` or `cache_dir`,
+            as the data set calls it.
 
     Raises:
-        ArtifactError: If it holds no run.
+        ArtifactError: If it holds neither, or a bundle that was changed.
+        UserError: If places are given for a bundle.
     """
-    return Run(run_dir, places)
+    if not is_bundle(Path(folder)):
+        return Run(folder, places)
+    if places:
+        raise UserError(f"{folder} is a bundle, which has no data: leave {', '.join(places)} out.")
+    return Bundle(folder)
 
 
 def check_files(run_dir: Path, files: str | None) -> None:
@@ -285,11 +289,6 @@ def check_files(run_dir: Path, files: str | None) -> None:
 def _load(kind: type, folder: StageFolder, checkpoint: str) -> Any:
     saved = read_checkpoint(folder, checkpoint)
     # A model without arguments has no such entry.
-    filled = {k: v for k, v in saved.get("hyper_parameters", {}).items() if k in _FILLED}
-    try:
-        model = build(kind, folder.read("config.yaml", StageConfig)["model"], **filled)
-    except (ValueError, TypeError) as error:
-        raise explain(error) from error
-    with fitting_weights(checkpoint_path(folder, checkpoint)):
-        model.load_state_dict(saved["state_dict"])
-    return model.eval()
+    filled = filled_in(saved.get("hyper_parameters", {}))
+    spec = folder.read("config.yaml", StageConfig)["model"]
+    return rebuild(kind, spec, filled, saved["state_dict"], checkpoint_path(folder, checkpoint))

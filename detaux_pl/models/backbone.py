@@ -24,7 +24,7 @@ from torchvision.models import (
 
 from detaux_pl.models.dry_run import dry_run
 from detaux_pl.models.timm_model import build_timm_model, refuse_images
-from detaux_pl.models.weights import checkpoint_folder, impatient
+from detaux_pl.models.weights import checkpoint_folder, impatient, wants_download
 
 BackboneName = Literal["small_convnet", "resnet18", "vgg16", "resnet34", "resnet50"]
 """The backbones that have stages; others are `timm/<model>`."""
@@ -97,7 +97,8 @@ def build_backbone(
         return _small_convnet(channels)
     try:
         with impatient():
-            net = _vgg16(pretrained) if name == "vgg16" else _resnet(name, pretrained)
+            weights_too = wants_download(pretrained)
+            net = _vgg16(weights_too) if name == "vgg16" else _resnet(name, weights_too)
     except OSError as error:  # of the network, or of the disk
         weights = VGG16_Weights.IMAGENET1K_V1 if name == "vgg16" else _RESNETS[name][1]
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detaux_pl.models.weights import ask_hub, find_hub_weights, hub_url, own_file
+from detaux_pl.models.weights import ask_hub, find_hub_weights, hub_url, own_file, wants_download
 
 
 def build_timm_model(
@@ -51,6 +51,7 @@ def build_timm_model(
     if get_pretrained_cfg_value(model, "fixed_input_size"):
         options["img_size"] = (height, width)
     device = torch.get_default_device()
+    pretrained = wants_download(pretrained)
     if pretrained:
         options |= _local_weights(model)
     try:

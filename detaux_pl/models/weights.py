@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -15,6 +16,22 @@ _PATIENCE = 10.0
 """How long a server may take to answer [s]."""
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """What timm's weights are called on the hub of Hugging Face, the preferred one first."""
+_TRAINED_ONES_FOLLOW = ContextVar("trained_ones_follow", default=False)
+
+
+@contextmanager
+def trained_weights_follow() -> Iterator[None]:
+    """Build pretrained networks in the block without their weights: others are loaded at once."""
+    before = _TRAINED_ONES_FOLLOW.set(True)
+    try:
+        yield
+    finally:
+        _TRAINED_ONES_FOLLOW.reset(before)
+
+
+def wants_download(pretrained: bool) -> bool:
+    """Whether a network that is built now is to have its pretrained weights."""
+    return pretrained and not _TRAINED_ONES_FOLLOW.get()
 
 
 def checkpoint_folder() -> Path:

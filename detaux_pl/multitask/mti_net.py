@@ -189,11 +189,11 @@ class _Propagation(nn.Module):
     def weigh(self, joined: Tensor) -> Tensor:
         """Attention of each channel and place, of the shape of the joined maps."""
         scores: Tensor = self.attend(joined)
-        n_tasks, places = len(self.excitations), scores.shape[2:]
+        n_tasks = len(self.excitations)
         if self.attention == "tasks":
-            weights = scores.view(len(scores), n_tasks, -1, *places).softmax(dim=1)
+            weights = torch.unflatten(scores, 1, (n_tasks, -1)).softmax(dim=1)
         else:
-            weights = scores.view(len(scores), -1, n_tasks, *places).softmax(dim=2)
+            weights = torch.unflatten(scores, 1, (-1, n_tasks)).softmax(dim=2)
         return weights.flatten(1, 2)
 
 

@@ -18,6 +18,7 @@ from torchvision.models import (
 )
 
 from detaux_pl.models.backbone import StageMaps, build_backbone, feature_size, split_stages
+from detaux_pl.models.weights import trained_weights_follow
 
 
 @pytest.mark.parametrize(
@@ -332,3 +333,20 @@ def test_without_network_torchvisions_weights_are_asked_for_once(no_network, tmp
     assert no_network == [ResNet18_Weights.IMAGENET1K_V1.url]
     assert f"put {no_network[0]} into {tmp_path / 'hub' / 'checkpoints'}." in str(error.value)
     assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "timm/resnet18"])
+def test_a_pretrained_net_whose_weights_follow_is_built_without_the_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a download was begun")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("detaux_pl.models.timm_model._local_weights", refuse)
+    with trained_weights_follow():
+        net = build_backbone(name, (3, 32, 32), pretrained=True)
+    images = torch.full((1, 3, 32, 32), 0.5)
+    expected = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(net.standardize(images)[0, :, 0, 0], expected)
