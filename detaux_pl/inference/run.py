@@ -49,8 +49,11 @@ class Run:
         self.places: dict[str, str | None] = {
             name: None if place is None else str(place) for name, place in (places or {}).items()
         }
-        if not (self.run_dir / "disentangle").is_dir():
-            raise ArtifactError(f"{self.run_dir} is no run folder: it has no `disentangle` stage.")
+        stages = ("disentangle", "multitask")  # a training by itself can be asked, too
+        if not any((self.run_dir / stage).is_dir() for stage in stages):
+            raise ArtifactError(
+                f"{self.run_dir} is no run folder: it has no stage `{'` or `'.join(stages)}`."
+            )
 
     @cached_property
     def codes(self) -> Codes:
