@@ -60,6 +60,14 @@ class Predictions:
         """Return the labels of one task, shape (N,)."""
         return self.targets[:, self.tasks.index(task)]
 
+    def only(self, task: str) -> Predictions:
+        """Return those of one task."""
+        return replace(
+            self,
+            targets=self.target(task)[:, None],
+            probabilities={task: self.probabilities[task]},
+        )
+
     @staticmethod
     def join(parts: Sequence[Predictions]) -> Predictions:
         """Put parts together, such as those of several ranks.

@@ -54,6 +54,7 @@ GROUPS = {
             "predict", f"{_CLI}.predict", "class, probability and group of any images",
             "RUN IMAGES ...",
         ),
+        Command("errors", f"{_CLI}.errors", "where its networks err, on the test images", "RUN"),
         Command(
             "export", f"{_CLI}.export", "its networks as ONNX, safetensors, torch.export; a card",
             "RUN FOLDER",
@@ -98,6 +99,7 @@ Examples:
   detaux fit --config configs/quickstart.yaml --print_config
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
   detaux predict runs/quickstart photos --output predictions.csv
+  detaux errors runs/quickstart --output errors
   detaux export runs/quickstart bundles/quickstart
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex

@@ -62,6 +62,14 @@ class Cost(TypedDict):
     device: str
 
 
+class EnsembleNumbers(TypedDict):
+    """What `report.json` says of all seeds of an arm together, as far as others read it."""
+
+    accuracy: float
+    difference: float | None
+    seeds: list[int]
+
+
 class ArmNumbers(TypedDict):
     """What `report.json` says of an arm, as far as others read it."""
 
@@ -71,6 +79,7 @@ class ArmNumbers(TypedDict):
     ci95: list[float] | None
     difference: float | None
     p_value: float | None
+    ensemble: NotRequired[EnsembleNumbers | None]
 
 
 class ReportContent(TypedDict):

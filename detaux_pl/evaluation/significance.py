@@ -1,4 +1,4 @@
-"""What a handful of seeds allows one to say."""
+"""What a handful of seeds, or of images, allows one to say."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 LEVEL = 0.05
 """p-value below which the project speaks of a difference."""
+RESAMPLES = 2000
+"""How often a bootstrap draws."""
 
 
 @dataclass(frozen=True)
@@ -109,3 +111,63 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty_like(p)
     corrected[order] = np.maximum.accumulate(raised)
     return [float(value) for value in corrected]
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of a share, which stays within 0 and 1 and is of use where n is small.
+
+    `(p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)` with p the share and z
+    the normal quantile.
+
+    Args:
+        successes: How many of n.
+        n: Number of trials.
+        confidence: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end; None without a trial.
+
+    References:
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+
+    Example:
+        >>> [round(end, 3) for end in wilson(8, 10)]
+        [0.49, 0.943]
+    """
+    if n == 0:
+        return None
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    share, whole = successes / n, 1 + z**2 / n
+    middle = (share + z**2 / (2 * n)) / whole
+    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / whole
+    # At 0 and 1 the ends are exact but for rounding.
+    return (0.0 if successes == 0 else middle - half, 1.0 if successes == n else middle + half)
+
+
+def bootstrap_mean(
+    values: NDArray[np.generic], confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of a mean over images that are drawn with replacement.
+
+    Made for values of few kinds, such as right (1) and wrong (0): how many of each kind are in a
+    resample is multinomial, so its images need not be drawn one by one.
+
+    Args:
+        values: One per image, shape (n,), n > 0.
+        confidence: Coverage, in (0, 1).
+        seed: Of the draws.
+
+    References:
+        Efron 1979, "Bootstrap methods: another look at the jackknife".
+
+    Example:
+        >>> low, high = bootstrap_mean(np.array([1] * 80 + [0] * 20))
+        >>> 0.70 < low < 0.74, 0.86 < high < 0.90
+        (True, True)
+    """
+    kinds, counts = np.unique(values, return_counts=True)
+    n = len(values)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES) @ kinds / n
+    tails = (0.5 - confidence / 2, 0.5 + confidence / 2)
+    low, high = np.quantile(drawn, tails)
+    return float(low), float(high)

@@ -15,7 +15,7 @@ from detaux_pl.data.augmentation import Augmentation
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.data.preprocessing import Preprocessing
 from detaux_pl.data.value_range import Levels, Range
-from detaux_pl.metrics.calibration import fit_temperature
+from detaux_pl.evaluation.together import fit_temperatures
 from detaux_pl.settings.build import Spec, build
 
 FORMAT = 1
@@ -77,15 +77,11 @@ class Card:
         if augmentation is not None and type(augmentation).clean is Augmentation.clean:
             augmentation = None  # evaluation sees the images as they are
         augment = None if augmentation is None else config["init_args"]["augment"]
-        held_out = predictions.of("val")
         return cls(
             principal=data.dataset.principal,
             # A network may have fewer tasks than its data.
             tasks=dict(zip(predictions.tasks, class_names(data), strict=False)),
-            temperatures={
-                task: fit_temperature(values, held_out.target(task))
-                for task, values in held_out.probabilities.items()
-            },
+            temperatures=fit_temperatures([predictions]),
             preprocessing=Preprocessing.of(data.dataset, data.image_size, augmentation),
             augment=cast(Spec | None, augment),
         )

@@ -12,18 +12,18 @@ from typing import Any
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels, labels_folder, load_tasks
-from detaux_pl.artifacts.predictions import Predictions, average
+from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.artifacts.stage import StageFolder, redo_name
 from detaux_pl.cluster.tried import Tried, read_candidates
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.evaluation.results import Probes, read_probes, read_report
+from detaux_pl.evaluation.together import Together, fit_temperatures, read_together
 from detaux_pl.inference.bundle import Bundle, is_bundle
 from detaux_pl.inference.card import Card
 from detaux_pl.inference.checkpoint import checkpoint_path, read_checkpoint
 from detaux_pl.inference.classifier import Classifier
 from detaux_pl.inference.network import filled_in, rebuild
-from detaux_pl.metrics.calibration import fit_temperature
 from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.settings.build import Spec, StageConfig, build
 from detaux_pl.settings.names import arm_folder, arm_folders
@@ -49,8 +49,11 @@ class Run:
         self.places: dict[str, str | None] = {
             name: None if place is None else str(place) for name, place in (places or {}).items()
         }
-        if not (self.run_dir / "disentangle").is_dir():
-            raise ArtifactError(f"{self.run_dir} is no run folder: it has no `disentangle` stage.")
+        stages = ("disentangle", "multitask")  # a training by itself can be asked, too
+        if not any((self.run_dir / stage).is_dir() for stage in stages):
+            raise ArtifactError(
+                f"{self.run_dir} is no run folder: it has no stage `{'` or `'.join(stages)}`."
+            )
 
     @cached_property
     def codes(self) -> Codes:
@@ -180,11 +183,7 @@ class Run:
             ArtifactError: If there is no such training, or it was made before trainings kept what
                 is needed.
         """
-        arm = self.main_arm if arm is None else arm
-        chosen = self.arms.get(arm, []) if seeds is None else list(seeds)
-        if not chosen or len(set(chosen)) < len(chosen):
-            self._training(arm, None)  # says what there is
-            raise ArtifactError(f"seeds are {chosen}: name each seed of {arm!r} once.")
+        arm, chosen = self._chosen(arm, seeds)
         cards = [self._card(arm, seed) for seed in chosen]
         first = cards[0]
         if any(card.tasks != first.tasks for card in cards):
@@ -193,16 +192,39 @@ class Run:
                 "give one seed."
             )
         if len(chosen) > 1:
-            held_out = [self.predictions(arm, seed).of("val") for seed in chosen]
-            mean = average(held_out)
-            first = replace(
-                first,
-                temperatures={
-                    task: fit_temperature(values, mean.target(task))
-                    for task, values in mean.probabilities.items()
-                },
-            )
+            parts = [self.predictions(arm, seed) for seed in chosen]
+            first = replace(first, temperatures=fit_temperatures(parts))
         return Classifier([self.model(arm, seed) for seed in chosen], first)
+
+    def together(self, arm: str | None = None, seeds: Sequence[int] | None = None) -> Together:
+        """Return what the networks of an arm say together of the test images.
+
+        Args:
+            arm: Name of the arm; None for the main one.
+            seeds: Which of its seeds; None for all.
+
+        Raises:
+            ArtifactError: If there is no such training, or one kept no predictions.
+        """
+        arm, chosen = self._chosen(arm, seeds)
+        for seed in chosen:
+            self._training(arm, seed)
+        found = read_together(self.run_dir, arm, chosen)
+        if found is None or len(found.seeds) < len(chosen):
+            raise ArtifactError(
+                f"{arm!r} kept no predictions of labelled test images, as trainings of earlier "
+                f"versions: --redo {redo_name(arm_folder(arm))} makes them."
+            )
+        return found
+
+    def _chosen(self, arm: str | None, seeds: Sequence[int] | None) -> tuple[str, list[int]]:
+        """Return the arm and the seeds that are meant, each seed once."""
+        arm = self.main_arm if arm is None else arm
+        chosen = self.arms.get(arm, []) if seeds is None else list(seeds)
+        if not chosen or len(set(chosen)) < len(chosen):
+            self._training(arm, None)  # says what there is
+            raise ArtifactError(f"seeds are {chosen}: name each seed of {arm!r} once.")
+        return arm, chosen
 
     def _card(self, arm: str, seed: int) -> Card:
         folder = self._training(arm, seed)

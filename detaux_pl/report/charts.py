@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     LogLocator,
@@ -94,7 +94,7 @@ def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[st
     panels = figure.subplots(1, len(tables), width_ratios=widths, squeeze=False, sharey=True)[0]
     for axes, (title, counts) in zip(panels, tables.items(), strict=True):
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        _share_cells(axes, share, 1.0, written=share.shape[1] <= 12 and len(rows) <= 24)
+        share_cells(axes, share, 1.0, written=share.shape[1] <= 12 and len(rows) <= 24)
         step = -(-share.shape[1] // 16)
         values = np.arange(0, share.shape[1], step)
         axes.set_xticks(values + 0.5, [str(value) for value in values])
@@ -136,7 +136,7 @@ def codes_chart(
     turned |= {"va": "center"} if angle == 90 else {}
     for axes, (title, share) in zip(drawn, panels.items(), strict=True):
         # Shares of one factor may be small where many codes divide it among them.
-        _share_cells(axes, share, most=max(float(share.max()), 0.25), written=cell >= 0.28)
+        share_cells(axes, share, most=max(float(share.max()), 0.25), written=cell >= 0.28)
         for row in breaks:
             axes.axhline(row, color=MUTED, lw=0.8)
         axes.set_xticks(places + 0.5, columns[::step], **turned)
@@ -282,14 +282,24 @@ def project(codes: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
     return points
 
 
-def _share_cells(axes: Axes, share: NDArray[np.float64], most: float, written: bool) -> None:
-    """Fill a panel with cells, darkest at the share `most`, and write the shares in per cent."""
+def share_cells(
+    axes: Axes, share: NDArray[np.float64], most: float, written: bool, power: float = 1.0
+) -> None:
+    """Fill a panel with cells, darkest at the share `most`, and write the shares in per cent.
+
+    Args:
+        axes: The panel.
+        share: Shares in [0, 1], shape (rows, columns).
+        most: The share that is darkest.
+        written: Whether shares are written.
+        power: Of the share, to which darkness is proportional: below 1 small shares are seen.
+    """
     colour = LinearSegmentedColormap.from_list(
         "share", [to_rgba(ACCENT, 0.03), to_rgba(ACCENT, 0.8)]
     )
     axes.pcolormesh(
-        share, cmap=colour, vmin=0, vmax=most, edgecolor=PAGE, linewidth=1.5,
-        rasterized=share.size > 900,
+        share, cmap=colour, norm=PowerNorm(power, 0, most), edgecolor=PAGE,
+        linewidth=1.5 if share.size <= 900 else 0.4, rasterized=share.size > 900,
     )  # fmt: skip
     if written:
         for (y, x), value in np.ndenumerate(share):

@@ -72,3 +72,21 @@ def html_chart(charts: Mapping[str, str], name: str, caption: str, title: str = 
 def shown_of(shown: int, total: int, which: str) -> str:
     """Say how many of which are shown; nothing where all are."""
     return "" if shown == total else f" Shown are {shown} of {total:,} {which}."
+
+
+def html_choice(name: str, options: Mapping[str, str]) -> str:
+    """Figures of which one is shown, at most three, each under what it is called; needs no script.
+
+    Args:
+        name: What their ids begin with.
+        options: Figures as HTML, by what they are called; empty ones are left out.
+    """
+    kept = {label: figure for label, figure in options.items() if figure}
+    if len(kept) < 2:
+        return "".join(kept.values())
+    buttons = "".join(
+        f'<input type="radio" name="{name}" id="{name}-{k}"{" checked" if k == 0 else ""}>'
+        f'<label for="{name}-{k}">{html_text(label)}</label>'
+        for k, label in enumerate(kept)
+    )
+    return f'<div class="choice">{buttons}{"".join(kept.values())}</div>\n'

@@ -19,7 +19,7 @@ from detaux_pl.report.sections import find_sections
 from detaux_pl.report.sections.run import describe_run
 from detaux_pl.report.style import to_png, to_svg
 from detaux_pl.report.task import read_tasks
-from detaux_pl.report.wording import Verdict, accuracy_text, p_text, points, verdict
+from detaux_pl.report.wording import Verdict, accuracy_text, p_text, percent, points, verdict
 
 if TYPE_CHECKING:
     from detaux_pl.disentangle.base import Disentangler
@@ -146,6 +146,12 @@ def arms_table(report: Mapping[str, Any]) -> Table:
             + (f", {diverged} diverged" if diverged else "")
         )
         table.add_row(*cells, style="bold" if name == report["main"] else None)
+        ensemble = arm.get("ensemble")  # reports of earlier versions have none
+        if ensemble is not None and len(ensemble["seeds"]) > 1:
+            gap = ensemble["difference"]
+            cells = ["  all seeds together", percent(ensemble["accuracy"])]
+            cells += [] if baseline is None else ["" if gap is None else points(gap)]
+            table.add_row(*cells)
     return table
 
 

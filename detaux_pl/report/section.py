@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.evaluation.together import Together, read_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +63,12 @@ class View:
         """Rows of the test split, as many as say how much codes vary."""
         rows = self.codes.rows("test")
         return np.sort(np.random.default_rng(0).permutation(rows)[:_ENCODED])
+
+    @cached_property
+    def together(self) -> dict[str, Together]:
+        """What all seeds of an arm say together, of the arms that kept predictions."""
+        found = {arm: read_together(self.run_dir, arm, self.seeds) for arm in self.arms}
+        return {arm: each for arm, each in found.items() if each is not None}
 
 
 class Picture(NamedTuple):

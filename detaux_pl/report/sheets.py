@@ -127,6 +127,11 @@ def strip_sheet(rows: Sequence[SheetRow], columns: int = 1) -> Figure:
     return figure
 
 
+def shrink(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Average an image of shape (C, H, W) down until no side is longer, as (h, w, 3)."""
+    return _rgb(image, min(math.ceil(max(image.shape[1:]) / side), *image.shape[1:]))
+
+
 def _label(axes: Axes, text: str, y: float, offset: tuple[float, float], **style: Any) -> None:
     """Write beside row `y` of a sheet, at an offset from its left edge [points]."""
     axes.annotate(

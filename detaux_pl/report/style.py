@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
@@ -73,10 +75,18 @@ def class_colours(n: int, noise_class: int | None = None) -> list[str]:
     return [MUTED if label == noise_class else next(hues) for label in range(n)]
 
 
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """Take names in letters that matplotlib's font lacks: the page is set in the reader's fonts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+        yield
+
+
 def to_png(figure: Figure) -> bytes:
     """Render a figure for slides and papers, on white."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE), _any_letters():
         figure.savefig(buffer, format="png", dpi=120, facecolor="white")
     return buffer.getvalue()
 
@@ -93,7 +103,7 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
         alt: What the figure shows, for those who do not see it.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), _any_letters():
         figure.savefig(
             buffer, format="svg", dpi=150, transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},

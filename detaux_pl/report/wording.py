@@ -113,6 +113,23 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def range_text(low: float, high: float) -> str:
+    """Write an interval of shares in per cent: 66.2 to 74.5 %."""
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def short_name(name: str, length: int) -> str:
+    """Fit the name of a class into one line of so many letters, at least 4: `lesser…woodpecker`.
+
+    Both ends are kept, as names are often told apart by the last letters.
+    """
+    line = " ".join(name.split())
+    if len(line) <= length:
+        return line
+    end = (length - 1) // 2
+    return f"{line[: length - 1 - end]}\N{HORIZONTAL ELLIPSIS}{line[-end:]}"
+
+
 def points(share: float) -> str:
     """Write a difference of shares in percentage points, with its sign: 0.075 -> +7.5."""
     rounded = round(100 * share, 1) + 0.0  # no negative zero

@@ -245,3 +245,48 @@ def _figures(test: Predictions) -> dict[str, float]:
                 scores.append(2 * hits / n)
         figures[f"test/f1/{task}"] = float(np.mean(scores))
     return figures
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_images_of_all_sizes_are_told_by_the_names_of_a_table(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    names = ["cat / dog", 'a "b", <c>', "plain"]
+    rng, rows = np.random.default_rng(0), ["image,pet"]
+    for k in range(36):
+        height, width = int(rng.integers(20, 60)), int(rng.integers(20, 60))
+        pixels = rng.integers(0, 80, (height, width, 3)[: 2 + (mode == "RGB")])
+        pixels += 80 * (k % 3)  # brightness tells the class
+        path = tmp_path / "images" / f"{k:02}.{'png' if k % 2 else 'jpg'}"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        quoted = names[k % 3].replace('"', '""')
+        rows.append(f'images/{path.name},"{quoted}"')
+    table, run = tmp_path / "pets.csv", tmp_path / "run"
+    table.write_text("\n".join(rows) + "\n")
+    words = ["multitask", "fit", "--run_dir", str(run), "--model=SingleTask"]
+    words += ["--model.backbone=small_convnet", "--model.lr=0.01", "--trainer.max_epochs=60"]
+    words += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    data = {"path": str(table), "principal": "pet", "image_size": 16, "val_share": 0.3}
+    data |= {"channels": 3 if mode == "RGB" else 1, "cache_dir": str(tmp_path / "cache")}
+    dataset = {"class_path": "ImageTable", "init_args": data}
+    words += [f"--data.dataset={json.dumps(dataset)}", "--data.batch_size=8"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["predict", str(run), str(table), "--column", "image", "--top_k", "3"]) == 0
+    found = _rows(capsys.readouterr().out)
+    assert [row["path"] for row in found] == [str(tmp_path / row.split(",")[0]) for row in rows[1:]]
+    assert "group" not in found[0]
+    for row in found:
+        assert {row["class"], row["class_2"], row["class_3"]} == set(names)
+    right = [row["class"] == names[k % 3] for k, row in enumerate(found)]
+    assert np.mean(right) > 0.9
+
+    kept = Predictions.load(run / "multitask/single_task/seed0/predictions.npz", "again").of("test")
+    classifier = detaux_pl.load(run).classifier()
+    answers = classifier.predict([tmp_path / name for name in kept.ids])
+    temperature = classifier.card.temperatures["principal"]
+    np.testing.assert_allclose(
+        answers.probabilities["principal"],
+        scale(kept.probabilities["principal"], temperature), atol=1e-5,
+    )  # fmt: skip

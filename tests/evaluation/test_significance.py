@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from detaux_pl.evaluation.significance import holm, paired_test, summarise
+from detaux_pl.evaluation.significance import bootstrap_mean, holm, paired_test, summarise, wilson
 
 RUNS = [0.213, 0.230, 0.198, 0.221, 0.205]
 OTHER = [0.262, 0.259, 0.270, 0.244, 0.281]
@@ -80,3 +80,25 @@ def test_holm_is_monotone_and_within_bonferroni(p):
     assert (corrected >= p).all()
     assert (corrected <= np.minimum(1.0, np.array(p) * len(p))).all()
     assert (np.diff(corrected[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 5), (3, 5), (5, 5), (1, 1), (70, 1000)])
+def test_wilson_is_scipys(hits, n):
+    expected = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    assert wilson(hits, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0.0 <= wilson(hits, n)[0] <= hits / n <= wilson(hits, n)[1] <= 1.0
+
+
+def test_wilson_of_nothing_is_none():
+    assert wilson(0, 0) is None
+
+
+def test_bootstrap_draws_images_with_replacement():
+    values = np.array([1] * 30 + [0] * 50 + [-1] * 20)
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, 100, (20_000, 100))].mean(axis=1)
+    expected = np.quantile(means, [0.05, 0.95])
+    # Two thousand resamples say a tail to a fiftieth of its place, and means are whole hundredths.
+    assert bootstrap_mean(values, confidence=0.9) == pytest.approx(expected, abs=0.011)
+    assert bootstrap_mean(values) == bootstrap_mean(values) != bootstrap_mean(values, seed=1)
+    assert bootstrap_mean(np.ones(4)) == (1.0, 1.0)

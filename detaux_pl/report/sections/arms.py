@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.evaluation.errors import score
 from detaux_pl.evaluation.results import read_scores
 from detaux_pl.evaluation.significance import holm, paired_test, summarise
 from detaux_pl.report.charts import arms_chart
@@ -23,13 +24,19 @@ from detaux_pl.report.wording import (
     p_text,
     percent,
     points,
+    range_text,
 )
 from detaux_pl.settings.names import arm_folder
 
 
 def _describe(view: View) -> dict[str, Any]:
     kinds = _kinds(view.arms, view.discoveries, view.codes.info.names)
-    return {"arms": _compare_arms(view.run_dir, view.arms, view.baseline, view.seeds, kinds)}
+    arms = _compare_arms(view.run_dir, view.arms, view.baseline, view.seeds, kinds)
+    together = view.together
+    for name, arm in arms.items():
+        other = None if view.baseline in (None, name) else together.get(view.baseline)
+        arm["ensemble"] = score(together[name], other) if name in together else None
+    return {"arms": arms}
 
 
 def _kinds(
@@ -161,8 +168,8 @@ def _body(report: Report, charts: Charts) -> str:
             html_cell(name, kind),
             html_cell(accuracy_text(arm)),
             html_optional(arm["f1_mean"], percent),
+            html_optional(arm["auxiliary_accuracy_mean"], percent),
         ]
-        cells.append(html_optional(arm["auxiliary_accuracy_mean"], percent))
         if baseline is not None:
             interval = arm["difference_ci95"]
             around = "" if interval is None else " to ".join(points(end) for end in interval)
@@ -175,14 +182,33 @@ def _body(report: Report, charts: Charts) -> str:
         cells.append(html_cell(str(len(arm["seeds"])), f"without {missing}" if missing else ""))
         rows.append(cells)
         marks.append(name == report["main"])
+        if arm["ensemble"] is not None and len(arm["ensemble"]["seeds"]) > 1:
+            rows.append(_ensemble_cells(name, arm["ensemble"], baseline))
+            marks.append(False)
     head = ["arm", "accuracy ± 95 % CI", "macro-F1", "aux. accuracy", *versus, "seeds"]
     return html_table(head, rows, marks) + html_chart(
         charts,
         "arms",
         "A dot is a seed, a diamond the mean, a bar its 95 % interval (Student t). Thin lines join "
         "the runs of one seed: differences and their t-tests are paired by seed. Holm corrects p "
-        "for the number of arms.",
+        "for the number of arms. All seeds together answer by the mean of their probabilities; "
+        "the interval is over the test images (bootstrap), as is that of their difference.",
     )
+
+
+def _ensemble_cells(name: str, numbers: Mapping[str, Any], baseline: str | None) -> list[str]:
+    """The row of all seeds of an arm together."""
+    cells = [
+        html_cell(f"{name} · all seeds together", "mean of their probabilities"),
+        html_cell(percent(numbers["accuracy"]), range_text(*numbers["ci95"])),
+        html_cell(percent(numbers["f1"])),
+        html_cell(""),
+    ]
+    if baseline is not None:
+        gap, interval = numbers["difference"], numbers["difference_ci95"]
+        around = "" if interval is None else " to ".join(points(end) for end in interval)
+        cells += [html_cell("" if gap is None else points(gap), around), html_cell("")]
+    return [*cells, html_cell(str(len(numbers["seeds"])))]
 
 
 def _render(report: Report, charts: Charts) -> list[Part]:
