@@ -1,6 +1,7 @@
 """`make draws`: the whole quickstart over draws of its data, each with a seed of its own.
 
-Every draw is a run folder below `runs/draws`; a second call goes on where the first ended.
+Every draw is a run folder below `runs/draws`; a second call goes on where the first ended. Prints
+what the tasks are worth, and what it is worth to ask all seeds of an arm together.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import wilcoxon
 
+from detaux_pl import load
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.cli.fit import run as run_chain
+from detaux_pl.metrics.calibration import expected_calibration_error, fit_temperature, scale
 
 
 class Draw(NamedTuple):
@@ -42,7 +45,14 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/quickstart.yaml"))
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--run_dir", type=Path, default=Path("runs/draws"))
+    parser.add_argument(
+        "--together", action="store_true", help="of draws that are finished, the second table alone"
+    )
     args = parser.parse_args()
+    folders = [args.run_dir / f"draw{seed}" for seed in range(args.draws)]
+    if args.together:
+        _print_together(folders)
+        return
     draws = [_run(args.config, seed, args.run_dir / f"draw{seed}") for seed in range(args.draws)]
     print("| draw | chosen | gain out of fold (p) | NMI with digit / location | ", end="")
     print("alone | discovered | location | shuffled |\n" + "|---" * 8 + "|")
@@ -61,6 +71,50 @@ def main() -> None:
             f"{100 * alone:.1f} % | {' | '.join(arms)} |"
         )
     _print_summary([draw for draw in draws if draw is not None], len(draws))
+    _print_together([folder for folder, draw in zip(folders, draws, strict=True) if draw])
+
+
+def _print_together(folders: list[Path]) -> None:
+    """Print the mean of the networks of an arm beside what they say together."""
+    arms = ("single_task", "hard_parameter_sharing")
+    print("\n| draw | " + " | ".join(f"{arm}: mean, together" for arm in arms), end="")
+    print(" | of one: ECE, calibrated | together: ECE, calibrated |\n" + "|---" * 5 + "|")
+    found = []
+    for folder in folders:
+        told = read_json(folder / "report" / "report.json")["arms"]
+        accuracy = [(told[arm]["accuracy_mean"], told[arm]["ensemble"]["accuracy"]) for arm in arms]
+        own = told[arms[1]]["ensemble"]
+        errors = [_error_of_one(folder, arms[1]), (own["ece"], own["ece_calibrated"])]
+        found.append([*np.ravel(accuracy), *np.ravel(errors)])
+        cells = [f"{100 * mean:.1f}, {100 * together:.1f} %" for mean, together in accuracy]
+        cells += [f"{before:.3f}, {after:.3f}" for before, after in errors]
+        print(f"| {folder.name.removeprefix('draw')} | {' | '.join(cells)} |")
+    median = np.median(found, axis=0)
+    print(
+        f"\nMedians: {arms[0]} {100 * median[0]:.1f} -> {100 * median[1]:.1f} %, {arms[1]} "
+        f"{100 * median[2]:.1f} -> {100 * median[3]:.1f} %; ECE of one {median[4]:.3f} -> "
+        f"{median[5]:.3f}, together {median[6]:.3f} -> {median[7]:.3f}."
+    )
+
+
+def _error_of_one(folder: Path, arm: str) -> tuple[float, float]:
+    """Mean calibration error of the networks of an arm, before and after their temperatures."""
+    run = load(folder)
+    errors = []
+    for seed in run.arms[arm]:
+        said = run.predictions(arm, seed)
+        val, test = said.of("val"), said.of("test")
+        task = said.tasks[0]
+        temperature = fit_temperature(val.probabilities[task], val.target(task))
+        values, targets = test.probabilities[task], test.target(task)
+        errors.append(
+            [
+                expected_calibration_error(each, targets)
+                for each in (values, scale(values, temperature))
+            ]
+        )
+    before, after = np.mean(errors, axis=0)
+    return float(before), float(after)
 
 
 def _run(config: Path, seed: int, run_dir: Path) -> Draw | None:
