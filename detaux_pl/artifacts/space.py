@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from detaux_pl.artifacts.errors import UserError
 
 _MARGIN = 32_000_000
-"""Bytes that are left to others, beside a fiftieth of what is asked for."""
+"""Most bytes that are left to others, beside a fiftieth of what is asked for."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -38,7 +38,7 @@ def require_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
     while not place.is_dir() and place != place.parent:
         place = place.parent
     free = shutil.disk_usage(place).free
-    if free < n_bytes + n_bytes // 50 + _MARGIN:
+    if free < n_bytes + n_bytes // 50 + min(n_bytes, _MARGIN):
         raise UserError(
             f"there is no room for {what}: {in_gb(n_bytes)} are needed, but {in_gb(free)} are free "
             f"in {folder}: free some space, or {remedy}."

@@ -99,7 +99,7 @@ def _check(chain: Chain, data: FactorDataModule, folder: Path) -> int:
         data.dataset,
         (views, data.batch_size, *data.image_shape),
         paired=any(isinstance(each.data, PairDataModule) for each in trainings),
-        demands=lambda: _demands(chain, trainings),
+        demands=lambda: dict.fromkeys(_demands(chain, trainings)),
     )
     console = terminal()
     console.print(Text.assemble((found.dataset, "bold"), f", {int(found.counts.sum()):,} images"))

@@ -197,7 +197,8 @@ def _trouble_of_classes(
 ) -> Iterator[Finding]:
     for split, total in zip(SPLITS, counts.sum(axis=0), strict=True):
         if not total:
-            yield Finding(True, f"the {split} split is empty: every split needs images")
+            share = f", or raise {split}_share where it is drawn" if split != SPLITS[_TRAIN] else ""
+            yield Finding(True, f"the {split} split is empty: give it images{share}")
     train = counts[:, _TRAIN]
     rest = counts.sum(axis=1) - train
     if train.any():

@@ -18,6 +18,7 @@ from detaux_pl.pipeline.given import read_given, refuse_linked, refuse_overruled
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.stage import OF_CHAIN, STAGES
 from detaux_pl.pipeline.stages.disentangle import FROM_RESTART_TO_RESTART, restarts
+from detaux_pl.pipeline.workers import refuse_jobs
 from detaux_pl.settings.choices import closest
 from detaux_pl.settings.limits import refuse_seed
 from detaux_pl.settings.names import discovery_folder
@@ -98,6 +99,7 @@ def parse(args: Sequence[str]) -> Chain:
             "multitask.data.init_args.labels is set, but the chain trains on the labels that it "
             "discovers: leave it out, or run `detaux multitask fit` by itself."
         )
+    refuse_jobs(config["jobs"])
     further = max(config["seeds"] - 1, FROM_RESTART_TO_RESTART * (config["restarts"] - 1))
     refuse_seed("seed", config["seed"], further)
     for stage in ("disentangle", "multitask"):

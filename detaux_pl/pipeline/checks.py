@@ -27,6 +27,7 @@ from detaux_pl.pipeline.stage import OF_CHAIN, STAGES
 from detaux_pl.settings.build import build
 from detaux_pl.settings.names import needs_labels
 from detaux_pl.settings.parser import explain
+from detaux_pl.training.stage_cli import try_trainer
 
 
 def build_all(chain: Chain) -> Chain:
@@ -57,7 +58,12 @@ def _build(chain: Chain) -> str | None:
         row.code.check(own, chain.config["nets"]["folds"])
         numbers |= row.code.net_tasks(own)
     files = None
+    tried: list[Any] = []
     for config, kind in stages:
+        name = "disentangle" if kind is Disentangler else "multitask"
+        if reached(chain, name) and (name, config["trainer"]) not in tried:
+            try_trainer(name, config["trainer"])
+            tried.append((name, config["trainer"]))
         try:
             data = build(FactorDataModule, config["data"])
             if data.n_classes < 2:
@@ -66,7 +72,7 @@ def _build(chain: Chain) -> str | None:
                     f"{data.dataset.principal!r}: at least 2 are needed."
                 )
             known = hasattr(data.dataset, "splits")  # others know them when they are read
-            if known and reached(chain, "disentangle" if kind is Disentangler else "multitask"):
+            if known and reached(chain, name):
                 for line in refusals(data):
                     raise UserError(f"{line} `detaux data check` names all that is to be mended.")
                 refuse_few_for_nets(chain, len(data.dataset.rows("train")))
@@ -210,6 +216,9 @@ def check_folders(chain: Chain, plan: Plan, redo: str | None) -> None:
             # What follows was made from the key that is there, of settings spelt otherwise too.
             if (manifest := folder.manifest) is not None:
                 keys[job.name] = manifest["key"]
+            before = [StageFolder(chain.run_dir, name) for name in job.upstream]
+            if folder.complete and all(each.complete for each in before):
+                folder.check_inputs()
         except ArtifactError:
             if not job.derived:
                 raise

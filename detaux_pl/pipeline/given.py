@@ -18,7 +18,7 @@ from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.pipeline.stage import OF_CHAIN
 from detaux_pl.settings.build import import_room
 from detaux_pl.settings.choices import concrete_subclasses
-from detaux_pl.settings.places import follow_folder, option
+from detaux_pl.settings.places import follow_folder, option, options
 
 _NAMES = {
     "principal", "image_column", "split_column", "columns", "images", "split_array", "subset",
@@ -95,7 +95,16 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
 
     Returns:
         The arguments, with the settings in place of the files, and the settings.
+
+    Raises:
+        UserError: If there are two files of the same.
     """
+    for name in ("config", *STAGE_KEYS):
+        if len(files := [each for each in options(args, name) if _is_file(each)]) > 1:
+            raise UserError(
+                f"--{name} is given {len(files)} files ({', '.join(files)}), and a chain takes one: "
+                "put what differs into words, such as --seed 3."
+            )
     path = option(args, "config")
     if path is None or not _is_file(path):
         return args, {}

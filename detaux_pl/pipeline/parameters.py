@@ -208,7 +208,11 @@ def _choices(name: str, value: Any, folder: Path) -> Parameter:
                 f"variants: `label: {{{name}: ...}}`."
             )
         if choice in value[:k]:
-            raise UserError(f"the parameter {name} has the choice {choice!r} twice: keep one.")
+            equal = next(each for each in value[:k] if each == choice)
+            raise UserError(
+                f"the parameter {name} has the choices {equal!r} and {choice!r}, which are equal "
+                "(Optuna records one of them for both): keep one, or sweep the other by itself."
+            )
     if name in STAGE_KEYS:  # files
         return _variants(name, {str(choice): {name: choice} for choice in value}, folder)
     return Parameter(name, tuple(value))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
-from detaux_pl.artifacts.errors import Diverged
+from detaux_pl.artifacts.errors import Diverged, UserError
 from detaux_pl.artifacts.exit_codes import Stopped
 from detaux_pl.artifacts.run_stage import rank_and_world
 from detaux_pl.pipeline.process import Process, end, signals_to, start
@@ -96,7 +96,11 @@ def net_workers(
 
     Returns:
         None where this process is to train them itself: as one of several ranks, or as asked for.
+
+    Raises:
+        UserError: If there are less than one.
     """
+    refuse_jobs(n_jobs)
     n = n_jobs
     if n is None and on_cpu(nets):
         n = os.cpu_count()
@@ -111,6 +115,18 @@ def net_workers(
     finally:
         if workers is not None:
             workers.close()
+
+
+def refuse_jobs(n_jobs: int | None) -> None:
+    """Refuse a number of processes that is none.
+
+    Raises:
+        UserError: If it is.
+    """
+    if n_jobs is not None and n_jobs < 1:
+        raise UserError(
+            f"jobs is {n_jobs}: give at least 1, or null for as many as the hardware suggests."
+        )
 
 
 def answer(do: Do) -> None:

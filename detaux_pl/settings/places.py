@@ -112,13 +112,18 @@ def config_file(args: Sequence[str]) -> Path | None:
 
 
 def option(args: Sequence[str], name: str) -> str | None:
-    """Return the value of `--name value` or `--name=value`."""
-    for word, following in zip(args, [*args[1:], ""], strict=False):
-        if word == f"--{name}":
-            return following
-        if word.startswith(f"--{name}="):
-            return word.partition("=")[2]
-    return None
+    """Return the value of `--name value` or `--name=value`; given twice, the last one counts."""
+    given = options(args, name)
+    return given[-1] if given else None
+
+
+def options(args: Sequence[str], name: str) -> list[str]:
+    """Return every value that an option is given."""
+    return [
+        following if word == f"--{name}" else word.partition("=")[2]
+        for word, following in zip(args, [*args[1:], ""], strict=False)
+        if word == f"--{name}" or word.startswith(f"--{name}=")
+    ]
 
 
 def _run_of(config: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,11 @@ from detaux_pl.settings.parser import ShortParser, config_parser, explain
 from detaux_pl.settings.words import plain
 from detaux_pl.training.checkpoints import WholeCheckpoints
 from detaux_pl.training.progress import StageProgress
+from detaux_pl.training.quiet import quiet
 from detaux_pl.training.trainer_limits import refuse_trainer
+
+_LASTING = ("deterministic", "benchmark", "detect_anomaly")
+"""Settings of a trainer that change the process which builds it."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,37 @@ def stage_parser(stage: str) -> StageParser:
     )  # fmt: skip
     _link(parser, "task_sizes", lambda data: data.task_sizes)
     return parser
+
+
+def try_trainer(stage: str, settings: Mapping[str, Any]) -> None:
+    """Build a trainer once, which refuses what it would refuse when it is its turn.
+
+    What depends on how many batches there are is not known yet. Callbacks, loggers and plugins are
+    left out, as they may begin something.
+
+    Args:
+        stage: `disentangle` or `multitask`.
+        settings: The resolved settings of the trainer.
+
+    Raises:
+        UserError: If Lightning refuses them, or they ask for several machines.
+    """
+    if settings["num_nodes"] != 1:
+        raise UserError(
+            f"{stage}.trainer.num_nodes is {settings['num_nodes']}, and `detaux fit` starts the "
+            "processes of one machine: on several launch the stages one by one, under torchrun or "
+            "SLURM."
+        )
+    own = {
+        name: value
+        for name, value in settings.items()
+        if name not in _LASTING and (name == "devices" or not isinstance(value, dict | list))
+    }
+    quiet()
+    try:
+        Trainer(**{**own, "logger": False, "enable_progress_bar": False})
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(f"{stage}.trainer: {explain(error)}") from error
 
 
 @cache

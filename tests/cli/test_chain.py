@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -361,3 +362,31 @@ def _assert_same_labels(run: Path, other: Path) -> None:
     first, second = (AuxiliaryLabels.load(path / "cluster") for path in (run, other))
     assert first.ids.tolist() == second.ids.tolist()
     assert first.labels.tolist() == second.labels.tolist()
+
+
+def test_two_configs_are_one_too_many(tmp_path: Path, error_line: Callable[[list[str]], str]):
+    own, more = CONF / "chain.yaml", tmp_path / "seed.yaml"
+    more.write_text("seed: 3\n")
+    words = ["fit", "--config", str(own), "--config", str(more)]
+    assert f"--config is given 2 files ({own}, {more}), and a chain takes one" in error_line(words)
+    part = tmp_path / "part.yaml"
+    part.write_text("pca: 3\n")
+    words = ["fit", "--config", str(own), f"--cluster={part}", f"--cluster={part}"]
+    assert "--cluster is given 2 files" in error_line(words)
+
+
+def test_a_refused_command_leaves_the_report(
+    run_copy: Path, error_line: Callable[[list[str]], str]
+):
+    config = str(run_copy / "cluster" / "config.yaml")
+    # Its config names the folder, which is another one now: it counts as another result.
+    assert main(["cluster", "--config", config, "--redo", "cluster"]) == 0
+    words = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(run_copy)]
+    line = error_line([*words, "--redo=report"])
+    assert "was made from another result of `cluster`" in line
+    assert (run_copy / "report" / "report.html").is_file()
+
+
+def test_a_number_of_processes_that_is_none(tmp_path: Path, error_line: Callable[[list[str]], str]):
+    words = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path), "--jobs=0"]
+    assert "jobs is 0: give at least 1, or null" in error_line(words)

@@ -209,3 +209,23 @@ def test_the_chain_says_so_before_it_trains(tmp_path, error_line: Refused):
     line = error_line(chain(tmp_path, *words, *images, "--disentangle.model.autoencoder=resnet18"))
     assert "error: disentangle.data.batch_size is 1" in line
     assert not (tmp_path / "disentangle").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("strategy=bogus", "multitask.trainer: "),
+        ("accelerator=bogus", "multitask.trainer: "),
+        ("profiler=bogus", "multitask.trainer: "),
+        ("gradient_clip_algorithm=bogus", "multitask.trainer: "),
+        ("max_time=soon", "multitask.trainer"),
+        ("devices=0", "multitask.trainer: "),
+        ("num_nodes=2", "multitask.trainer.num_nodes is 2, and `detaux fit` starts the processes"),
+    ],
+)
+def test_what_lightning_would_refuse_in_a_later_stage_is_refused_at_once(
+    setting: str, said: str, tmp_path: Path, error_line: Refused
+):
+    words = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path / "run")]
+    assert said in error_line([*words, f"--multitask.trainer.{setting}"])
+    assert not (tmp_path / "run" / "disentangle").exists()

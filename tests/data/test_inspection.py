@@ -172,7 +172,7 @@ def test_classes_and_splits_that_cannot_be_trained_on(root: Path):
     shutil.rmtree(root / "val")
     (root / "train" / "notes.txt").write_text("")
     assert _findings(_inspect(root)) == {
-        "mend: the val split is empty: every split needs images": (),
+        "mend: the val split is empty: give it images, or raise val_share where it is drawn": (),
         "mend: 1 class absent from train, but not from val and test: add images or leave out": (
             "owl",
         ),
