@@ -26,7 +26,7 @@ from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import plan_jobs, stage_keys
 from detaux_pl.pipeline.stage import stage_named
 from detaux_pl.settings.unfinished import missing_methods
-from detaux_pl.training.stage_cli import stage_parser
+from detaux_pl.training.stage_cli import resolving_parser
 from tests.cli.conftest import in_process
 from tests.found import classes, configs, entries, subclasses
 
@@ -63,7 +63,7 @@ def test_a_chain_parses(path: Path):
 @pytest.mark.parametrize("path", STAGES, ids=_name)
 def test_a_stage_parses_alone(path: Path):
     stage = {"contrastive": "disentangle"}.get(path.parent.name, path.parent.name)
-    parser = stage_named("cluster").code.parser() if stage == "cluster" else stage_parser(stage)
+    parser = stage_named("cluster").code.parser() if stage == "cluster" else resolving_parser(stage)
     args = ["--config", str(path)]
     if stage != "cluster":
         args += ["--data.dataset=DigitScenes"]

@@ -25,15 +25,12 @@ OptimizerName = Literal["adamw", "sgd"]
 
 
 class Answer(TypedDict):
-    """What a validation or test step returns.
-
-    Args:
-        logits: By task, shape (B, task size).
-        targets: Labels, int64, shape (B, T), or `IGNORED`.
-    """
+    """What a validation or test step returns."""
 
     logits: dict[str, Tensor]
+    """By task, shape (B, task size)."""
     targets: Tensor
+    """Labels, int64, shape (B, T), or `IGNORED`."""
 
 
 class MultitaskModel(EpochMeans, ABC):

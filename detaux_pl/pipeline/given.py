@@ -102,8 +102,8 @@ def read_given(args: list[str]) -> tuple[list[str], dict[str, Any]]:
     for name in ("config", *STAGE_KEYS):
         if len(files := [each for each in options(args, name) if _is_file(each)]) > 1:
             raise UserError(
-                f"--{name} is given {len(files)} files ({', '.join(files)}), and a chain takes one: "
-                "put what differs into words, such as --seed 3."
+                f"--{name} is given {len(files)} files ({', '.join(files)}), and a chain takes "
+                "one: put what differs into words, such as --seed 3."
             )
     path = option(args, "config")
     if path is None or not _is_file(path):

@@ -209,6 +209,8 @@ def _choices(name: str, value: Any, folder: Path) -> Parameter:
             )
         if choice in value[:k]:
             equal = next(each for each in value[:k] if each == choice)
+            if repr(equal) == repr(choice):
+                raise UserError(f"the parameter {name} has the choice {choice!r} twice: keep one.")
             raise UserError(
                 f"the parameter {name} has the choices {equal!r} and {choice!r}, which are equal "
                 "(Optuna records one of them for both): keep one, or sweep the other by itself."

@@ -34,7 +34,7 @@ def _full(*_: Any) -> NoReturn:
         ("disentangle", ["fit"], "disentangle/checkpoints/last.ckpt"),
         ("disentangle/codes", ["predict"], "disentangle/codes/rank0/codes.npy"),
         ("cluster", [], "cluster/labels.npz"),
-        (ARM, ["fit"], f"{ARM}/checkpoints/last.ckpt"),
+        (ARM, ["fit"], f"{ARM}/checkpoints/best.ckpt"),
     ],
 )
 def test_a_full_disk_is_one_line_and_the_stage_goes_on_later(

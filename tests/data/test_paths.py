@@ -18,7 +18,7 @@ from detaux_pl.data.datasets.image_folder import ImageFolder
 from detaux_pl.data.modules import LabelledDataModule
 from tests.data.written import write_class_folders
 
-ROOMS = ("artifacts", "data", "evaluation", "multitask", "disentangle", "cluster")
+ROOMS = ("artifacts", "data", "inference", "multitask", "disentangle", "cluster")
 
 
 def _takes_path(annotation: Any) -> bool:
@@ -57,7 +57,7 @@ _GIVEN: dict[str, dict[str, Any]] = {
     "StageFolder": {"name": "cluster"},
 }
 """What a class needs beside its paths."""
-_DO = ("CodesShard", "PixelWriter", "Run")
+_DO = ("CodesShard", "PixelWriter", "Run", "Bundle")
 """Classes that look at their path at once, which are tried by themselves."""
 
 
