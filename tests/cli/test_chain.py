@@ -164,7 +164,7 @@ def test_a_setting_spelt_otherwise_is_no_change(tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     assert run_chain(words, in_process) == 0
     assert capsys.readouterr().err.count("skipped") == 2
-    with pytest.raises(ArtifactError, match=r"trainer.devices was 1, is 2"):
+    with pytest.raises(ArtifactError, match="trainer.devices was 1, is '2'"):
         run_chain([*words, "--disentangle.trainer.devices=2"], in_process)
 
 
