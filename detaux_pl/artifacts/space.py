@@ -39,9 +39,10 @@ def require_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < n_bytes + n_bytes // 50 + min(n_bytes, _MARGIN):
+        beside = ", and some for others," if free >= n_bytes else ","
         raise UserError(
-            f"there is no room for {what}: {in_gb(n_bytes)} are needed, but {in_gb(free)} are free "
-            f"in {folder}: free some space, or {remedy}."
+            f"there is no room for {what}: {in_gb(n_bytes)} are needed{beside} but {in_gb(free)} "
+            f"are free in {folder}: free some space, or {remedy}."
         )
 
 
@@ -75,4 +76,6 @@ def is_full(error: OSError) -> bool:
 
 def in_gb(n_bytes: int) -> str:
     """Return a number of bytes as text."""
+    if n_bytes < 1e5:
+        return f"{n_bytes / 1e3:,.1f} kB"
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"
