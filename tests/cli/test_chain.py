@@ -148,6 +148,7 @@ def test_what_does_not_change_the_result_is_no_change(run_copy: Path):
     assert fit(run_copy, "--multitask.data.init_args.eval_batch_size=64") == 0
 
 
+@pytest.mark.slow
 def test_a_setting_spelt_otherwise_is_no_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = yaml.safe_load((CONF / "chain.yaml").read_text())
     config["disentangle"]["trainer"] |= {"devices": 1, "precision": 32, "gradient_clip_val": 1}
@@ -164,7 +165,7 @@ def test_a_setting_spelt_otherwise_is_no_change(tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     assert run_chain(words, in_process) == 0
     assert capsys.readouterr().err.count("skipped") == 2
-    with pytest.raises(ArtifactError, match="trainer.devices was 1, is '2'"):
+    with pytest.raises(ArtifactError, match=r"trainer.devices was 1, is '2'"):
         run_chain([*words, "--disentangle.trainer.devices=2"], in_process)
 
 

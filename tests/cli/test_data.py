@@ -258,6 +258,7 @@ def test_what_pairs_demand_is_told_by_the_check_and_at_once(tmp_path: Path, erro
     assert _to_mend(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_other_trainings_demand_is_told_too(tmp_path: Path, error_line: Refused):
     words = _folders(tmp_path, all={"big": 30, "few": 10})
     given = ["--multitask.data.batch_size=100", "--controls=[]"]

@@ -84,6 +84,7 @@ def test_codes_that_are_not_finite_are_not_written(tmp_path, monkeypatch, error_
     assert np.isfinite(Codes.load(tmp_path / "disentangle/codes").values).all()
 
 
+@pytest.mark.slow
 def test_an_arm_that_diverges_is_marked_and_the_others_go_on(run_copy, capsys):
     wild = "{name: wild, class_path: SingleTask, init_args: {lr: 1.0e+30}}"
     maxl = "{class_path: MAXL, init_args: {meta_lr: 1.0e+30}}"

@@ -240,6 +240,7 @@ def test_a_bundle_has_no_arms_and_seeds(finished_run: Path, bundle: Path, error_
     assert "is a bundle already" in line
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes_in_place_of_an_older_bundle(
     finished_run: Path, copied: Path, bundle: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -312,6 +313,7 @@ def test_words_that_do_not_fit(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_rest_is_written(
     finished_run: Path,
     tmp_path: Path,
@@ -333,6 +335,7 @@ def test_a_file_that_answers_otherwise_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["safetensors", "pt2", "onnx"])
 def test_a_disk_that_is_full_leaves_nothing(
     form: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -66,6 +66,7 @@ def _try(parser: ArgumentParser, given: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_argument_of_a_class_that_a_config_can_name_runs_it(kind: type, tmp_path: Path):
     for room in ("data", "losses", "disentangle", "multitask", "cluster"):

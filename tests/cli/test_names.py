@@ -83,6 +83,7 @@ def named_run(config: Path) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_fit_shows_every_arm_as_it_is_named(
     named_run: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -113,6 +114,7 @@ def test_names_have_folders_that_can_hold_them(named_run: Path):
     assert type(run.model("hair color")).__name__ == "HardParameterSharing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "shown"),
     [

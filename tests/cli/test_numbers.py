@@ -84,6 +84,7 @@ def test_one_batch_is_one_batch_and_all_are_all(tmp_path):
     assert steps == {"1": 1, "1.0": 3}  # 2 epochs of 1 and of 2 batches, counted from 0
 
 
+@pytest.mark.slow
 def test_a_run_made_with_all_batches_goes_on_and_is_not_taken_for_one(tmp_path, error_line):
     run_dir = tmp_path / "run"
     words = [*CHAIN, "--run_dir", str(run_dir), "--until=disentangle"]

@@ -247,6 +247,7 @@ def _figures(test: Predictions) -> dict[str, float]:
     return figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_images_of_all_sizes_are_told_by_the_names_of_a_table(
     mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

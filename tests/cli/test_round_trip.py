@@ -33,6 +33,7 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", range(0, len(SHOWN), 16))
 def test_the_config_of_a_chain_is_read_as_it_was_written(tmp_path: Path, k: int):
     words = (SHOWN[k:] + SHOWN)[:5]

@@ -168,6 +168,7 @@ def test_points_that_are_none_are_refused(cls, fitted):
         clusterer.predict(blobs()[:, :5])
 
 
+@pytest.mark.slow
 @every(Clusterer)
 def test_many_points_take_memory_that_grows_with_their_number_alone(cls, fitted):
     clusterer, _ = fitted(cls)

@@ -87,6 +87,7 @@ def test_onnx(cls: type[MultitaskModel], tmp_path: Path):
     check_onnx(classifier, tmp_path / "model.onnx", (70, 40), (20, 25))
 
 
+@pytest.mark.slow
 def test_onnx_of_an_ensemble_resized_twice_and_cropped(tmp_path: Path):
     shape = (3, 24, 24)
     members = [

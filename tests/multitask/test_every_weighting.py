@@ -167,6 +167,7 @@ def train(weighting, epochs, folder, resume=None, **settings):
     return model, norms
 
 
+@pytest.mark.slow
 @every(Weighting)
 def test_a_resumed_training_that_accumulates_and_clips_is_the_uninterrupted_one(
     cls, tmp_path, monkeypatch

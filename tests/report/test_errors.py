@@ -50,6 +50,7 @@ def words_of(page, name=None):
     return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_classes", "n_test", "skill"), [(100, 1000, 1.8), (1000, 1400, 2.4)])
 def test_page_of_many_classes_stays_small(tmp_path, n_classes, n_test, skill):
     names = [name_of(k) for k in range(n_classes)]
