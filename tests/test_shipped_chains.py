@@ -25,7 +25,7 @@ CONFIGS = ROOT / "configs"
 _TINY = """
     --seeds 1 --run_dir {run}
     --disentangle.trainer.max_epochs 2 --disentangle.trainer.limit_train_batches 3
-    --disentangle.data.batch_size 4
+    --disentangle.data.batch_size 8
     --disentangle.trainer.accelerator cpu --disentangle.trainer.enable_progress_bar false
     --cluster.subspace 1
     --multitask.trainer.max_epochs 1 --multitask.trainer.limit_train_batches 2
