@@ -342,7 +342,7 @@ def test_cache_that_cannot_be_written_is_named(root: Path) -> None:
     dataset.describe()
     dataset.cache.folder.parent.write_text("")
     with pytest.raises(
-        UserError, match=r"the image cache .* cannot be filled .*0\.0 MB: give anoth"
+        UserError, match=r"the image cache .* cannot be filled .*23\.0 kB: give anoth"
     ):
         dataset.prepare()
 
