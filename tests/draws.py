@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import wilcoxon
 
-from detaux_pl import load
+from detaux_pl import Run, load
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.cli.fit import run as run_chain
-from detaux_pl.metrics.calibration import expected_calibration_error, fit_temperature, scale
 
 
 class Draw(NamedTuple):
@@ -100,19 +99,9 @@ def _print_together(folders: list[Path]) -> None:
 def _error_of_one(folder: Path, arm: str) -> tuple[float, float]:
     """Mean calibration error of the networks of an arm, before and after their temperatures."""
     run = load(folder)
-    errors = []
-    for seed in run.arms[arm]:
-        said = run.predictions(arm, seed)
-        val, test = said.of("val"), said.of("test")
-        task = said.tasks[0]
-        temperature = fit_temperature(val.probabilities[task], val.target(task))
-        values, targets = test.probabilities[task], test.target(task)
-        errors.append(
-            [
-                expected_calibration_error(each, targets)
-                for each in (values, scale(values, temperature))
-            ]
-        )
+    assert isinstance(run, Run)
+    alone = [run.together(arm, [seed]) for seed in run.arms[arm]]
+    errors = [(own.before.ece, own.after.ece) for own in alone]
     before, after = np.mean(errors, axis=0)
     return float(before), float(after)
 

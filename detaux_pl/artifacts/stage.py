@@ -127,7 +127,7 @@ class StageFolder:
             "settings": dict(settings),
             "seconds": 0.0 if previous is None else previous["seconds"],
             "wandb_id": os.urandom(4).hex() if previous is None else previous["wandb_id"],
-            "versions": _versions(),
+            "versions": versions(),
             "outputs": {},
         }
         write_json(self.path / "stage.json", manifest)
@@ -288,11 +288,12 @@ def _same(old: Any, new: Any) -> bool:
     return sha256_json(old) == sha256_json(new)
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONS:
+def versions(packages: Iterable[str] = _VERSIONS) -> dict[str, str]:
+    """Return the versions of Python and of packages, by name, of those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
         try:
-            versions[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return found

@@ -53,8 +53,8 @@ def run(args: list[str]) -> int:
     from detaux_pl.inference.run import Run
 
     run_ = Run(given.run_dir)
-    arm = run_.main_arm if given.arm is None else given.arm
-    own = run_.together(arm, given.seeds)
+    arm, seeds = run_.choose(given.arm, given.seeds)
+    own = run_.together(arm, seeds)
     other = _baseline(run_.run_dir, arm, own)
     if folder is None:
         put_out(_table(f"{own.principal} · {arm}", own, other), None)

@@ -14,10 +14,11 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing
 from detaux_pl.artifacts.progress import progress_bar
-from detaux_pl.cli.table import PlainParser
+from detaux_pl.cli.table import PlainParser, form_of
 
 _FORMS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 """Which form the name of a file asks for."""
+_KNOWN = tuple(dict.fromkeys(_FORMS.values()))
 
 
 def run(args: list[str]) -> int:
@@ -77,7 +78,7 @@ def _parser() -> PlainParser:
         "--output", metavar="FILE", help="file to write; by default standard output"
     )
     parser.add_argument(
-        "--format", choices=tuple(dict.fromkeys(_FORMS.values())),
+        "--format", choices=_KNOWN,
         help="by default what the name of the output says, else csv",
     )  # fmt: skip
     parser.add_argument("--top_k", type=_positive, default=1, help="classes to name (1)")
@@ -101,13 +102,7 @@ def _parser() -> PlainParser:
 
 
 def _form(given: Namespace) -> str:
-    suffix = Path(given.output or "").suffix.lower()
-    if given.format is None and suffix and suffix not in _FORMS:
-        raise UserError(
-            f"--output is {given.output}, but no predictions are written as {suffix}: give a name "
-            f"ending in {', '.join(_FORMS)}, or say --format."
-        )
-    form: str = given.format or _FORMS.get(suffix, "csv")
+    form = form_of(given.format, given.output, _KNOWN, _FORMS, "predictions are")
     if form == "parquet" and given.output is None:
         raise UserError("--format is parquet, which is not for standard output: give --output.")
     return form

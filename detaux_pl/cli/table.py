@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from argparse import ArgumentParser
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,25 +33,33 @@ class PlainParser(ArgumentParser):
         raise UserError(message)
 
 
-def form_of(given: str | None, output: str | None, known: Collection[str]) -> str:
+def form_of(
+    given: str | None,
+    output: str | None,
+    known: Collection[str],
+    suffixes: Mapping[str, str] = SUFFIXES,
+    what: str = "table is",
+) -> str:
     """Return the form of a table: what is asked for, or what the name of the file says.
 
     Args:
         given: `--format`; None where it is not given.
         output: `--output`; None for the terminal.
-        known: The forms that the command has.
+        known: The forms that the command has, of which the first is taken where nothing says one.
+        suffixes: Which form the ending of a file's name asks for.
+        what: What is written, with its verb, for the message.
 
     Raises:
         UserError: If the name of the file says another form than these.
     """
     suffix = Path(output or "").suffix.lower()
-    forms = {suffix: form for suffix, form in SUFFIXES.items() if form in known}
+    forms = {suffix: form for suffix, form in suffixes.items() if form in known}
     if given is None and suffix and suffix not in forms:
         raise UserError(
-            f"--output is {output}, but no table is written as {suffix}: give a name ending in "
+            f"--output is {output}, but no {what} written as {suffix}: give a name ending in "
             f"{', '.join(forms)}, or say --format ({', '.join(known)})."
         )
-    return given or forms.get(suffix, "text")
+    return given or forms.get(suffix, next(iter(known)))
 
 
 def put_out(content: Table | str, output: str | None) -> None:

@@ -245,17 +245,11 @@ def find_images(root: Path, hint: str) -> FoundImages:
         raise UserError(f"the folder {root.absolute()} does not exist: {hint}")
     names: list[str] = []
     ignored: list[Path] = []
-    for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
-        below = Path(place).relative_to(root)
+    for place, images, others in walk_images(root):
+        below = place.relative_to(root)
         prefix = "" if below == Path() else f"{below.as_posix()}/"
-        left_out = {name for name in folders if is_hidden(name) or leads_back(root, below / name)}
-        ignored += [Path(place, name) for name in left_out]
-        folders[:] = [name for name in folders if name not in left_out]
-        for name in files:
-            if is_hidden(name) or not is_image(name):
-                ignored.append(Path(place, name))
-            else:
-                names.append(prefix + name)
+        names += [prefix + name for name in images]
+        ignored += others
     if not names:
         heif = [str(path) for path in ignored if path.suffix.lower() in HEIF]
         if heif:
@@ -270,6 +264,23 @@ def find_images(root: Path, hint: str) -> FoundImages:
         if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
             raise UserError(f"the name of {root}/{name!a} is not UTF-8: rename it.")
     return FoundImages(sorted(names), sorted(ignored))
+
+
+def walk_images(root: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Give the folders from a root on: each with the names of its images, and what else it holds.
+
+    Folders and images come by their names; links to folders are followed.
+
+    Raises:
+        UserError: If a folder cannot be read.
+    """
+    for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        below = Path(place).relative_to(root)
+        left_out = {name for name in folders if is_hidden(name) or leads_back(root, below / name)}
+        folders[:] = sorted(name for name in folders if name not in left_out)
+        images = sorted(name for name in files if is_image(name) and not is_hidden(name))
+        others = left_out | {*files}.difference(images)
+        yield Path(place), images, [Path(place, name) for name in others]
 
 
 def is_image(name: str) -> bool:

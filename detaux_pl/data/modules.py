@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,6 +23,7 @@ from detaux_pl.data.demands import draw_first, in_split, refuse_small
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows, naming_text_of
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
+from detaux_pl.data.preprocessing import as_floats
 from detaux_pl.data.samplers import EvalSampler, TrainLoader, TrainSampler
 from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
 
@@ -205,10 +205,7 @@ class FactorDataModule(LightningDataModule):
 
     def _finish(self, pixels: Tensor, rows: Tensor, epoch: int | None = None) -> Tensor:
         """Floats of some images, shape (*rows.shape, C, H, W); `epoch` only in training."""
-        images = pixels.to(torch.float32).div_(255).flatten(0, -4)  # pairs are one batch here
-        size = self.image_size
-        if size is not None and images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        images = as_floats(pixels.flatten(0, -4), self.image_size)  # pairs are one batch here
         if self.noise is not None:
             images = self.noise(images, rows.flatten(), epoch or 0)
         if self.augmentation is not None:

@@ -112,13 +112,22 @@ class Preprocessing:
         Returns:
             Float images in [0, 1], shape (B, C, height, width) of the model.
         """
-        images = self.resize(pixels)
+        images = as_floats(pixels, self.image_size)
         return images if self.augmentation is None else self.augmentation.clean(images)
 
-    def resize(self, pixels: Tensor) -> Tensor:
-        """Turn what was read into floats of the size that the data module gives."""
-        images = pixels.to(torch.float32).div_(255)
-        size = self.image_size
-        if size is not None and images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        return images
+
+def as_floats(pixels: Tensor, image_size: int | None) -> Tensor:
+    """Turn pixels into floats of the size that a data module gives, on their device.
+
+    Args:
+        pixels: uint8, shape (B, C, H, W).
+        image_size: Height and width of the result [pixels]; None for those of the images.
+
+    Returns:
+        In [0, 1], shape (B, C, height, width).
+    """
+    images = pixels.to(torch.float32).div_(255)
+    if image_size is not None and images.shape[-2:] != (image_size, image_size):
+        size = (image_size, image_size)
+        images = F.interpolate(images, size, mode="bilinear", antialias=True)
+    return images

@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.predictions import Predictions, average
 from detaux_pl.artifacts.stage import StageFolder, redo_name
-from detaux_pl.metrics.calibration import (
-    expected_calibration_error,
-    fit_temperature,
-    reliability,
-    scale,
-)
+from detaux_pl.metrics.calibration import fit_temperature, mean_gap, reliability, scale
 from detaux_pl.settings.names import arm_folder
 
 
@@ -34,12 +29,15 @@ class Sureness:
     """How far probabilities are from how often they are right.
 
     Args:
-        ece: Expected calibration error, in [0, 1].
         bins: Mean probability, accuracy and number of images of each bin that has any.
     """
 
-    ece: float
     bins: list[tuple[float, float, int]]
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, in [0, 1]."""
+        return mean_gap(self.bins)
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,8 @@ def put_together(
         probability=calibrated[rows, predicted],
         of_label=calibrated[rows, targets],
         votes=np.stack([part.probabilities[task].argmax(axis=1)[known] for part in own]),
-        before=_sureness(raw, targets),
-        after=_sureness(calibrated, targets),
+        before=Sureness(reliability(raw, targets)),
+        after=Sureness(reliability(calibrated, targets)),
     )
 
 
@@ -198,10 +196,4 @@ def _has_predictions(stage: StageFolder) -> bool:
         manifest is not None
         and manifest["status"] == "complete"
         and {"predictions.npz", "classifier.json"} <= manifest["outputs"].keys()
-    )
-
-
-def _sureness(probabilities: NDArray[np.floating], targets: NDArray[np.int64]) -> Sureness:
-    return Sureness(
-        expected_calibration_error(probabilities, targets), reliability(probabilities, targets)
     )

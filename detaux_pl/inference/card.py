@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Self, TypedDict, cast
+from typing import Any, Literal, Self, TypedDict, cast
 
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_kind, write_json
@@ -41,7 +41,6 @@ class CardJson(TypedDict):
     tasks: dict[str, list[str]]
     temperatures: dict[str, float]
     preprocessing: PreprocessingJson
-    n_images: NotRequired[int]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from lightning.pytorch import LightningModule
@@ -13,7 +11,7 @@ from lightning.pytorch import LightningModule
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import sha256_file, write_json, write_text
 from detaux_pl.artifacts.space import require_space
-from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.stage import StageFolder, versions
 from detaux_pl.inference.bundle import (
     ABOUT,
     FILES,
@@ -70,9 +68,8 @@ class Chosen:
         Raises:
             ArtifactError: If there is no such training.
         """
-        arm = run.main_arm if arm is None else arm
-        classifier = run.classifier(arm, seeds)
-        return cls(run, arm, tuple(run.arms[arm] if seeds is None else seeds), classifier)
+        arm, own = run.choose(arm, seeds)
+        return cls(run, arm, tuple(own), run.classifier(arm, own))
 
     @property
     def trainings(self) -> list[StageFolder]:
@@ -170,12 +167,6 @@ def _member(training: StageFolder, network: object) -> MemberJson:
 def _about(chosen: Chosen, members: list[MemberJson], files: dict[str, str]) -> BundleJson:
     manifests = [each.manifest for each in chosen.trainings]
     known = [manifest for manifest in manifests if manifest is not None]
-    exported = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            exported[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "format": FORMAT,
         "run": chosen.run.run_dir.resolve().name,
@@ -184,6 +175,6 @@ def _about(chosen: Chosen, members: list[MemberJson], files: dict[str, str]) -> 
         "keys": [manifest["key"] for manifest in known],
         "members": members,
         "card": chosen.classifier.card.as_json(),
-        "versions": {"trained": known[0]["versions"], "exported": exported},
+        "versions": {"trained": known[0]["versions"], "exported": versions(_PACKAGES)},
         "files": files,
     }

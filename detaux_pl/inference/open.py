@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.inference.bundle import Bundle, is_bundle
 from detaux_pl.inference.classifier import Classifier
-from detaux_pl.inference.run import Run
+from detaux_pl.inference.run import Run, load
 
 
 def open_classifier(
@@ -27,16 +26,16 @@ def open_classifier(
         ArtifactError: If it holds neither, or what is asked for is not there.
         UserError: If an arm or seeds are asked for of a bundle.
     """
-    if is_bundle(folder):
-        bundle = Bundle(folder)
-        if arm is not None or seeds is not None:
-            about = bundle.about
-            raise UserError(
-                f"{folder} is a bundle, of {about['arm']!r} with seeds {about['seeds']}, which "
-                "answer together: leave --arm and --seeds out, or give the run."
-            )
-        return bundle.classifier()
-    return Run(folder).classifier(arm, seeds)
+    opened = load(folder)
+    if isinstance(opened, Run):
+        return opened.classifier(arm, seeds)
+    if arm is not None or seeds is not None:
+        about = opened.about
+        raise UserError(
+            f"{folder} is a bundle, of {about['arm']!r} with seeds {about['seeds']}, which "
+            "answer together: leave --arm and --seeds out, or give the run."
+        )
+    return opened.classifier()
 
 
 def pick_device(accelerator: str) -> torch.device:

@@ -183,7 +183,7 @@ class Run:
             ArtifactError: If there is no such training, or it was made before trainings kept what
                 is needed.
         """
-        arm, chosen = self._chosen(arm, seeds)
+        arm, chosen = self.choose(arm, seeds)
         cards = [self._card(arm, seed) for seed in chosen]
         first = cards[0]
         if any(card.tasks != first.tasks for card in cards):
@@ -206,7 +206,7 @@ class Run:
         Raises:
             ArtifactError: If there is no such training, or one kept no predictions.
         """
-        arm, chosen = self._chosen(arm, seeds)
+        arm, chosen = self.choose(arm, seeds)
         for seed in chosen:
             self._training(arm, seed)
         found = read_together(self.run_dir, arm, chosen)
@@ -217,8 +217,16 @@ class Run:
             )
         return found
 
-    def _chosen(self, arm: str | None, seeds: Sequence[int] | None) -> tuple[str, list[int]]:
-        """Return the arm and the seeds that are meant, each seed once."""
+    def choose(self, arm: str | None, seeds: Sequence[int] | None) -> tuple[str, list[int]]:
+        """Return the arm and the seeds that are meant.
+
+        Args:
+            arm: Name of the arm; None for the main one.
+            seeds: Which of its seeds; None for all.
+
+        Raises:
+            ArtifactError: If there is no arm that finished, or a seed is named twice.
+        """
         arm = self.main_arm if arm is None else arm
         chosen = self.arms.get(arm, []) if seeds is None else list(seeds)
         if not chosen or len(set(chosen)) < len(chosen):

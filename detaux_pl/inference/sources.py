@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.data.image_files import is_hidden, is_image, leads_back
+from detaux_pl.data.image_files import walk_images
+from detaux_pl.data.parquet import import_pyarrow
 
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 """What the names of tables end in, and what is between their cells."""
@@ -47,7 +47,8 @@ def _open(text: str, column: str) -> Iterator[Path]:
         return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
     path = Path(text)
     if path.is_dir():
-        return _first(_walk(path), f"there is no image in {path}: give images, or another folder.")
+        images = (place / name for place, names, _ in walk_images(path) for name in names)
+        return _first(images, f"there is no image in {path}: give images, or another folder.")
     if not path.exists():
         raise UserError(f"{path} does not exist: give images, folders, tables or -.")
     suffix = path.suffix.lower()
@@ -64,20 +65,6 @@ def _first(paths: Iterator[Path], otherwise: str) -> Iterator[Path]:
     raise UserError(otherwise)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}).")
-
-    for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        below = Path(place).relative_to(root)
-        folders[:] = sorted(
-            name for name in folders if not is_hidden(name) and not leads_back(root, below / name)
-        )
-        for name in sorted(files):
-            if is_image(name) and not is_hidden(name):
-                yield Path(place, name)
-
-
 def _text(path: Path, column: str) -> Iterator[Path]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
@@ -91,9 +78,7 @@ def _text(path: Path, column: str) -> Iterator[Path]:
 
 
 def _parquet(path: Path, column: str) -> Iterator[Path]:
-    from detaux_pl.inference.writers import import_pyarrow
-
-    parquet = import_pyarrow(f"{path} is a parquet file")
+    _, parquet = import_pyarrow(str(path), "save it as CSV")
     try:
         table = parquet.ParquetFile(path)
     except (OSError, ValueError) as error:

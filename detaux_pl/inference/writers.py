@@ -6,10 +6,9 @@ import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import import_module
 from typing import IO, Any
 
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.parquet import import_pyarrow
 from detaux_pl.inference.stream import Told
 
 _PIECE = 8192
@@ -111,8 +110,7 @@ class ParquetWriter(Writer):
 
     def __init__(self, handle: IO[bytes], columns: Sequence[str]) -> None:
         super().__init__(handle, columns)
-        parquet = import_pyarrow("--format is parquet")
-        arrow = import_module("pyarrow")
+        arrow, parquet = import_pyarrow("the format parquet", "take CSV")
         kinds = [arrow.float32() if "probability" in name else arrow.string() for name in columns]
         self.schema = arrow.schema(list(zip(columns, kinds, strict=True)))
         self.arrow = arrow
@@ -146,17 +144,3 @@ WRITERS: dict[str, type[Writer]] = {
     "csv": CsvWriter, "jsonl": JsonLinesWriter, "parquet": ParquetWriter,
 }  # fmt: skip
 """The forms by name."""
-
-
-def import_pyarrow(why: str) -> Any:
-    """Import the module that reads and writes parquet files.
-
-    Raises:
-        UserError: If it is not installed.
-    """
-    try:
-        return import_module("pyarrow.parquet")
-    except ImportError:
-        raise UserError(
-            f'{why}, which needs pyarrow: pip install "detaux_pl[parquet]", or take CSV.'
-        ) from None

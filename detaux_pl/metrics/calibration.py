@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -88,15 +90,21 @@ def expected_calibration_error(
         >>> round(expected_calibration_error(sure, np.array([0] * 7 + [1] * 3)), 3)
         0.2
     """
-    known = targets >= 0
-    if not known.any():
-        return float("nan")
-    given = probabilities[known]
-    sure = given.max(axis=1).astype(np.float64)
-    right = given.argmax(axis=1) == targets[known]
-    bins = np.clip(np.ceil(sure * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, weights=sure - right, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(sure))
+    return mean_gap(reliability(probabilities, targets, n_bins))
+
+
+def mean_gap(bins: Sequence[tuple[float, float, int]]) -> float:
+    """Mean distance of probability and accuracy of bins, each by its number of images.
+
+    Args:
+        bins: What `reliability` gives.
+
+    Returns:
+        In [0, 1]; NaN where there is no bin.
+    """
+    n_images = sum(n for _, _, n in bins)
+    gaps = sum(n * abs(sure - right) for sure, right, n in bins)
+    return gaps / n_images if n_images else float("nan")
 
 
 def reliability(

@@ -175,7 +175,7 @@ def _n_jobs(chain: Chain, job: Job) -> int:
     if job.command != ("multitask", "fit"):
         return 1
     if chain.config["jobs"] is not None:
-        return max(1, int(chain.config["jobs"]))
+        return int(chain.config["jobs"])
     return (os.cpu_count() or 1) if on_cpu(job.config) else 1
 
 

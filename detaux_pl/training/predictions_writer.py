@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.data.batch import Batch
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.multitask.base import Answer
+
+_KEPT = (TrainerFn.VALIDATING, TrainerFn.TESTING)
+"""What the trainer does when batches are kept."""
 
 
 class PredictionsWriter(Callback):
@@ -31,28 +34,12 @@ class PredictionsWriter(Callback):
     def __init__(self, folder: Path, dataset: FactorDataset) -> None:
         self.folder = folder
         self.dataset = dataset
-        self.parts: dict[Literal["val", "test"], list[Predictions]] = {}
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self.parts["val"] = []
+        self.parts: dict[TrainerFn, list[Predictions]] = {}
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
-        self.parts["test"] = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep a batch, unless it is of a validation within a training."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self.parts["val"].append(self._predictions(outputs, batch))
+        if trainer.state.fn in _KEPT:
+            self.parts[trainer.state.fn] = []
 
     def on_test_batch_end(
         self,
@@ -64,29 +51,33 @@ class PredictionsWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep a batch."""
-        self.parts["test"].append(self._predictions(outputs, batch))
+        if trainer.state.fn in _KEPT:
+            self.parts[trainer.state.fn].append(self._predictions(outputs, batch))
 
-    def write(self, trainer: Trainer) -> Path:
-        """Write what all ranks kept, each sample once; called by all of them.
+    on_validation_start = on_test_start
+    on_validation_batch_end = on_test_batch_end
+
+    def write(self, trainer: Trainer) -> Predictions | None:
+        """Write what all ranks kept to `predictions.npz`, each sample once; called by all of them.
 
         Returns:
-            The file.
+            What is written; None but on the first rank.
         """
-        path = self.folder / "predictions.npz"
-        own = [part for parts in self.parts.values() for part in parts]
-        if trainer.world_size == 1:
-            Predictions.join(own).save(path)
-            return path
-        shards = [self.folder / f"predictions.rank{k}.npz" for k in range(trainer.world_size)]
-        Predictions.join(own).save(shards[trainer.global_rank])
-        trainer.strategy.barrier()
-        if trainer.is_global_zero:
+        own = Predictions.join([part for parts in self.parts.values() for part in parts])
+        shards: list[Path] = []
+        if trainer.world_size > 1:
+            shards = [self.folder / f"predictions.rank{k}.npz" for k in range(trainer.world_size)]
+            own.save(shards[trainer.global_rank])
+            trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return None
+        if shards:
             remedy = "train the arm again"
-            Predictions.join([Predictions.load(shard, remedy) for shard in shards]).save(path)
-            for shard in shards:
-                shard.unlink()
-        trainer.strategy.barrier()
-        return path
+            own = Predictions.join([Predictions.load(shard, remedy) for shard in shards])
+        own.save(self.folder / "predictions.npz")
+        for shard in shards:
+            shard.unlink()
+        return own
 
     def _predictions(self, answer: Answer, batch: Batch) -> Predictions:
         rows = batch.rows.cpu().numpy()

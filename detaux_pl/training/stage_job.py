@@ -21,9 +21,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.exit_codes import TERMINATED, stopped
 from detaux_pl.artifacts.files import sha256_file, write_json, write_text
-from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.artifacts.run_stage import is_global_zero, run_stage
-from detaux_pl.artifacts.stage import StageFolder, redo_name
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
@@ -243,12 +242,15 @@ class StageJob:
             trainer.loggers = []  # the curve has that epoch's validation already
             trainer.validate(self.model, datamodule=self.data, verbose=False)
             found = predictions.write(trainer)
-            outputs += [found, self.checkpoints / "best.ckpt"]
-            names = ("test.json", "cost.json", "classifier.json")
+            names = ("predictions.npz", "test.json", "cost.json", "classifier.json")
+            outputs += [self.checkpoints / "best.ckpt"]
             outputs += [self.folder.path / name for name in names]
-            if trainer.is_global_zero:
+            if found is not None:
                 write_json(self.folder.path / "test.json", metrics)
-                self._card(found).save(self.folder.path / "classifier.json")
+                # What the network needs beside its weights to be asked about any image.
+                data = cast(LabelledDataModule, self.data)
+                card = Card.of(data, self.config["data"], found)
+                card.save(self.folder.path / "classifier.json")
         else:
             outputs.append(last)
         if trainer.is_global_zero:
@@ -257,12 +259,6 @@ class StageJob:
             keep_weights(self.folder, "best" if multitask else "last")
         trainer.strategy.barrier()
         return [*outputs, metrics_file]
-
-    def _card(self, found: Path) -> Card:
-        """What the network needs beside its weights to be asked about any image."""
-        data = cast(LabelledDataModule, self.data)
-        predictions = Predictions.load(found, f"--redo {redo_name(self.folder.name)}")
-        return Card.of(data, self.config["data"], predictions)
 
     def _predict(self, folder: Path) -> list[Path]:
         if is_global_zero():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import os
 import re
 import unicodedata
@@ -23,6 +22,7 @@ from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
 from detaux_pl.data.label_column import LabelColumn
+from detaux_pl.data.parquet import import_pyarrow
 from detaux_pl.data.splits import LeftOut, column_split, draw_missing
 
 _TEXT = (".csv", ".tsv", ".txt")
@@ -317,13 +317,7 @@ def _parse(path: Path, file: Iterator[str]) -> _Table:
 
 
 def _read_parquet(path: Path) -> _Table:
-    try:
-        # Found at run time, for it is an optional extra.
-        arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
-    except ImportError:
-        raise UserError(
-            f'{path} needs pyarrow: pip install "detaux_pl[parquet]", or save it as CSV.'
-        ) from None
+    arrow, parquet = import_pyarrow(str(path), "save it as CSV")
     try:
         schema = parquet.read_schema(path)
         # Images and the like are neither paths nor labels.
