@@ -41,8 +41,8 @@ def require_space(folder: Path, n_bytes: int, what: str, remedy: str) -> None:
     if free < n_bytes + n_bytes // 50 + min(n_bytes, _MARGIN):
         beside = ", and some for others," if free >= n_bytes else ","
         raise UserError(
-            f"there is no room for {what}: {in_gb(n_bytes)} are needed{beside} but {in_gb(free)} "
-            f"are free in {folder}: free some space, or {remedy}."
+            f"there is no room for {what}: {size_text(n_bytes)} are needed{beside} but "
+            f"{size_text(free)} are free in {folder}: free some space, or {remedy}."
         )
 
 
@@ -74,8 +74,9 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
 
 
-def in_gb(n_bytes: int) -> str:
-    """Return a number of bytes as text."""
-    if n_bytes < 1e5:
-        return f"{n_bytes / 1e3:,.1f} kB"
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"
+def size_text(n_bytes: int) -> str:
+    """Return a number of bytes as text: 4.2 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes} bytes"

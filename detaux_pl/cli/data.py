@@ -17,6 +17,7 @@ from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing, write_json
+from detaux_pl.artifacts.space import size_text
 from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.data.batch import Batch
 from detaux_pl.data.demands import refusals
@@ -106,7 +107,7 @@ def _check(chain: Chain, data: FactorDataModule, folder: Path) -> int:
     console.print(_classes_table(found))
     console.print(_facts_table(found))
     if found.memory.cache is not None:
-        text = f"cache: {found.memory.cache}, {_size(found.memory.cache_free)} free there"
+        text = f"cache: {found.memory.cache}, {size_text(found.memory.cache_free)} free there"
         console.print(text, soft_wrap=True)
     for finding in found.findings:
         _print_finding(console, finding)
@@ -215,10 +216,10 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     if found.values:
         facts.append(("value range", found.values))
     memory = found.memory
-    facts.append(("pixels", f"{_size(memory.pixels)} as uint8, {memory.kept}"))
+    facts.append(("pixels", f"{size_text(memory.pixels)} as uint8, {memory.kept}"))
     if memory.kept != "read when needed":
-        facts.append(("device_resident", f"{_size(memory.pixels)} of the accelerator's memory"))
-    facts.append(("training batch", f"{_size(memory.batch)} as floats"))
+        facts.append(("device_resident", f"{size_text(memory.pixels)} of the accelerator's memory"))
+    facts.append(("training batch", f"{size_text(memory.batch)} as floats"))
     return facts
 
 
@@ -333,10 +334,3 @@ def _value(dataset: FactorDataset, label: int) -> str:
 
 def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _size(n_bytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.1f} {unit}"
-    return f"{n_bytes} bytes"

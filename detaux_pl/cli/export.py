@@ -11,6 +11,7 @@ from rich.table import Table
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.files import replacing_folder
+from detaux_pl.artifacts.space import size_text
 from detaux_pl.cli.table import PlainParser, put_out
 
 _FORMATS = ("safetensors", "onnx", "pt2")
@@ -120,10 +121,5 @@ def _table(folder: Path, differences: dict[str, float]) -> Table:
     table.add_column("largest difference from PyTorch", justify="right")
     for path in sorted(folder.iterdir()):
         told = f"{differences[path.name]:.1e}" if path.name in differences else ""
-        table.add_row(path.name, _size(path.stat().st_size), told)
+        table.add_row(path.name, size_text(path.stat().st_size), told)
     return table
-
-
-def _size(n_bytes: int) -> str:
-    """Write a size: 4,213 kB."""
-    return f"{max(1, round(n_bytes / 1000)):,} kB"

@@ -22,7 +22,7 @@ from torch import Tensor
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import read_json, replacing, write_json
 from detaux_pl.artifacts.progress import progress_bar
-from detaux_pl.artifacts.space import create_array, in_gb, is_full, require_space
+from detaux_pl.artifacts.space import create_array, is_full, require_space, size_text
 
 Render = Callable[[NDArray[np.int64], "PixelWriter"], Iterator[NDArray[np.int64]]]
 """Makes the images of some ascending rows, writes them, and gives the rows that are written."""
@@ -162,7 +162,7 @@ class PixelCache:
                 self._remove()
             raise UserError(
                 f"the image cache {self.folder} cannot be filled ({error.strerror or error}), it "
-                f"needs {in_gb(self.n_bytes)}: give another cache_dir or free some space."
+                f"needs {size_text(self.n_bytes)}: give another cache_dir or free some space."
             ) from None
 
     def _remove(self) -> None:

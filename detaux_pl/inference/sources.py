@@ -9,11 +9,12 @@ from itertools import chain
 from pathlib import Path
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.csv_rows import CsvRows
 from detaux_pl.data.image_files import walk_images
 from detaux_pl.data.parquet import import_pyarrow
 
-TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
-"""What the names of tables end in, and what is between their cells."""
+TABLES = (".csv", ".tsv", ".parquet")
+"""What the names of tables end in."""
 STDIN = "-"
 
 
@@ -68,11 +69,19 @@ def _first(paths: Iterator[Path], otherwise: str) -> Iterator[Path]:
 def _text(path: Path, column: str) -> Iterator[Path]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = csv.DictReader(handle, delimiter=TABLES[path.suffix.lower()])
-            _refuse_column(path, column, rows.fieldnames or ())
-            for row in rows:
-                if row[column]:
-                    yield path.parent / row[column]
+            rows = CsvRows(handle)
+            reader = iter(rows)
+            header = next(reader, [])
+            _refuse_column(path, column, header)
+            at = header.index(column)
+            for row in reader:
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{path}, line {rows.line}: there are {len(row)} values, but "
+                        f"{len(header)} columns in the header: mend the line."
+                    )
+                if row[at]:
+                    yield path.parent / row[at]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no table in UTF-8 ({error}): save it as CSV.") from None
 

@@ -87,7 +87,11 @@ def test_all_seeds_answer_together(finished_run: Path, images: Path):
 
 
 def test_every_way_to_name_images_and_every_form_says_the_same(
-    finished_run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error_line: Refused,
 ):
     import pyarrow.parquet
 
@@ -105,6 +109,12 @@ def test_every_way_to_name_images_and_every_form_says_the_same(
     table = tmp_path / "table.csv"
     table.write_text("file\n" + "".join(f"{path}\n" for path in paths))
     assert said(str(table), "--column", "file") == expected
+    table.write_text("file; note\n" + "".join(f"{path}; a, b\n" for path in paths))  # European
+    assert said(str(table), "--column", "file") == expected
+    table.write_text(f"file,note\n{paths[0]},a\n{paths[1]},a,b\n")
+    assert "table.csv, line 3: there are 3 values, but 2 columns" in error_line(
+        [*run, str(table), "--column", "file"]
+    )
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{path}\n" for path in paths)))
     assert said("-") == expected
     for words in (["--batch_size", "7", "--num_workers", "0"], ["--num_workers", "3"]):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
+from detaux_pl.data.csv_rows import CsvRows
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
 from detaux_pl.data.label_column import LabelColumn
@@ -26,7 +25,6 @@ from detaux_pl.data.parquet import import_pyarrow
 from detaux_pl.data.splits import LeftOut, column_split, draw_missing
 
 _TEXT = (".csv", ".tsv", ".txt")
-_DELIMITERS = ",;\t"
 
 
 class ImageTable(ImageFiles):
@@ -283,26 +281,21 @@ def _read_text(path: Path) -> _Table:
 
 
 def _parse(path: Path, file: Iterator[str]) -> _Table:
-    first = next(file, "")
-    # The header tells: labels and paths, unlike names of columns, may hold any of them.
-    bare = re.sub(r'"(?:[^"]|"")*"', "", first)
-    mark = max(_DELIMITERS, key=bare.count)
-    reader = csv.reader(chain([first], file), delimiter=mark, skipinitialspace=True, strict=True)
+    reader = CsvRows(file)
     rows: list[list[str]] = []
     places: list[str] = []
     try:
         for row in reader:
-            if row and rows and len(row) != len(rows[0]):
+            if rows and len(row) != len(rows[0]):
                 raise UserError(
-                    f"{path}, line {reader.line_num}: there are {len(row)} values, but "
+                    f"{path}, line {reader.line}: there are {len(row)} values, but "
                     f"{len(rows[0])} columns in the header: mend the line."
                 )
-            if row:
-                rows.append([text.strip() for text in row])
-                places.append(f"line {reader.line_num}")
+            rows.append(row)
+            places.append(f"line {reader.line}")
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {reader.line_num}: this is no proper CSV ({error}): mend the line."
+            f"{path}, line {reader.line}: this is no proper CSV ({error}): mend the line."
         ) from None
     if len(rows) < 2:
         raise UserError(f"{path} has no row: give a table with a header and a row per image.")
