@@ -191,8 +191,12 @@ def read_text(path: Path) -> str:
         raise ArtifactError(f"{path} is missing: run the stage that writes it.") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "mend it") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is not JSON.
 
     Raises:
         ArtifactError: If the file is missing or is not JSON.
@@ -200,7 +204,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is not readable JSON ({error}).") from None
+        raise ArtifactError(f"{path} is not readable JSON ({error}): {remedy}.") from None
 
 
 def read_kind(path: Path, kind: type[T], remedy: str) -> T:
@@ -214,7 +218,7 @@ def read_kind(path: Path, kind: type[T], remedy: str) -> T:
     Raises:
         ArtifactError: If it is missing, cannot be read or holds something else.
     """
-    value = read_yaml(path) if path.suffix == ".yaml" else read_json(path)
+    value = read_yaml(path) if path.suffix == ".yaml" else read_json(path, remedy)
     if (wrong := misfit(value, kind)) is not None:
         raise ArtifactError(f"{path} is damaged, {wrong}: {remedy}.")
     return cast(T, value)

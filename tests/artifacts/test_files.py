@@ -9,6 +9,7 @@ import pytest
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.files import (
     read_json,
+    read_kind,
     replacing,
     sha256_file,
     sha256_json,
@@ -74,8 +75,10 @@ def test_refuses_missing_and_damaged_json(tmp_path):
         read_json(tmp_path / "a.json")
     for content in (b"{", b"", b"[" * 100_000):
         (tmp_path / "a.json").write_bytes(content)
-        with pytest.raises(UserError, match="is not readable JSON"):
+        with pytest.raises(UserError, match=r"is not readable JSON .*: mend it\.$"):
             read_json(tmp_path / "a.json")
+        with pytest.raises(UserError, match=r"is not readable JSON .*: run the stage again\.$"):
+            read_kind(tmp_path / "a.json", dict[str, int], "run the stage again")
     (tmp_path / "a.json").write_bytes(b'{"street": "stra\xdfe"}')
     with pytest.raises(UserError, match=r"a\.json is no text in UTF-8 \(byte 0xdf at 16\): save"):
         read_json(tmp_path / "a.json")
