@@ -18,7 +18,11 @@ from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import naming, read_kind, write_json
 from detaux_pl.artifacts.space import create_array, is_full, require_space
 
-SPLITS = ("train", "val", "test")
+LABELLED = ("train", "val", "test")
+"""Splits of samples whose principal factor is known."""
+UNLABELLED = "unlabelled"
+"""The split of samples whose principal factor is -1: material for clusters, and nothing else."""
+SPLITS = (*LABELLED, UNLABELLED)
 _ARRAYS = ("codes", "ids", "splits", "factors")
 
 
@@ -60,7 +64,8 @@ class Codes:
         values: Codes, float32, shape (N, K, D).
         ids: Unique sample ids, int64 or unicode, shape (N,), ascending.
         splits: Index into `SPLITS` of each sample, int8, shape (N,).
-        factors: Integer factors, int64, shape (N, F).
+        factors: Integer factors, int64, shape (N, F); -1 where one is unknown, as the principal one
+            of the split `unlabelled` is.
         info: Names and sizes of the factors.
         name: What the values are called, such as `z`.
         others: Names of the other arrays that a folder holds of the same samples, such as `r`.
@@ -137,7 +142,8 @@ class Codes:
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
         )
-        if joined["splits"].size and not 0 <= joined["splits"].min() <= joined["splits"].max() < 3:
+        splits = joined["splits"]
+        if splits.size and not 0 <= splits.min() <= splits.max() < len(SPLITS):
             raise ArtifactError(
                 f"{folder} holds splits beyond {', '.join(SPLITS)}: predict the codes again."
             )
