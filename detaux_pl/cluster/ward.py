@@ -104,7 +104,9 @@ def _merge(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    means = points - points.mean(axis=0)
+    # Squares of the largest and the smallest numbers would be none.
+    means = np.ldexp(points, -np.frexp(np.abs(points).max())[1])
+    means -= means.mean(axis=0)
     sizes, squares = counts.astype(np.float64), np.square(means).sum(axis=1)
     alive, which = np.ones(len(points), dtype=bool), np.arange(len(points))
     first, second, lost = [], [], []

@@ -187,10 +187,10 @@ def test_what_is_not_as_it_should_be_is_one_line(photos: Path, tmp_path: Path, e
     root = tmp_path / "images"
     shutil.copytree(photos, root)
     line = refused(root=str(root), unlabelled="nowhere")
-    assert "nowhere does not exist: give as unlabelled a folder of" in line
+    assert "nowhere does not exist: unlabelled is a folder of images without labels, below" in line
     (tmp_path / "bare").mkdir()
     line = refused(root=str(root), unlabelled=str(tmp_path / "bare"))
-    assert f"there is no image in {tmp_path / 'bare'}: give as unlabelled a folder" in line
+    assert f"there is no image in {tmp_path / 'bare'}: unlabelled is a folder" in line
     line = refused(root=str(root), unlabelled=str(tmp_path))
     assert f"unlabelled is {tmp_path}, which holds the root {root}" in line
     shutil.copytree(root / UNLABELLED, tmp_path / "other")

@@ -55,6 +55,12 @@ def test_strength_is_that_of_the_own_mean_and_new_points_go_to_the_nearest():
     assert (told == np.linalg.norm(new[:, None] - means, axis=2).argmin(axis=1)).all()
 
 
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_the_unit_of_the_points_does_not_count(scale):
+    points = blobs(100)[0]
+    assert Ward(4).fit(scale * points)[0].tolist() == Ward(4).fit(points)[0].tolist()
+
+
 def test_the_order_of_the_points_does_not_count():
     points, order = blobs(200, apart=0.7)[0], np.random.default_rng(0).permutation(200)
     labels, again = Ward(7).fit(points)[0], Ward(7).fit(points[order])[0]

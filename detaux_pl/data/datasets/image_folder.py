@@ -131,7 +131,7 @@ class ImageFolder(ImageFiles):
         folder = self.root / self.unlabelled
         if not folder.is_dir():
             folder = self.unlabelled
-        hint = f"give as unlabelled a folder of {self.root}, or another, of images without labels."
+        hint = f"unlabelled is a folder of images without labels, below {self.root} or elsewhere."
         found, ignored = find_images(folder, hint)
         place, root = (Path(os.path.abspath(each)) for each in (folder, self.root))
         if self.root.resolve().is_relative_to(folder.resolve()):

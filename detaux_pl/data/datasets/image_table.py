@@ -25,6 +25,7 @@ from detaux_pl.data.label_column import LabelColumn
 from detaux_pl.data.parquet import import_pyarrow
 from detaux_pl.data.splits import LeftOut, column_split, draw_missing, set_apart
 
+_TRAIN = SPLITS.index("train")
 _TEXT = (".csv", ".tsv", ".txt")
 
 
@@ -224,7 +225,7 @@ class ImageTable(ImageFiles):
 
     def _read_splits(self, table: _Table, labelled: NDArray[np.bool_]) -> NDArray[np.int8]:
         name = self.split_column
-        splits = np.full(len(table.places), SPLITS.index("train"), dtype=np.int8)
+        splits = np.full(len(table.places), _TRAIN, dtype=np.int8)
         if name is None or (name == "split" and name not in table.columns):
             set_apart(splits, labelled, str(self.path), self.principal)
             return splits
@@ -238,7 +239,7 @@ class ImageTable(ImageFiles):
                 )
         rows = np.flatnonzero(labelled)
         splits[rows] = np.array([column_split(texts[row]) for row in rows], dtype=np.int8)
-        if SPLITS.index("train") not in splits[rows] and rows.size:
+        if _TRAIN not in splits[rows] and rows.size:
             raise UserError(f"{self.path} has no row whose {name!r} is train: add some.")
         set_apart(splits, labelled, str(self.path), self.principal)
         return splits
@@ -278,7 +279,7 @@ class ImageTable(ImageFiles):
         """Say how to leave out the split that alone lacks labels."""
         splits = table.columns.get(self.split_column or "", [])
         lacking = {split for split, text in zip(splits, texts, strict=False) if not text}
-        if len(lacking) != 1 or column_split(name := lacking.pop()) == SPLITS.index("train"):
+        if len(lacking) != 1 or column_split(name := lacking.pop() or "train") == _TRAIN:
             return ""
         return f", or leave the split out with leave_out: [{name}]"
 
