@@ -124,6 +124,33 @@ def test_labelled_images_keep_their_splits_and_what_no_clusterer_touches(
     assert main(["fit", *words, "--dataset.unlabelled", str(photos / UNLABELLED)]) == 2
 
 
+def test_a_run_goes_on_where_their_folder_was_moved_and_not_with_another(
+    folder_run: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run_dir = Path(shutil.copytree(folder_run, tmp_path / "run"))
+    shutil.copytree(photos, tmp_path / "new")
+    shutil.move(tmp_path / "new" / UNLABELLED, tmp_path / "apart")
+    words = [
+        "--run_dir",
+        str(run_dir),
+        "--dataset.root",
+        str(tmp_path / "new"),
+        "--until",
+        "cluster",
+    ]
+    capfd.readouterr()
+    assert run_chain([*words, "--dataset.unlabelled", str(tmp_path / "apart")], in_process) == 0
+    out = capfd.readouterr()
+    assert (out.out + out.err).count("complete, skipped") == 3
+    assert load(run_dir).data.dataset.rows(UNLABELLED).size == MORE
+    next((tmp_path / "apart").iterdir()).unlink()
+    assert main(["fit", *words, "--dataset.unlabelled", str(tmp_path / "apart")]) == 2
+    assert main(["fit", *words, "--dataset.unlabelled", "null"]) == 2
+    other, without = capfd.readouterr().err.splitlines()
+    assert "was made with other settings: files was" in other
+    assert "dataset.init_args.unlabelled was True, is 'absent'" in without
+
+
 def test_a_table_tells_other_labels_of_them_too(photos: Path, tmp_path: Path):
     given = {"path": str(photos / "table.csv"), "principal": "digit", "unlabelled": True}
     words = _words(tmp_path, "ImageTable", "--cluster.clusterer.n_clusters", "3", **given)

@@ -194,3 +194,13 @@ def test_a_folder_without_labels(tmp_path: Path, place: str) -> None:
     assert dataset.fingerprint() != plain.fingerprint()
     dataset.setup()
     assert len(dataset.images(torch.from_numpy(apart))) == 4
+
+
+def test_a_class_that_is_called_unlabelled_is_one_as_ever(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, ("cat", "dog", "unlabelled"), n=20)
+    plain = _described(tmp_path)
+    assert plain.value_names == {"label": ("cat", "dog", "unlabelled")}
+    asked = _described(tmp_path, unlabelled="unlabelled")
+    assert asked.value_names == {"label": ("cat", "dog")}
+    assert asked.ids.tolist() == plain.ids.tolist()
+    assert asked.rows("unlabelled").tolist() == list(range(40, 60))
