@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,11 @@ from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import naming, read_kind, write_json
 from detaux_pl.artifacts.space import create_array, is_full, require_space
 
-SPLITS = ("train", "val", "test")
+LABELLED = ("train", "val", "test")
+"""Splits of samples whose principal factor is known."""
+UNLABELLED = "unlabelled"
+"""The split of samples whose principal factor is -1: material for clusters, and nothing else."""
+SPLITS = (*LABELLED, UNLABELLED)
 _ARRAYS = ("codes", "ids", "splits", "factors")
 
 
@@ -60,7 +64,8 @@ class Codes:
         values: Codes, float32, shape (N, K, D).
         ids: Unique sample ids, int64 or unicode, shape (N,), ascending.
         splits: Index into `SPLITS` of each sample, int8, shape (N,).
-        factors: Integer factors, int64, shape (N, F).
+        factors: Integer factors, int64, shape (N, F); -1 where one is unknown, as the principal one
+            of the split `unlabelled` is.
         info: Names and sizes of the factors.
         name: What the values are called, such as `z`.
         others: Names of the other arrays that a folder holds of the same samples, such as `r`.
@@ -137,10 +142,6 @@ class Codes:
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
         )
-        if joined["splits"].size and not 0 <= joined["splits"].min() <= joined["splits"].max() < 3:
-            raise ArtifactError(
-                f"{folder} holds splits beyond {', '.join(SPLITS)}: predict the codes again."
-            )
         for array, loaded in parts.items():
             n = sum(map(len, loaded))
             if n != meta["n_samples"]:
@@ -148,6 +149,7 @@ class Codes:
                     f"{folder} holds the {array} of {n} of {meta['n_samples']} samples: "
                     "predict the codes again."
                 )
+        _check_splits(folder, joined["splits"], joined["factors"], info)
         shapes = [codes.shape for codes in parts[values]]
         if shapes != [(len(own), *shapes[0][1:]) for own in parts["ids"]]:
             raise ArtifactError(
@@ -314,6 +316,24 @@ def _check_array(path: Path, name: str, array: NDArray[np.generic], n_factors: i
     ):
         what = f"{array.dtype} of shape {array.shape}"
         raise ArtifactError(f"{path} holds no {name}, but {what}: predict the codes again.")
+
+
+def _check_splits(
+    folder: Path, splits: NDArray[Any], factors: NDArray[Any], info: FactorInfo
+) -> None:
+    """Refuse splits that there are not, and samples without the label that theirs are to have."""
+    if not np.isin(splits, range(len(SPLITS))).all():
+        raise ArtifactError(
+            f"{folder} holds splits beyond {', '.join(SPLITS)}: predict the codes again."
+        )
+    labels = factors[:, info.names.index(info.principal)]
+    lacking = np.count_nonzero((labels < 0) & (splits != SPLITS.index(UNLABELLED)))
+    if lacking:
+        raise ArtifactError(
+            f"{folder} holds {lacking} samples of {', '.join(LABELLED)} without a value of "
+            f"{info.principal!r}: these are of the split {SPLITS.index(UNLABELLED)}, {UNLABELLED}; "
+            "predict the codes again."
+        )
 
 
 def _in_order(parts: list[NDArray[np.generic]], order: NDArray[np.int64]) -> NDArray[np.generic]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import MEND, OK
 from detaux_pl.artifacts.files import replacing, write_json
@@ -103,7 +103,8 @@ def _check(chain: Chain, data: FactorDataModule, folder: Path) -> int:
         demands=lambda: dict.fromkeys(_demands(chain, trainings)),
     )
     console = terminal()
-    console.print(Text.assemble((found.dataset, "bold"), f", {int(found.counts.sum()):,} images"))
+    n_images = int(found.counts.sum()) + found.n_unlabelled
+    console.print(Text.assemble((found.dataset, "bold"), f", {n_images:,} images"))
     console.print(_classes_table(found))
     console.print(_facts_table(found))
     if found.memory.cache is not None:
@@ -156,7 +157,7 @@ def _trainings(chain: Chain, data: FactorDataModule) -> Iterator[_Training]:
 def _demands(chain: Chain, trainings: Sequence[_Training]) -> Iterator[str]:
     """Say what of the data stands in the way of a training, but for what every one needs."""
     dataset = trainings[0].data.dataset
-    told = [f"the {split} split of" for split in SPLITS if not dataset.rows(split).size]
+    told = [f"the {split} split of" for split in LABELLED if not dataset.rows(split).size]
     if np.unique(dataset.labels[dataset.rows("train")]).size < 2:
         return
     for stage, data, world in trainings:
@@ -177,7 +178,7 @@ def _classes_table(found: Inspection) -> Table:
     chosen = order[:_SHOWN] if capped else np.arange(len(found.classes))
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column(Text(found.principal), "all", overflow="fold")
-    for split, total in zip(SPLITS, totals.tolist(), strict=True):
+    for split, total in zip(LABELLED, totals.tolist(), strict=True):
         table.add_column(split, f"{total:,}", justify="right")
     for k in chosen.tolist():
         train, *held_out = found.counts[k].tolist()
@@ -202,6 +203,8 @@ def _facts_table(found: Inspection) -> Table:
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
     facts = [(f"factor {name}", f"{size:,} values") for name, size in found.others.items()]
+    if found.n_unlabelled:
+        facts.append((UNLABELLED, f"{found.n_unlabelled:,} images"))
     channels, height, width = found.image_shape
     facts.append(("images", f"{channels} x {height} x {width} (channels, height, width)"))
     headers = found.headers
@@ -240,9 +243,10 @@ def _as_json(found: Inspection) -> dict[str, Any]:
         "image_shape": list(found.image_shape),
         "principal": found.principal,
         "counts": {
-            name: dict(zip(SPLITS, row, strict=True))
+            name: dict(zip(LABELLED, row, strict=True))
             for name, row in zip(found.classes, found.counts.tolist(), strict=True)
         },
+        **({UNLABELLED: found.n_unlabelled} if found.n_unlabelled else {}),
         "other_factors": found.others,
         "values": found.values,
         "files": None

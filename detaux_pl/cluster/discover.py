@@ -9,13 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.codes import SPLITS, Codes
+from detaux_pl.artifacts.codes import SPLITS, UNLABELLED, Codes
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.base import NOISE, Clusterer
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, score_subspaces
 
+_FITTED = [SPLITS.index(split) for split in ("train", UNLABELLED)]
 _CHUNK = 1 << 22
 """Numbers to hold at a time while reducing codes: 32 MB."""
 
@@ -23,9 +24,10 @@ _CHUNK = 1 << 22
 class Discovery:
     """Finds auxiliary tasks in the codes: each one subspace, clustered.
 
-    The clusterer is fitted on training samples only and predicts all others. Clusters are
-    numbered by falling size in the train split, ties by the first sample id, so that equal codes
-    give equal labels.
+    The clusterer is fitted on training samples, with a label or unlabelled, and predicts all
+    others; scores and sizes are those of the labelled ones. A cluster without any of these is
+    noise: no model could learn it. Clusters are numbered by falling size in the train split, ties
+    by the first sample id, so that equal codes give equal labels.
 
     Args:
         clusterer: What groups the codes of the subspace.
@@ -38,8 +40,8 @@ class Discovery:
         noise: What becomes of samples in no cluster, in all splits alike: `own_class` makes them
             class 0 (paper), `drop` leaves them out of the auxiliary loss, `nearest` gives them
             to the cluster of the nearest training sample that is in one.
-        fit_on: Number of training samples to fit on, drawn at random; null for all. Paper:
-            50,000 on 3D Shapes.
+        fit_on: Number of training samples, unlabelled ones included, to fit on, drawn at random;
+            null for all. Paper: 50,000 on 3D Shapes.
         pca: Reduce codes of more dimensions than this to as many principal components of the
             fitted samples; null for never. Official code: 256 for convolutional codes.
         seed: Seed of the pairs that score the subspaces, of `fit_on` and of `pca`.
@@ -135,20 +137,20 @@ class Discovery:
         )
 
     def fitted_rows(self, codes: Codes) -> NDArray[np.int64]:
-        """Rows of the training samples that the clusterer is fitted on, ascending.
+        """Rows that the clusterer is fitted on, ascending: of training and of unlabelled samples.
 
         Raises:
             UserError: If there is none, or the codes are not finite.
         """
-        train = codes.rows("train")
-        if train.size == 0:
+        if codes.rows("train").size == 0:
             raise UserError("the codes hold no training sample: there is nothing to cluster.")
         if not np.isfinite([codes.values.min(), codes.values.max()]).all():
             raise UserError("the codes hold NaN or infinite values: train the disentangler again.")
-        if self.fit_on is None or self.fit_on >= train.size:
-            return train
+        known = np.flatnonzero(np.isin(codes.splits, _FITTED))
+        if self.fit_on is None or self.fit_on >= known.size:
+            return known
         rng = np.random.default_rng([self.seed, 1])
-        return np.sort(rng.choice(train, self.fit_on, replace=False))
+        return np.sort(rng.choice(known, self.fit_on, replace=False))
 
     def given_subspaces(self, n_subspaces: int) -> list[int] | None:
         """The subspaces that were asked for; None where they are to be chosen.
@@ -179,7 +181,7 @@ class Discovery:
         Args:
             codes: The codes.
             subspace: The subspace.
-            fitted: Rows of the samples to fit on.
+            fitted: Rows of the samples to fit on, of `fitted_rows`.
             scores: Scores of all subspaces, to be recorded.
             failures: What was tried before, to be recorded.
 
@@ -188,6 +190,7 @@ class Discovery:
         """
         points = self._reduce(codes.values[:, subspace], fitted)
         clusters, strength = self._cluster(points, fitted)
+        strength[_leave_to_noise(clusters, codes)] = 0.0
         clusters = _number_by_size(clusters, codes.rows("train"))
         labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
         return AuxiliaryLabels(
@@ -313,6 +316,20 @@ class Discovery:
             },
             "seed": self.seed,
         }
+
+
+def _leave_to_noise(clusters: NDArray[np.int64], codes: Codes) -> NDArray[np.bool_]:
+    """Make noise of the clusters that have unlabelled samples alone, in place; say where.
+
+    Raises:
+        DiscoveryError: If fewer than two are left.
+    """
+    kept = np.unique(clusters[codes.rows("train")])
+    lost: NDArray[np.bool_] = (clusters != NOISE) & ~np.isin(clusters, kept)
+    clusters[lost] = NOISE
+    if (n_clusters := np.count_nonzero(kept != NOISE)) < 2:
+        raise DiscoveryError(f"has {n_clusters} cluster(s) with training samples that have a label")
+    return lost
 
 
 def _number_by_size(clusters: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.int64]:

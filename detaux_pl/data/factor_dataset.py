@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detaux_pl.artifacts.codes import SPLITS, FactorInfo
+from detaux_pl.artifacts.codes import SPLITS, UNLABELLED, FactorInfo
 from detaux_pl.artifacts.errors import UserError
 
 
@@ -45,7 +45,8 @@ class FactorDataset(ABC):
     splits: NDArray[np.int8]
     """Index into `SPLITS` of each sample, shape (N,)."""
     factors: NDArray[np.int64]
-    """Value of each factor, shape (N, F)."""
+    """Value of each factor, shape (N, F); -1 where it is unknown, as the principal one is in the
+    split `unlabelled`."""
     published: bool = False
     """Whether these are the images of a publication, which nobody is to mend."""
     pixels: Tensor | None = None
@@ -132,8 +133,16 @@ class FactorDataset(ABC):
         """Check that the data can be trained on.
 
         Raises:
-            UserError: If the train split is empty or its principal labels are all alike.
+            UserError: If the train split is empty or its principal labels are all alike, or a
+                sample outside of the split `unlabelled` has no principal label.
         """
+        lacking = np.flatnonzero((self.labels < 0) & (self.splits != SPLITS.index(UNLABELLED)))
+        if lacking.size:
+            raise UserError(
+                f"{type(self).__name__} has {lacking.size:,} images without a value of "
+                f"{self.principal!r} (the first is {self.ids[lacking[0]]}): these belong in the "
+                f"split {UNLABELLED}."
+            )
         present = np.unique(self.labels[self.rows("train")])
         if present.size < 2:
             what = f"one class only ({present[0]})" if present.size else "no image"

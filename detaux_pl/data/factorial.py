@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED, SPLITS
 from detaux_pl.data.factor_dataset import FactorDataset
 
 
@@ -98,11 +98,11 @@ class Factorial(FactorDataset):
         order = np.argsort(ids)
         self.ids = ids[order]
         counts = [len(part) for part in drawn]
-        self.splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), counts)[order]
+        self.splits = np.repeat(np.arange(len(LABELLED), dtype=np.int8), counts)[order]
         self.factors = factors[self.ids]
 
     def _check_wanted(self, most: tuple[int | None, int | None, int | None]) -> None:
-        for name, wanted, limit in zip(SPLITS, self.wanted, most, strict=True):
+        for name, wanted, limit in zip(LABELLED, self.wanted, most, strict=True):
             if wanted is not None and not 1 <= wanted <= (wanted if limit is None else limit):
                 allowed = "at least 1" if limit is None else f"1 to {limit}"
                 raise ValueError(f"n_{name} is {wanted}: give {allowed}, or null for all.")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED, SPLITS, UNLABELLED
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
@@ -103,12 +103,13 @@ class Inspection:
         image_shape: Channels, height and width.
         principal: Name of the principal factor.
         classes: What its values are called.
-        counts: Images of each class in each split, int64, shape (classes, splits).
+        counts: Images of each class in train, val and test, int64, shape (classes, 3).
         others: Number of values of each other factor, by name.
         headers: Of the image files; None where there are none.
         values: What becomes of the pixels; empty where they are made here.
         memory: What the data need.
         findings: What to mend first, then what to know.
+        n_unlabelled: Number of images without a label.
     """
 
     dataset: str
@@ -121,6 +122,7 @@ class Inspection:
     values: str
     memory: Memory
     findings: tuple[Finding, ...]
+    n_unlabelled: int = 0
 
     @property
     def n_to_mend(self) -> int:
@@ -158,8 +160,10 @@ def inspect_dataset(
         unreadable = getattr(dataset, "unreadable", ())
     sizes = dict(zip(dataset.factor_names, dataset.factor_sizes, strict=True))
     classes = _value_names(dataset, dataset.principal)
-    counts = np.zeros((len(classes), len(SPLITS)), dtype=np.int64)
-    np.add.at(counts, (dataset.labels, dataset.splits), 1)
+    counts = np.zeros((len(classes), len(LABELLED)), dtype=np.int64)
+    unlabelled = dataset.rows(UNLABELLED)
+    labelled = np.delete(np.arange(len(dataset)), unlabelled)
+    np.add.at(counts, (dataset.labels[labelled], dataset.splits[labelled]), 1)
     headers = _read_headers(dataset) if isinstance(dataset, ImageFiles) else None
     digests = _digests(dataset, readable=not unreadable)
     found = [
@@ -168,13 +172,14 @@ def inspect_dataset(
         *(Finding(True, line) for line in demands()),
         *(_duplicates(dataset, digests, classes) if digests is not None else ()),
         *_clipped(dataset),
+        *_without_label(dataset.ids[unlabelled]),
         *_notes(dataset, headers, compared=digests is not None),
     ]
     return Inspection(
         type(dataset).__name__, dataset.image_shape, dataset.principal, classes, counts,
         {name: size for name, size in sizes.items() if name != dataset.principal},
         headers, _values(dataset), _memory(dataset, batch_shape),
-        tuple(sorted(found, key=lambda f: not f.mend)),
+        tuple(sorted(found, key=lambda f: not f.mend)), len(unlabelled),
     )  # fmt: skip
 
 
@@ -195,7 +200,7 @@ def _unreadable(unreadable: Sequence[Unreadable], n: int) -> Iterator[Finding]:
 def _trouble_of_classes(
     classes: Sequence[str], counts: NDArray[np.int64], paired: bool
 ) -> Iterator[Finding]:
-    for split, total in zip(SPLITS, counts.sum(axis=0), strict=True):
+    for split, total in zip(LABELLED, counts.sum(axis=0), strict=True):
         if not total:
             share = f", or raise {split}_share where it is drawn" if split != SPLITS[_TRAIN] else ""
             yield Finding(True, f"the {split} split is empty: give it images{share}")
@@ -255,6 +260,13 @@ def _of_classes(
         yield Finding(mend, f"{_count(len(names), 'class', 'classes')} {what}", names)
 
 
+def _without_label(ids: NDArray[np.generic]) -> Iterator[Finding]:
+    if ids.size:
+        n = _count(ids.size, "image has", "images have")
+        what = f"{n} no label: clusters are found among them too, and all else is without them"
+        yield Finding(False, what, tuple(map(str, ids)))
+
+
 def _notes(
     dataset: FactorDataset, headers: FileHeaders | None, compared: bool
 ) -> Iterator[Finding]:
@@ -295,17 +307,23 @@ def _duplicates(
     across: list[str] = []
     within: list[str] = []
     disagreeing: list[str] = []
+    unsaid: list[str] = []
     for rows in _groups(digests):
         splits, labels = dataset.splits[rows], dataset.labels[rows]
         ids = dataset.ids[rows]
+        given = splits != SPLITS.index(UNLABELLED)
         named = " = ".join(
             f"{name} ({SPLITS[split]})" for name, split in zip(ids, splits, strict=True)
         )
-        (across if len(set(splits)) > 1 else within).append(named)
-        if len(set(labels)) > 1:
-            disagreeing.append(
-                " = ".join(f"{name} ({classes[k]})" for name, k in zip(ids, labels, strict=True))
-            )
+        if len(set(splits[given])) > 1:
+            across.append(named)
+        elif given.any() and not given.all():
+            unsaid.append(named)
+        else:
+            within.append(named)
+        if len(set(labels[given])) > 1:
+            told = zip(ids[given], labels[given], strict=True)
+            disagreeing.append(" = ".join(f"{name} ({classes[k]})" for name, k in told))
     if across:
         n = _count(len(across), "image stands", "images stand")
         hint = "as they are published" if dataset.published else "keep one of each"
@@ -314,6 +332,9 @@ def _duplicates(
     if disagreeing:
         n = _count(len(disagreeing), "image has", "images have")
         yield Finding(False, f"{n} several labels of {dataset.principal}", tuple(disagreeing))
+    if unsaid:
+        n = _count(len(unsaid), "image stands", "images stand")
+        yield Finding(False, f"{n} once with a label and once without", tuple(unsaid))
     if within:
         n = _count(len(within), "image stands", "images stand")
         yield Finding(False, f"{n} more than once in a split", tuple(within))

@@ -14,7 +14,7 @@ class LabelColumn(NamedTuple):
     """A factor made of a column.
 
     Args:
-        codes: Number of each row's value, int64, shape (N,).
+        codes: Number of each row's value, int64, shape (N,); -1 where it is unknown.
         values: The values as text, in their order.
     """
 
@@ -28,8 +28,17 @@ class LabelColumn(NamedTuple):
         It has 2 to 1,000 values, and fewer than half of the rows have a value of their own: what
         has more is an identifier.
         """
-        alone = int((np.bincount(self.codes) == 1).sum())
-        return 2 <= len(self.values) <= _MOST_VALUES and 2 * alone < len(self.codes)
+        known = self.codes[self.codes >= 0]
+        alone = int((np.bincount(known) == 1).sum())
+        return 2 <= len(self.values) <= _MOST_VALUES and 2 * alone < len(known)
+
+    def known_by(self, labelled: NDArray[np.bool_]) -> LabelColumn:
+        """Return the factor with the values of the labelled rows alone; others are unknown."""
+        kept = np.unique(self.codes[labelled])
+        kept = kept[kept >= 0]
+        number = np.full(len(self.values) + 1, -1)  # the last place is where -1 leads
+        number[kept] = np.arange(len(kept))
+        return LabelColumn(number[self.codes], tuple(self.values[k] for k in kept.tolist()))
 
 
 def number_values(column: NDArray[np.generic]) -> LabelColumn:

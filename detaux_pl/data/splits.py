@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import SPLITS, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
 
 SPLIT_NAMES = {
@@ -17,6 +17,29 @@ SPLIT_NAMES = {
 """Index into `SPLITS` of what splits are called elsewhere."""
 
 _TRAIN = SPLITS.index("train")
+_UNLABELLED = SPLITS.index(UNLABELLED)
+
+
+def set_apart(
+    splits: NDArray[np.int8], labelled: NDArray[np.bool_], where: str, principal: str
+) -> None:
+    """Put the samples without a label into the split of such, in place.
+
+    Args:
+        splits: Index into `SPLITS` of each sample, shape (N,).
+        labelled: Whether each has a label, shape (N,).
+        where: The data, for the message.
+        principal: What the labels are called.
+
+    Raises:
+        UserError: If no sample of train has a label.
+    """
+    splits[~labelled] = _UNLABELLED
+    if not labelled.all() and not (splits == _TRAIN).any():
+        raise UserError(
+            f"{where} has {np.count_nonzero(~labelled):,} images without a label of {principal!r}, "
+            "and no training image with one: give labels to images of at least 2 classes."
+        )
 
 
 def split_index(name: str) -> int | None:

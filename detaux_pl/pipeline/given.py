@@ -25,7 +25,7 @@ _NAMES = {
     "leave_out",
 }  # fmt: skip
 """Settings of data sets that are names of the user's."""
-_PLACES = {"root", "path"}
+_PLACES = {"root", "path", "unlabelled"}
 STAGE_KEYS = tuple(stage.name for stage in OF_CHAIN)
 """The stages that the config of a chain describes."""
 

@@ -99,7 +99,7 @@ def _data(chosen: Chosen) -> str:
     with suppress(ArtifactError):
         splits = Codes.load(chosen.run.run_dir / "disentangle" / "codes").splits
         counts = np.bincount(splits, minlength=len(SPLITS)).tolist()
-        told = ", ".join(f"{n:,} {name}" for n, name in zip(counts, SPLITS, strict=True))
+        told = ", ".join(f"{n:,} {name}" for n, name in zip(counts, SPLITS, strict=True) if n)
         lines.append(f"Images: {told}.")
     noise = config.get("noise")
     if noise and noise.get("amount"):

@@ -23,8 +23,9 @@ _PLACES = {
 }  # fmt: skip
 """Where the data lie and how they are read: nothing that changes the result."""
 
-_LATER = ("value_range", "leave_out")
-"""Settings that are younger than some runs: null, they change nothing, and keys are without."""
+_LATER = ("value_range", "leave_out", "unlabelled")
+"""Settings that are younger than some runs: null or false, they change nothing, and keys are
+without."""
 
 
 def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> dict[str, Any]:
@@ -71,8 +72,10 @@ def without_places(value: Any) -> Any:
         kept = {
             k: without_places(v)
             for k, v in value.items()
-            if k not in _PLACES and (v is not None or k not in _LATER)
+            if k not in _PLACES and (k not in _LATER or v not in (None, False))
         }
+        if isinstance(kept.get("unlabelled"), str):  # where they lie; their content is in the files
+            kept["unlabelled"] = True
         if isinstance(path := kept.get("class_path"), str):
             kept["class_path"] = first_path(path)
         if kept.get("mode") == "elementwise_16":  # it wrote 0 and 1 once

@@ -12,7 +12,7 @@ from detaux_pl.artifacts.files import read_kind, read_text, read_yaml, write_jso
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.settings.build import DataConfig, Spec
 
-PLACES = ("root", "path", "cache_dir")
+PLACES = ("root", "path", "cache_dir", "unlabelled")
 """What data sets call the places of their files."""
 _FILE = "places.json"
 _OF_RUN = {"disentangle", "evaluate", "cluster", "refine", "multitask", "discoveries"}
@@ -151,7 +151,9 @@ def _run_of(config: Path) -> Path | None:
 
 def _places_of(data: Spec) -> dict[str, str | None]:
     init_args = data.get("init_args", {}).get("dataset", {}).get("init_args", {})
-    return {name: init_args[name] for name in PLACES if name in init_args}
+    # Of tables, `unlabelled` says whether there are such rows.
+    held = {name: init_args[name] for name in PLACES if name in init_args}
+    return {name: place for name, place in held.items() if not isinstance(place, bool)}
 
 
 def _sets(words: Sequence[str], name: str) -> bool:

@@ -215,3 +215,21 @@ def test_codes_without_a_name_have_the_defaults(tmp_path):
     write_json(tmp_path / "codes.json", meta)
     loaded = Codes.load(tmp_path)
     assert (loaded.name, loaded.others) == ("code", ())
+
+
+def test_samples_without_a_label_are_of_a_split_of_their_own(tmp_path):
+    codes = make()
+    column = INFO.names.index(INFO.principal)
+    codes.factors[:3, column] = -1
+    codes.save(tmp_path)
+    message = "3 samples of train, val, test without a value of .*: these are of the split 3, unlab"
+    with pytest.raises(ArtifactError, match=message):
+        Codes.load(tmp_path)
+    codes.splits[:3] = 3
+    codes.save(tmp_path)
+    assert Codes.load(tmp_path).rows("unlabelled").tolist() == [0, 1, 2]
+    for beyond in (4, -1):
+        codes.splits[0] = beyond
+        codes.save(tmp_path)
+        with pytest.raises(ArtifactError, match="splits beyond train, val, test, unlabelled"):
+            Codes.load(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.cli.main import main
 from detaux_pl.data import read_image
@@ -57,7 +57,7 @@ def _report(tmp_path: Path) -> Any:
 
 
 def _totals(tmp_path: Path) -> list[int]:
-    return [sum(row[split] for row in _report(tmp_path)["counts"].values()) for split in SPLITS]
+    return [sum(row[split] for row in _report(tmp_path)["counts"].values()) for split in LABELLED]
 
 
 def _save(images: Any, *folders: Path) -> None:
@@ -306,7 +306,10 @@ def test_rows_of_a_table_without_labels_are_of_one_split(
     assert "fill it in or remove them, or leave the split out with leave_out: [test]." in line
     rows[0][1] = ""
     _table(tmp_path, ["image", "label", "split"], rows)
-    assert error_line(check("ImageTable", **given)).endswith("fill it in or remove them.")
+    line = error_line(check("ImageTable", **given))
+    assert line.endswith(
+        "fill it in or remove them. With unlabelled: true clusters are found among them, too."
+    )
 
 
 def test_paths_of_a_table_without_suffix_and_out_of_its_folder(

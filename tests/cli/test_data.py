@@ -12,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
@@ -224,7 +224,7 @@ def _folders(tmp_path: Path, **counts: dict[str, int]) -> list[str]:
 
 def _counts(tmp_path: Path) -> dict[str, list[int]]:
     counts = read_json(tmp_path / "run" / "data" / "check.json")["counts"]
-    return {name: [row[split] for split in SPLITS] for name, row in counts.items()}
+    return {name: [row[split] for split in LABELLED] for name, row in counts.items()}
 
 
 def _to_mend(tmp_path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from tests.cli.conftest import CONF
 CHAIN = str(CONF / "chain.yaml")
 STAGE = ("fit", "--data.dataset=DigitScenes", "--trainer.accelerator=cpu")
 CONTRASTIVE = "--disentangle.model=ContrastiveDisentangler"
-CLUSTERERS = "HDBSCAN, KMeans, MeanShift, NrKMeans"
+CLUSTERERS = "HDBSCAN, KMeans, MeanShift, NrKMeans, Ward"
 DISENTANGLERS = (
     "AnnealedVAE, Autoencoder, BetaTCVAE, BetaVAE, BottleneckVAE, ContrastiveDisentangler, DIPVAE, "
     "FactorVAE, ProductManifoldAutoencoder, RawPixels, ResidualAutoencoder"

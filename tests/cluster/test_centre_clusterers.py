@@ -175,7 +175,7 @@ def test_a_missing_clustpy_is_one_line(monkeypatch):
 
 
 def test_clusterers_import_nothing_heavy():
-    names = "kmeans", "mean_shift", "nr_kmeans"
+    names = "kmeans", "mean_shift", "nr_kmeans", "ward"
     imports = "; ".join(f"import detaux_pl.cluster.{name}" for name in names)
     code = f"import sys; {imports}; print({{'sklearn', 'scipy', 'clustpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -331,3 +331,39 @@ def test_import_is_quick():
     code = f"import sys, detaux_pl.cluster.discover, detaux_pl.metrics.agreement; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_unlabelled_samples_are_fitted_on_and_labelled(line, rounding):
+    # Only with those that have no label are there two clusters.
+    codes = line([2.0, 2.1, 5.4, 5.1, 4.9, 5.0, 2.2, 5.0], [0, 0, 0, 0, 3, 3, 3, 2])
+    clusterer = rounding()
+    (found,) = Discovery(clusterer, subspace=0)(codes)
+    assert Discovery(rounding()).fitted_rows(codes).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(clusterer.fitted[:, 0], codes.values[:7, 0, 0])
+    assert found.labels.tolist() == [1, 1, 0, 2, 2, 2, 1, 2]
+    assert found.splits.tolist() == codes.splits.tolist()
+    assert found.meta["cluster_sizes"] == [2, 1]
+    assert found.meta["n_fitted"] == 7
+    assert found.meta["noise_fraction"] == {"train": 0.25, "test": 0.0, "unlabelled": 0.0}
+    drawn = Discovery(rounding(), fit_on=5, seed=1).fitted_rows(codes)
+    assert len(drawn) == 5
+    assert set(drawn) <= set(range(7))
+    assert Discovery(rounding(), fit_on=7).fitted_rows(codes).size == 7
+
+
+@pytest.mark.parametrize("noise", ["own_class", "drop", "nearest"])
+def test_a_cluster_of_unlabelled_samples_alone_is_noise(line, rounding, noise):
+    codes = line([2.0, 2.1, 5.0, 9.0, 9.1, 9.0, 9.0, 4.6], [0, 0, 0, 3, 3, 3, 2, 3])
+    (found,) = Discovery(rounding(reach=0.5), subspace=0, noise=noise)(codes)
+    expected = {
+        "own_class": [1, 1, 2, 0, 0, 0, 0, 2],
+        "drop": [0, 0, 1, -1, -1, -1, -1, 1],
+        "nearest": [0, 0, 1, 1, 1, 1, 1, 1],
+    }[noise]
+    assert found.labels.tolist() == expected
+    assert found.is_noise.tolist() == [False] * 3 + [True] * 4 + [False]
+    assert not found.strength[3:7].any()
+    assert (found.meta["n_clusters"], found.meta["cluster_sizes"]) == (2, [2, 1])
+    alone = line([2.0, 2.1, 2.0, 9.0, 9.1], [0, 0, 0, 3, 3])
+    with pytest.raises(DiscoveryError, match=r"has 1 cluster\(s\) with training samples that have"):
+        Discovery(rounding(), subspace=0)(alone)

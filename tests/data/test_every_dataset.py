@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.settings.build import constructor_defaults
@@ -115,7 +115,7 @@ def test_ids_splits_and_factors_fit_each_other(cls: type[FactorDataset], files: 
     assert dataset.factors.shape == (n, len(dataset.factor_names))
     assert (dataset.factors >= 0).all()
     assert (dataset.factors < dataset.factor_sizes).all()
-    assert [len(dataset.rows(split)) > 0 for split in SPLITS] == [True] * 3
+    assert [len(dataset.rows(split)) > 0 for split in LABELLED] == [True] * 3
     for name in ("n_train", "n_val", "n_test"):
         if name in files(cls).given:
             images = files(cls).given[name] * (1 if dataset.partners is None else 2)

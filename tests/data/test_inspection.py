@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.image_files import FileIndex, ImageFiles
@@ -39,7 +39,7 @@ class Animals(ImageFiles):
         return FileIndex(
             [self.root / name for name in ids],
             np.array(ids),
-            np.array([SPLITS.index(part[0]) for part in parts], dtype=np.int8),
+            np.array([LABELLED.index(part[0]) for part in parts], dtype=np.int8),
             np.array([[_CLASSES.index(part[1]), len(part[2])] for part in parts], dtype=np.int64),
             ("animal", "letters"),
             (len(_CLASSES), 20),
@@ -59,7 +59,7 @@ def _save(path: Path, seed: int, size: tuple[int, int] = (12, 10), mode: str = "
 def root(tmp_path: Path) -> Path:
     """2 images of each class in each split, 18 in all, that need no mending."""
     root = tmp_path / "animals"
-    for k, split in enumerate(SPLITS):
+    for k, split in enumerate(LABELLED):
         for c, name in enumerate(_CLASSES):
             for n in range(2):
                 _save(root / split / name / f"{n}.png", 100 * k + 10 * c + n)
@@ -182,7 +182,7 @@ def test_classes_and_splits_that_cannot_be_trained_on(root: Path):
 
 
 def test_one_class_and_classes_without_images(root: Path):
-    for split in SPLITS:
+    for split in LABELLED:
         shutil.rmtree(root / split / "owl")
         shutil.rmtree(root / split / "fox")
     assert _findings(_inspect(root)) == {

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED
 from detaux_pl.data.factor_dataset import FactorDataset
 
 _SHARES = (0.6, 0.2, 0.2)
@@ -67,7 +67,7 @@ class DigitScenes(FactorDataset):
             raise ValueError(f"n_locations is {n_locations}: DigitScenes has 4, 6 or 8.")
         if not 2 <= n_backgrounds <= 10:
             raise ValueError(f"n_backgrounds is {n_backgrounds}: DigitScenes has 2 to 10.")
-        for name, count in zip(SPLITS, (n_train, n_val, n_test), strict=True):
+        for name, count in zip(LABELLED, (n_train, n_val, n_test), strict=True):
             if not 1 <= count <= _MOST:
                 raise ValueError(f"n_{name} is {count}: give 1 to {_MOST:,} images.")
         self.image_size = image_size
@@ -93,7 +93,7 @@ class DigitScenes(FactorDataset):
             factors.append(drawn)
             images.append(np.rint(scenes * 255.0).astype(np.uint8))
         self.ids = np.arange(sum(self.counts))
-        self.splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), self.counts)
+        self.splits = np.repeat(np.arange(len(LABELLED), dtype=np.int8), self.counts)
         self.factors = np.concatenate(factors)
         self.pixels = torch.from_numpy(np.concatenate(images))
 
@@ -109,7 +109,7 @@ class DigitScenes(FactorDataset):
 
 def _split_by_class(classes: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
     """Share the handwritten digits of every class out to the splits."""
-    rng = np.random.default_rng([seed, len(SPLITS)])
+    rng = np.random.default_rng([seed, len(LABELLED)])
     pools: list[list[NDArray[np.int64]]] = [[] for _ in _SHARES]
     for value in np.unique(classes):
         members = rng.permutation(np.flatnonzero(classes == value))

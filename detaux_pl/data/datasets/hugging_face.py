@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ from detaux_pl.data.image_files import Unreadable, name_some
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.pixel_cache import PixelWriter
 from detaux_pl.data.read_image import MAX_PIXELS, Fit, read_deep, read_image, unguarded
-from detaux_pl.data.splits import SPLIT_NAMES, LeftOut, check_share, draw_missing, split_index
+from detaux_pl.data.splits import (
+    SPLIT_NAMES,
+    LeftOut,
+    check_share,
+    draw_missing,
+    set_apart,
+    split_index,
+)
 from detaux_pl.data.value_range import Deep, DeepPixels, Levels, check_value_range
 
 _PIECE = 256
@@ -66,6 +74,9 @@ class HuggingFace(CachedPixels):
         max_pixels: Most pixels that an image may have.
         leave_out: Splits that are left aside, such as `[test]` where its labels are missing or -1;
             None for no split.
+        unlabelled: Whether images whose principal label is missing or -1 are taken, which clusters
+            are found among too, whatever their split; those of a split of another name, such as
+            `unsupervised`, as well, and their other labels may be missing. False to refuse them.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -91,8 +102,10 @@ class HuggingFace(CachedPixels):
         value_range: tuple[float, float] | None = None,
         max_pixels: int = MAX_PIXELS,
         leave_out: Sequence[str] | None = None,
+        unlabelled: bool = False,
     ) -> None:
         super().__init__(principal, cache_dir)
+        self.unlabelled = unlabelled
         check_image_size(image_size)
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 1 for grey or 3 for RGB.")
@@ -204,16 +217,22 @@ class HuggingFace(CachedPixels):
             return str(error)
 
     def _read_index(self) -> None:
-        columns = {self.principal: self._read_labels(self.principal)}
-        for name in self.columns if self.columns is not None else self._candidates():
-            column = self._read_labels(name)
+        principal = self._read_labels(self.principal)
+        labelled = principal.codes >= 0
+        columns = {self.principal: principal}
+        for name in self.columns if self.columns is not None else self._candidates(labelled):
+            column = self._read_labels(name, labelled)
             if self.columns is not None or column.informative:
                 columns[name] = column
         parts = self._load()
-        self.splits = np.repeat(
-            np.array([split_index(name) for name in parts], dtype=np.int8),
-            [len(part) for part in parts.values()],
-        )
+        sizes = [len(part) for part in parts.values()]
+        for name, own in zip(parts, np.split(labelled, np.cumsum(sizes)[:-1]), strict=True):
+            if split_index(name) is None and own.any():
+                raise self._unknown_split(name, parts)
+        # Those of other names have no label, and are set apart at once.
+        splits = [split_index(name) or 0 for name in parts]
+        self.splits = np.repeat(np.array(splits, dtype=np.int8), sizes)
+        set_apart(self.splits, labelled, self.path, self.principal)
         self.factors = np.stack([column.codes for column in columns.values()], axis=1)
         draw_missing(self.splits, self.factors[:, 0], self.val_share, self.test_share, self.seed)
         self.factor_names = tuple(columns)
@@ -221,15 +240,18 @@ class HuggingFace(CachedPixels):
         self.value_names = {name: column.values for name, column in columns.items()}
         self.ids = np.array(_ids(parts), dtype=np.str_)
 
-    def _candidates(self) -> list[str]:
+    def _candidates(self, labelled: NDArray[np.bool_]) -> list[str]:
         """Return the complete columns that could be labels, but for the principal one."""
         return [
             name
             for name, feature in _features(self._load()).items()
-            if name != self.principal and _is_label(feature) and None not in self._read_values(name)
+            if name != self.principal
+            and _is_label(feature)
+            and None not in compress(self._read_values(name), labelled)
         ]
 
-    def _read_labels(self, name: str) -> LabelColumn:
+    def _read_labels(self, name: str, labelled: NDArray[np.bool_] | None = None) -> LabelColumn:
+        """Read a column; `labelled` says which images have a principal label, if it is another."""
         parts = self._load()
         feature = _features(parts).get(name)
         if feature is None:
@@ -239,20 +261,28 @@ class HuggingFace(CachedPixels):
                 f"column {name!r} has no labels: they are classes, numbers or strings", parts
             )
         values = self._read_values(name)
-        if None in values:
-            ids = _ids(parts)
-            lacking = [image for image, value in zip(ids, values, strict=True) if value is None]
+        missing = np.array([value is None for value in values])
+        wrong = missing & (not self.unlabelled if labelled is None else labelled)
+        if wrong.any():
+            lacking = list(compress(_ids(parts), wrong))
             splits = {image.split("/")[0] for image in lacking}
             others = [split for split in sorted(splits) if split_index(split) != 0]
+            take = "; unlabelled: true takes them to find clusters among, too"
             hint = f"; leave the split out with leave_out: [{', '.join(others)}]"
             raise self._misfit(
                 f"{len(lacking):,} images have no label in column {name!r} (the first is "
-                f"{lacking[0]}){hint if len(others) == len(splits) else ''}",
+                f"{lacking[0]}){hint if len(others) == len(splits) else ''}"
+                f"{take if labelled is None else ''}",
                 parts,
             )
+        codes = np.full(len(values), -1)
+        known = list(compress(values, ~missing))
         if isinstance(feature, _datasets().ClassLabel):
-            return LabelColumn(np.array(values, dtype=np.int64), tuple(feature.names))
-        return number_values(np.array(values))
+            codes[~missing] = known
+            return LabelColumn(codes, tuple(feature.names))
+        codes[~missing], names = number_values(np.array(known))
+        found = LabelColumn(codes, names)
+        return found if labelled is None else found.known_by(labelled)
 
     def _read_values(self, name: str) -> list[Any]:
         """Return a column of all splits, None where a label is missing."""
@@ -261,7 +291,8 @@ class HuggingFace(CachedPixels):
             values += part.select_columns([name])[:][name]
         if isinstance(_features(self._load())[name], _datasets().ClassLabel):
             return [None if value == -1 else value for value in values]  # -1 says unlabelled
-        return [None if value != value else value for value in values]  # NaN
+        unsaid = (-1, "") if self.unlabelled and name == self.principal else ()
+        return [None if value != value or value in unsaid else value for value in values]  # NaN
 
     def _load(self) -> dict[str, Any]:
         """Open the splits, by name, ascending, with their images left encoded."""
@@ -273,13 +304,8 @@ class HuggingFace(CachedPixels):
         self.leave_out.check(list(parts), self.path)
         parts = {name: part for name, part in parts.items() if name not in self.leave_out}
         for name, part in parts.items():
-            if split_index(name) is None:
-                known = ", ".join(SPLIT_NAMES)
-                raise self._misfit(
-                    f"it has a split {name!r}: save it with splits named {known}, or leave it out "
-                    f"with leave_out: [{name}]",
-                    parts,
-                )
+            if split_index(name) is None and not self.unlabelled:
+                raise self._unknown_split(name, parts)
             if part.features != _features(parts):
                 raise self._misfit(f"split {name!r} has other columns than the first", parts)
             if not _is_image(part.features.get(self.image_column)):
@@ -299,6 +325,14 @@ class HuggingFace(CachedPixels):
             name: part.cast_column(self.image_column, encoded) for name, part in parts.items()
         }
         return self._parts
+
+    def _unknown_split(self, name: str, parts: Mapping[str, Any]) -> UserError:
+        known = ", ".join(SPLIT_NAMES)
+        return self._misfit(
+            f"it has a split {name!r}: save it with splits named {known}, or leave it out with "
+            f"leave_out: [{name}]",
+            parts,
+        )
 
     def _parquet_files(self) -> list[Path]:
         """Return the parquet files that the path names; none where it is of another kind."""

@@ -13,19 +13,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED, SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_arrays import CachedArrays
 from detaux_pl.data.factor_dataset import check_finite, existing_file
 from detaux_pl.data.label_column import LabelColumn, number_values
 from detaux_pl.data.npz_stream import iterate_npz, npz_headers
-from detaux_pl.data.splits import LeftOut, check_share, column_split, draw_missing
+from detaux_pl.data.splits import LeftOut, check_share, column_split, draw_missing, set_apart
 from detaux_pl.data.value_range import Deep, DeepPixels, Range, check_value_range
 
 _HDF5 = (".h5", ".hdf5", ".hdf")
 _LABELS = "biuSU"
 """Kinds of dtypes that labels may have: truth values, integers and strings."""
 _SPLIT = "split"
+_TRAIN = SPLITS.index("train")
 _BLOCK = 64_000_000
 """Bytes of images in one read."""
 
@@ -66,6 +67,9 @@ class ImageArrays(CachedArrays):
             for integers 0 to 255, 1023, 4095, 16383 or 65535, the least that holds all pixels.
         leave_out: Splits of the file whose images are left aside, such as `[test]`; None for no
             split.
+        unlabelled: Whether images whose principal label is -1, NaN or an empty string have none,
+            whatever their split: clusters are found among them too, and their other labels may be
+            missing likewise. False for -1 and an empty string to be classes.
 
     Raises:
         ValueError: If a number is outside its range or the file is of another kind.
@@ -100,8 +104,10 @@ class ImageArrays(CachedArrays):
         cache_dir: Path | str | None = None,
         value_range: tuple[float, float] | None = None,
         leave_out: Sequence[str] | None = None,
+        unlabelled: bool = False,
     ) -> None:
         super().__init__(principal, cache_dir)
+        self.unlabelled = unlabelled
         path = Path(path)
         if path.suffix.lower() not in (".npz", *_HDF5):
             raise ValueError(f"path is {path}: give a file ending in .npz, {', '.join(_HDF5)}.")
@@ -199,9 +205,12 @@ class ImageArrays(CachedArrays):
         channels, height, width = self._find_shape()
         n = self._headers[self.images_array][0][0]
         self.splits, self.ids = self._read_splits(n)
-        columns = {self.principal: self._read_labels(self.principal, n)}
+        principal = self._read_labels(self.principal, n)
+        labelled = principal.codes >= 0
+        set_apart(self.splits, labelled, str(self.path), self.principal)
+        columns = {self.principal: principal}
         for name in self.columns if self.columns is not None else self._candidates(n):
-            column = self._read_labels(name, n)
+            column = self._read_labels(name, n, labelled)
             if self.columns is not None or column.informative:
                 columns[name] = column
         factors = np.stack([column.codes for column in columns.values()], axis=1)
@@ -250,7 +259,16 @@ class ImageArrays(CachedArrays):
             and name not in (self.images_array, self.split_array, self.principal)
         ]
 
-    def _read_labels(self, name: str, n: int) -> LabelColumn:
+    def _read_labels(
+        self, name: str, n: int, labelled: NDArray[np.bool_] | None = None
+    ) -> LabelColumn:
+        """Read a column of labels.
+
+        Args:
+            name: Its name.
+            n: Number of images of the file.
+            labelled: Which images have a principal label; None for the principal column itself.
+        """
         shape, dtype = self._header(name)
         if dtype.kind not in (*_LABELS, "f"):
             raise self._misfit(
@@ -263,35 +281,48 @@ class ImageArrays(CachedArrays):
                 f"image{columns if len(shape) == 2 and shape[0] == n else ''}"
             )
         column = self._read_column(name).reshape(n)[self.ids]
-        if column.dtype.kind == "f" and not np.isfinite(column).all():
+        known = np.ones(len(column), dtype=bool)
+        if self.unlabelled and name != self.split_array:
+            known = ~_is_missing(column)
+            if labelled is not None:  # of others the label has to be there, as it is otherwise
+                known |= labelled
+        if column.dtype.kind == "f" and not np.isfinite(column[known]).all():
             lacking = int((~np.isfinite(column)).sum())
             raise self._misfit(
                 f"{name!r} has NaN or infinite labels of {lacking:,} images: mend them"
             )
         try:
-            return number_values(column)
+            values = number_values(column[known])
         except UnicodeDecodeError:
             raise self._misfit(f"{name!r} has strings that are not UTF-8: encode them so") from None
+        codes = np.full(len(column), -1)
+        codes[known] = values.codes
+        found = LabelColumn(codes, values.values)
+        return found if labelled is None else found.known_by(labelled)
 
     def _read_splits(self, n: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         """Return the splits and the rows of what is not left out."""
         self.ids = np.arange(n)
         if self.split_array is None or (self.split_array == _SPLIT and _SPLIT not in self._headers):
             self.leave_out.check((), f"{self.path}, without an array of splits,")
-            return np.full(n, SPLITS.index("train"), dtype=np.int8), self.ids
+            return np.full(n, _TRAIN, dtype=np.int8), self.ids
         codes, values = self._read_labels(self.split_array, n)
         self.leave_out.check(values, str(self.path))
         left = np.array([value in self.leave_out for value in values])
         known = [-1 if value in self.leave_out else column_split(value) for value in values]
-        if None in known:
-            unknown = values[known.index(None)]
+        used = set(codes.tolist())
+        if self.unlabelled:  # splits of other names, where no image has a label
+            used = set(codes[self._read_labels(self.principal, n).codes >= 0].tolist())
+        if unsaid := [k for k, split in enumerate(known) if split is None and k in used]:
+            unknown = values[unsaid[0]]
             raise self._misfit(
                 f"{self.split_array!r} has the value {unknown!r}: splits are 0, 1, 2 or "
-                f"{', '.join(SPLITS)}; leave it out with leave_out: [{unknown}], or set "
+                f"{', '.join(LABELLED)}; leave it out with leave_out: [{unknown}], or set "
                 "split_array to null if it means something else"
             )
         kept = np.flatnonzero(~left[codes])
-        return np.array(known, dtype=np.int8)[codes[kept]], kept
+        splits = [_TRAIN if split is None else split for split in known]
+        return np.array(splits, dtype=np.int8)[codes[kept]], kept
 
     def _read_column(self, name: str) -> NDArray[Any]:
         n = self._headers[name][0][0]
@@ -308,6 +339,16 @@ class ImageArrays(CachedArrays):
             for name, (shape, dtype) in self._headers.items()
         )
         return UserError(f"{self.path}: {what}. It holds {held or 'no array'}.")
+
+
+def _is_missing(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each label says that there is none: -1, NaN or an empty string."""
+    missing = np.zeros(len(column), dtype=bool)
+    if column.dtype.kind in "SU":
+        missing |= np.char.str_len(column) == 0
+    if column.dtype.kind in "if":
+        missing |= (column == -1) | (column != column)
+    return missing
 
 
 def _read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:

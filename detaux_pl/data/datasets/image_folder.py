@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import SPLITS, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.image_files import (
     FileIndex,
     ImageFiles,
@@ -20,7 +22,7 @@ from detaux_pl.data.image_files import (
 )
 from detaux_pl.data.splits import SPLIT_NAMES, LeftOut, draw_missing
 
-_TRAIN = SPLITS.index("train")
+_TRAIN, _UNLABELLED = SPLITS.index("train"), SPLITS.index(UNLABELLED)
 
 
 class ImageFolder(ImageFiles):
@@ -36,6 +38,9 @@ class ImageFolder(ImageFiles):
         principal: What the classes are called in results and messages.
         leave_out: Folders of splits that are left aside, such as `[test]` where its images have no
             labels; None for no split.
+        unlabelled: Folder of images without labels, however deep they lie in it, which clusters
+            are found among too: one below the root, such as `unlabelled`, or any other; None for
+            none. Their ids begin with `unlabelled/`.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -47,10 +52,12 @@ class ImageFolder(ImageFiles):
         principal: str = "label",
         image_size: int = 64,
         leave_out: Sequence[str] | None = None,
+        unlabelled: Path | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
         self.leave_out = LeftOut(leave_out)
+        self.unlabelled = as_path(unlabelled)
         self.root = Path(root)
 
     @property
@@ -71,14 +78,15 @@ class ImageFolder(ImageFiles):
             self.leave_out.check(held, str(self.root))
             self.ignored += [self.root / name for name in held if name in self.leave_out]
             names = [name for name in names if name.split("/")[0] not in self.leave_out]
+        names, self._apart, more = self._set_apart(names)
         parts = [name.split("/") for name in names]
         folders = self._find_splits(parts)
         depth = 1 if folders else 0
         stray = [name for name, part in zip(names, parts, strict=True) if len(part) < depth + 2]
         if stray:
-            raise self._unlabelled(stray, folders)
+            raise self._in_no_class(stray, folders)
         holders = [self.root / name for name in folders] if folders else [self.root]
-        classes = sorted({name for holder in holders for name in _subfolders(holder)})
+        classes = sorted({name for holder in holders for name in self._subfolders(holder)})
         if len(classes) == 1:
             self._refuse_another_floor(holders[0] / classes[0], bool(folders))
         number = {name: label for label, name in enumerate(classes)}
@@ -92,17 +100,66 @@ class ImageFolder(ImageFiles):
                 f"{len(classes)} classes: {name_some(empty)}: add some, or delete these folders."
             )
         draw_missing(splits, labels, self.val_share, self.test_share, self.seed)
+        paths = [self.root / name for name in names] + list(more.values())
+        ids = np.array([*names, *more], dtype=np.str_)
+        order = np.argsort(ids, kind="stable")  # as it is, where all have labels
         return FileIndex(
-            paths=[self.root / name for name in names],
-            ids=np.array(names, dtype=np.str_),
-            splits=splits,
-            factors=labels[:, None],
+            paths=[paths[row] for row in order.tolist()],
+            ids=ids[order],
+            splits=np.append(splits, np.full(len(more), _UNLABELLED, dtype=np.int8))[order],
+            factors=np.append(labels, np.full(len(more), -1))[order, None],
             names=(self.principal,),
             sizes=(len(classes),),
             value_names={self.principal: tuple(classes)},
         )
 
-    def _unlabelled(self, stray: Sequence[str], folders: Mapping[str, int]) -> UserError:
+    def _set_apart(self, names: list[str]) -> tuple[list[str], Path | None, dict[str, Path]]:
+        """Find the images without a label.
+
+        Args:
+            names: Paths of images below the root.
+
+        Returns:
+            The paths of the others; the folder, where it is one of the root; and the files of
+            those without a label by their ids.
+
+        Raises:
+            UserError: If there is no such folder, no image in it, or it holds the root.
+        """
+        if self.unlabelled is None:
+            return names, None, {}
+        folder = self.root / self.unlabelled
+        if not folder.is_dir():
+            folder = self.unlabelled
+        hint = f"unlabelled is a folder of images without labels, below {self.root} or elsewhere."
+        found, ignored = find_images(folder, hint)
+        place, root = (Path(os.path.abspath(each)) for each in (folder, self.root))
+        if self.root.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"unlabelled is {folder}, which holds the root {self.root}: give a folder that "
+                "holds the images without labels alone."
+            )
+        apart = self.root / place.relative_to(root) if place.is_relative_to(root) else None
+        if apart is not None:
+            prefix = f"{apart.relative_to(self.root).as_posix()}/"
+            names = [name for name in names if not name.startswith(prefix)]
+        if not names:
+            raise UserError(
+                f"{self.root} holds no image with a label beside those of {folder}: give a folder "
+                "with a folder per class."
+            )
+        if taken := [name for name in names if name.startswith(f"{UNLABELLED}/")]:
+            raise UserError(
+                f"{self.root} has a folder {UNLABELLED} ({name_some(taken)}), but {folder} is "
+                "given as unlabelled: rename one, or move their images together."
+            )
+        self.ignored = sorted({*self.ignored, *ignored})
+        return names, apart, {f"{UNLABELLED}/{name}": folder / name for name in found}
+
+    def _subfolders(self, folder: Path) -> list[str]:
+        return [name for name in _subfolders(folder) if folder / name != self._apart]
+
+    def _in_no_class(self, stray: Sequence[str], folders: Mapping[str, int]) -> UserError:
         """Say what to do with images that are in no class folder."""
         for name, split in folders.items():
             own = [each for each in stray if each.startswith(f"{name}/")]
@@ -110,13 +167,15 @@ class ImageFolder(ImageFiles):
                 return UserError(
                     f"{len(own)} images of {self.root / name} are in no class folder, so that they "
                     f"have no labels: {name_some(own)}: move them to {name}/<class>/, or leave the "
-                    f"split out with leave_out: [{name}]."
+                    f"split out with leave_out: [{name}]. With "
+                    f"unlabelled: {name} clusters are found among them, too."
                 )
-        alone = not folders and not _subfolders(self.root)
+        alone = not folders and not self._subfolders(self.root)
         parent = f", or give {self.root.absolute().parent} if {self.root.name} is a class" * alone
+        apart = " Without labels, they go to a folder that is given as unlabelled."
         return UserError(
             f"{len(stray)} images of {self.root} are in no class folder: {name_some(stray)}: "
-            f"move them to {'train/' if folders else ''}<class>/{parent}."
+            f"move them to {'train/' if folders else ''}<class>/{parent}.{apart}"
         )
 
     def _refuse_another_floor(self, only: Path, in_split: bool) -> None:
@@ -138,7 +197,7 @@ class ImageFolder(ImageFiles):
 
     def _find_splits(self, parts: Sequence[Sequence[str]]) -> dict[str, int]:
         """Return the split of each folder of the root; nothing where they are classes."""
-        folders = [name for name in _subfolders(self.root) if name not in self.leave_out]
+        folders = [name for name in self._subfolders(self.root) if name not in self.leave_out]
         splits = {
             name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES
         }
@@ -151,7 +210,7 @@ class ImageFolder(ImageFiles):
             raise UserError(
                 f"{self.root} has the folders {', '.join(splits)}, as of splits, but also "
                 f"{name_some(others)}: give a folder per class, or train, val and test with a "
-                "folder per class in each."
+                "folder per class in each. A folder without labels is given as unlabelled."
             )
         if splits and _TRAIN not in splits.values():
             raise UserError(

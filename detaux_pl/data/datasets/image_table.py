@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from itertools import compress
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED, SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.csv_rows import CsvRows
@@ -22,8 +23,9 @@ from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
 from detaux_pl.data.label_column import LabelColumn
 from detaux_pl.data.parquet import import_pyarrow
-from detaux_pl.data.splits import LeftOut, column_split, draw_missing
+from detaux_pl.data.splits import LeftOut, column_split, draw_missing, set_apart
 
+_TRAIN = SPLITS.index("train")
 _TEXT = (".csv", ".tsv", ".txt")
 
 
@@ -49,6 +51,9 @@ class ImageTable(ImageFiles):
         root: Folder that the paths start from; None for the folder of the table.
         leave_out: Splits whose rows are left aside, such as `[test]` where they have no labels;
             None for no split.
+        unlabelled: Whether rows without a principal label are taken, which clusters are found
+            among too, whatever their split; their other labels may be missing. False to refuse
+            them.
 
     Raises:
         ValueError: If an argument is outside its range or a column is to be two things.
@@ -64,9 +69,11 @@ class ImageTable(ImageFiles):
         root: Path | str | None = None,
         image_size: int = 64,
         leave_out: Sequence[str] | None = None,
+        unlabelled: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
+        self.unlabelled = unlabelled
         self.leave_out = LeftOut(leave_out)
         path = Path(path)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
@@ -101,14 +108,15 @@ class ImageTable(ImageFiles):
         read = _read_parquet if self.path.suffix.lower() == ".parquet" else _read_text
         table = self._without_left_out(read(self.path))
         paths = self._find(table)
-        columns = {self.principal: self._read_labels(table, self.principal)}
-        for name in self.columns if self.columns is not None else self._candidates(table):
-            column = self._read_labels(table, name)
+        labelled = self._find_labelled(table)
+        columns = {self.principal: self._read_labels(table, self.principal, labelled)}
+        for name in self.columns if self.columns is not None else self._candidates(table, labelled):
+            column = self._read_labels(table, name, labelled)
             if self.columns is not None or column.informative:
                 columns[name] = column
         ids = np.array([_slashed(text) for text in table.columns[self.image_column]], dtype=np.str_)
         order = np.argsort(ids)
-        splits = self._read_splits(table)[order]
+        splits = self._read_splits(table, labelled)[order]
         factors = np.stack([column.codes for column in columns.values()], axis=1)[order]
         draw_missing(splits, factors[:, 0], self.val_share, self.test_share, self.seed)
         return FileIndex(
@@ -128,8 +136,8 @@ class ImageTable(ImageFiles):
         if self.split_column is None or self.split_column not in table.columns:
             self.leave_out.check((), f"{self.path}, without a column of splits,")
             return table
-        texts = self._complete(table, self.split_column, "split")
-        self.leave_out.check(sorted(set(texts)), str(self.path))
+        texts = self._complete(table, self.split_column, "split", self._find_labelled(table))
+        self.leave_out.check(sorted({*texts} - {""}), str(self.path))
         kept = [row for row, text in enumerate(texts) if text not in self.leave_out]
         return _Table(
             {name: [values[row] for row in kept] for name, values in table.columns.items()},
@@ -193,37 +201,53 @@ class ImageTable(ImageFiles):
             )
         return path.with_name(names[0]) if names else None
 
-    def _candidates(self, table: _Table) -> list[str]:
+    def _find_labelled(self, table: _Table) -> NDArray[np.bool_]:
+        """Say of each row whether it has a principal label; all of them, unless asked."""
+        texts = table.columns.get(self.principal) if self.unlabelled else None
+        return np.array([bool(text) for text in texts or table.places])
+
+    def _candidates(self, table: _Table, labelled: NDArray[np.bool_]) -> list[str]:
         """Return the complete columns that could be labels, but for the principal one."""
         others = (self.image_column, self.split_column, self.principal)
-        return [name for name, texts in table.columns.items() if name not in others and all(texts)]
+        return [
+            name
+            for name, texts in table.columns.items()
+            if name not in others and all(compress(texts, labelled))
+        ]
 
-    def _read_labels(self, table: _Table, name: str) -> LabelColumn:
-        texts = self._complete(table, name, "label")
-        values = _ordered(set(texts))
+    def _read_labels(self, table: _Table, name: str, labelled: NDArray[np.bool_]) -> LabelColumn:
+        texts = self._complete(table, name, "label", labelled)
+        values = _ordered(set(compress(texts, labelled)))
         number = {value: code for code, value in enumerate(values)}
-        codes = np.array([number[text] for text in texts], dtype=np.int64)
+        # Values that no labelled row has are unknown.
+        codes = np.array([number.get(text, -1) for text in texts], dtype=np.int64)
         return LabelColumn(codes, tuple(values))
 
-    def _read_splits(self, table: _Table) -> NDArray[np.int8]:
+    def _read_splits(self, table: _Table, labelled: NDArray[np.bool_]) -> NDArray[np.int8]:
         name = self.split_column
+        splits = np.full(len(table.places), _TRAIN, dtype=np.int8)
         if name is None or (name == "split" and name not in table.columns):
-            return np.full(len(table.places), SPLITS.index("train"), dtype=np.int8)
-        texts = self._complete(table, name, "split")
-        for where, text in zip(table.places, texts, strict=True):
-            if column_split(text) is None:
+            set_apart(splits, labelled, str(self.path), self.principal)
+            return splits
+        texts = self._complete(table, name, "split", labelled)
+        for where, text, has_label in zip(table.places, texts, labelled, strict=True):
+            if has_label and column_split(text) is None:
                 raise UserError(
-                    f"{self.path}, {where}: the split {text!r} is none of {', '.join(SPLITS)}, "
+                    f"{self.path}, {where}: the split {text!r} is none of {', '.join(LABELLED)}, "
                     f"0, 1, 2: leave it out with leave_out: [{text}], or set split_column to null "
                     "if the column means something else."
                 )
-        splits = np.array([column_split(text) for text in texts], dtype=np.int8)
-        if SPLITS.index("train") not in splits:
+        rows = np.flatnonzero(labelled)
+        splits[rows] = np.array([column_split(texts[row]) for row in rows], dtype=np.int8)
+        if _TRAIN not in splits[rows] and rows.size:
             raise UserError(f"{self.path} has no row whose {name!r} is train: add some.")
+        set_apart(splits, labelled, str(self.path), self.principal)
         return splits
 
-    def _complete(self, table: _Table, name: str, what: str) -> list[str]:
-        """Return a column that has something in every row."""
+    def _complete(
+        self, table: _Table, name: str, what: str, rows: NDArray[np.bool_] | None = None
+    ) -> list[str]:
+        """Return a column that has something in every row, or in some rows."""
         if name not in table.columns:
             if name in table.nested:
                 raise UserError(
@@ -238,12 +262,16 @@ class ImageTable(ImageFiles):
                 f"{', '.join(map(repr, table.columns))}."
             )
         texts = table.columns[name]
-        empty = [where for where, text in zip(table.places, texts, strict=True) if not text]
+        asked = [True] * len(texts) if rows is None else rows.tolist()
+        places = zip(table.places, texts, asked, strict=True)
+        empty = [where for where, text, ask in places if ask and not text]
         if empty:
+            without = " With unlabelled: true clusters are found among them, too."
             raise UserError(
                 f"{self.path} has no {what} in column {name!r} of {len(empty):,} rows "
                 f"({name_some(empty)}): fill it in or remove them"
                 f"{self._only_split(table, texts) if what == 'label' else ''}."
+                f"{without if name == self.principal else ''}"
             )
         return texts
 
@@ -251,7 +279,7 @@ class ImageTable(ImageFiles):
         """Say how to leave out the split that alone lacks labels."""
         splits = table.columns.get(self.split_column or "", [])
         lacking = {split for split, text in zip(splits, texts, strict=False) if not text}
-        if len(lacking) != 1 or column_split(name := lacking.pop()) == SPLITS.index("train"):
+        if len(lacking) != 1 or column_split(name := lacking.pop() or "train") == _TRAIN:
             return ""
         return f", or leave the split out with leave_out: [{name}]"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.datasets import MNIST, STL10
 from torchvision.datasets.utils import check_integrity
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import LABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.cached_pixels import CachedPixels
 from detaux_pl.data.factor_dataset import as_rows
@@ -116,7 +116,7 @@ class MNISTSTL10(CachedPixels):
             raise ValueError(f"variant is {variant!r}: give {', '.join(_FIXED)}.")
         if split not in ("notebook", "official"):
             raise ValueError(f"split is {split!r}: give notebook or official.")
-        for name, count in zip(SPLITS, (n_train, n_val, n_test), strict=True):
+        for name, count in zip(LABELLED, (n_train, n_val, n_test), strict=True):
             if not 1 <= count <= _STRIDE // 2:
                 raise ValueError(f"n_{name} is {count}: give 1 to {_STRIDE // 2} pairs.")
         self.root = Path(root)
@@ -239,7 +239,7 @@ class MNISTSTL10(CachedPixels):
         self.factors = np.concatenate(factors)
         self.instances = np.concatenate(drawn)
         views = 2 * np.array(self.counts)
-        self.splits = np.repeat(np.arange(len(SPLITS), dtype=np.int8), views)
+        self.splits = np.repeat(np.arange(len(LABELLED), dtype=np.int8), views)
         self.partners = np.arange(self.n_images()) ^ 1
         self.ids = np.concatenate(ids)
 
@@ -249,7 +249,7 @@ class MNISTSTL10(CachedPixels):
         test = source.n_train if self.split == "official" else total * 9 // 10
         pools = []
         parts = np.split(np.arange(total), [test * 19 // 20, test])
-        for name, members in zip(SPLITS, parts, strict=True):
+        for name, members in zip(LABELLED, parts, strict=True):
             pool = _Pool(members, source.labels[members])
             if np.unique(pool.labels).size < 2:
                 raise UserError(

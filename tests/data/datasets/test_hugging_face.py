@@ -214,3 +214,49 @@ def test_arguments_outside_their_range(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         _dataset(tmp_path, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers", "strings"])
+def test_images_without_a_label(tmp_path: Path, kind: str) -> None:
+    feature, values = {
+        "classes": (datasets.ClassLabel(names=["cat", "dog", "owl"]), [0, 1, -1]),
+        "numbers": (datasets.Value("int64"), [0, 1, -1]),
+        "strings": (datasets.Value("string"), ["cat", "dog", None]),
+    }[kind]
+    parts = {}
+    for name, labels in {
+        "train": [values[row % 2] for row in range(20)] + [values[2]] * 4,
+        "test": [values[row % 2] for row in range(8)],
+        "unsupervised": [values[2]] * 10,
+    }.items():
+        images = [{"bytes": _png(row), "path": None} for row in range(len(labels))]
+        room = [None if label == values[2] else row % 3 for row, label in enumerate(labels)]
+        content = {"image": images, "label": labels, "room": room}
+        features = {"image": datasets.Image(), "label": feature, "room": datasets.Value("int64")}
+        parts[name] = datasets.Dataset.from_dict(content, datasets.Features(features))
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "hf"))
+    dataset = _dataset(tmp_path / "hf", unlabelled=True)
+    dataset.setup()
+    dataset.check()
+    apart = dataset.rows("unlabelled")
+    assert dataset.ids[apart].tolist() == [
+        *(f"train/{row:07d}" for row in range(20, 24)),
+        *(f"unsupervised/{row:07d}" for row in range(10)),
+    ]
+    assert (dataset.factors[apart] == -1).all()
+    assert dataset.factor_sizes == (3 if kind == "classes" else 2, 3)
+    assert len(dataset.rows("test")) == 8
+    assert len(dataset.rows("train")) + len(dataset.rows("val")) == 20
+    with pytest.raises(UserError, match="it has a split 'unsupervised': save it with"):
+        _dataset(tmp_path / "hf").describe()
+    if kind != "numbers":
+        with pytest.raises(UserError, match=r"4 images have no label.*; unlabelled: true takes"):
+            _dataset(tmp_path / "hf", leave_out=["unsupervised"]).describe()
+
+
+def test_a_split_of_another_name_with_labels_is_refused(tmp_path: Path) -> None:
+    _save(tmp_path / "one")
+    part = datasets.load_from_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": part, "extra": part}).save_to_disk(str(tmp_path / "hf"))
+    with pytest.raises(UserError, match="it has a split 'extra': save it with splits named"):
+        _dataset(tmp_path / "hf", unlabelled=True).describe()

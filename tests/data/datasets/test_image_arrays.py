@@ -295,3 +295,57 @@ def test_stream_of_an_npz(tmp_path: Path) -> None:
         next(iterate_npz(path, "single", 4))
     with pytest.raises(UserError, match=r"mine\.npz has no array 'b': it holds a, fortran"):
         npz_header(path, "b")
+
+
+@pytest.mark.parametrize(
+    ("label", "missing"),
+    [
+        (np.array([0, 1, -1] * 20), "-1"),
+        (np.array([0, 1, np.nan] * 20), "NaN"),
+        (np.array(["cat", "dog", ""] * 20), "nothing"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_images_without_a_label(
+    tmp_path: Path, label: NDArray[Any], missing: str, kind: str
+) -> None:
+    images = np.zeros((60, 16, 16), dtype=np.uint8)
+    # Values that only images without a label have are unknown, and so is -1.
+    side, weight = np.arange(60) % 4, np.where(np.arange(60) % 3 == 2, -1, np.arange(60) % 2)
+    split = np.where(np.arange(60) % 3 == 2, "unlabeled", np.repeat(["train", "test"], [45, 15]))
+    side[np.arange(60) % 3 == 2] += 2
+    content = {"images": images, "label": label, "side": side, "weight": weight, "split": split}
+    path = _save(tmp_path / f"mine.{kind}", **content)
+    dataset = _dataset(path, unlabelled=True)
+    dataset.setup()
+    apart = dataset.rows("unlabelled")
+    assert apart.tolist() == list(range(2, 60, 3))
+    assert set(dataset.labels[apart]) == {-1}
+    assert (dataset.n_classes, dataset.factor_sizes[1:]) == (2, (4, 2))
+    known = dataset.factor("side")[apart]
+    assert known.tolist() == np.where(side[apart] < 4, side[apart], -1).tolist()
+    assert set(dataset.factor("weight")[apart]) == {-1}
+    rest = np.setdiff1d(np.arange(60), apart)
+    assert (dataset.factors[rest] >= 0).all()
+    assert set(dataset.splits[rest]) == {0, 1, 2}
+    assert set(dataset.rows("test")) == set(rest[rest >= 45])
+    dataset.check()
+    # Not asked for, they are classes or refused, as ever.
+    if missing == "NaN":
+        with pytest.raises(UserError, match="NaN or infinite labels of 20 images: mend them"):
+            _dataset(path, split_array=None).describe()
+    else:
+        before = _dataset(path, split_array=None)
+        before.describe()
+        assert before.n_classes == 3
+        assert not before.rows("unlabelled").size
+    with pytest.raises(UserError, match="has the value 'unlabeled': splits are 0, 1, 2 or train"):
+        _dataset(path, principal="side").describe()
+
+
+def test_an_array_without_any_label_is_refused(tmp_path: Path) -> None:
+    path = _save(
+        tmp_path / "mine.npz", images=np.zeros((60, 16, 16), dtype=np.uint8), label=np.full(60, -1)
+    )
+    with pytest.raises(UserError, match=r"has 60 images without a label of 'label', and no train"):
+        _dataset(path, unlabelled=True).describe()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.datasets.image_folder import ImageFolder
@@ -166,3 +167,40 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
         ImageFolder(tmp_path, val_share=1.5)
     with pytest.raises(ValueError, match=r"the share of test is -1"):
         ImageFolder(tmp_path, test_share=-1)
+
+
+@pytest.mark.parametrize("place", ["more", "train/more", "outside", "link"])
+def test_a_folder_without_labels(tmp_path: Path, place: str) -> None:
+    root = tmp_path / "images"
+    write_class_folders(root / "train" if "/" in place else root, n=20)
+    settings = {"cache_dir": tmp_path / "cache", "image_size": 8}
+    plain = _described(root, **settings)
+    folder = tmp_path / place if place in ("outside", "link") else root / place
+    write_class_folders(folder, ("b", "a/deep"), n=2)
+    (folder / "notes.txt").write_text("none")
+    if place == "link":
+        (root / "link").symlink_to(folder)
+    dataset = _described(root, unlabelled=folder if place == "outside" else place, **settings)
+    apart = dataset.rows("unlabelled")
+    names = ["a/deep/00.png", "a/deep/01.png", "b/00.png", "b/01.png"]
+    assert dataset.ids[apart].tolist() == [f"unlabelled/{name}" for name in names]
+    assert dataset.ids.tolist() == sorted(dataset.ids.tolist())
+    assert dataset.labels[apart].tolist() == [-1] * 4
+    assert [path.name for path in dataset.ignored] == ["notes.txt"]
+    rest = np.setdiff1d(np.arange(len(dataset)), apart)
+    for name in ("ids", "splits", "labels"):
+        assert getattr(dataset, name)[rest].tolist() == getattr(plain, name).tolist()
+    assert dataset.value_names == plain.value_names
+    assert dataset.fingerprint() != plain.fingerprint()
+    dataset.setup()
+    assert len(dataset.images(torch.from_numpy(apart))) == 4
+
+
+def test_a_class_that_is_called_unlabelled_is_one_as_ever(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, ("cat", "dog", "unlabelled"), n=20)
+    plain = _described(tmp_path)
+    assert plain.value_names == {"label": ("cat", "dog", "unlabelled")}
+    asked = _described(tmp_path, unlabelled="unlabelled")
+    assert asked.value_names == {"label": ("cat", "dog")}
+    assert asked.ids.tolist() == plain.ids.tolist()
+    assert asked.rows("unlabelled").tolist() == list(range(40, 60))

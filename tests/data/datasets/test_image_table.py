@@ -271,3 +271,41 @@ def test_missing_table_is_named(tmp_path: Path) -> None:
 def test_arguments_are_checked(make: Callable[[], ImageTable], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rows_without_a_label(images: Path) -> None:
+    lines = ("image,label,room,split", "a.png,x,1,train", "b.png,y,2,0", "c.png,x,3,val",
+             "d.png,,2,", "e.png,,,whatever", "f.png,,9,test")  # fmt: skip
+    table = _write(images / "t.csv", *lines)
+    dataset = _described(table, columns=["room"], unlabelled=True)
+    assert dataset.splits.tolist() == [0, 0, 1, 3, 3, 3]
+    assert dataset.labels.tolist() == [0, 1, 0, -1, -1, -1]
+    assert dataset.factor("room").tolist() == [0, 1, 2, 1, -1, -1]  # no labelled row has 9
+    assert dataset.value_names == {"label": ("x", "y"), "room": ("1", "2", "3")}
+    dataset.check()
+    kept = _described(table, columns=["room"], unlabelled=True, leave_out=["test"])
+    assert kept.ids.tolist() == ["a.png", "b.png", "c.png", "d.png", "e.png"]
+    alike = _write(images / "all.csv", *lines[:4])
+    with_labels = [_described(alike, columns=[], unlabelled=each) for each in (True, False)]
+    assert with_labels[0].fingerprint() == with_labels[1].fingerprint()
+
+    for label, what in (("room", "no label in column 'room' of 1 rows"), ("label", "of 3 rows")):
+        with pytest.raises(UserError, match=what) as caught:
+            _described(table, label, columns=[])
+        assert str(caught.value).endswith(
+            "With unlabelled: true clusters are found among them, too."
+        )
+        assert "leave_out: []" not in str(caught.value)
+    lacking = _write(images / "t.csv", *lines[:3], "c.png,x,,val", *lines[4:])
+    with pytest.raises(
+        UserError, match=r"'room' of 1 rows \(line 4\): fill it in or remove them\.$"
+    ):
+        _described(lacking, columns=["room"], unlabelled=True)
+    bare = _write(images / "t.csv", lines[0], *lines[4:])
+    with pytest.raises(
+        UserError, match=r"has 3 images without a label of 'label', and no training"
+    ):
+        _described(bare, columns=[], unlabelled=True)
+    wrong = _write(images / "t.csv", *lines[:3], "c.png,x,3,dev2", *lines[4:])
+    with pytest.raises(UserError, match="line 4: the split 'dev2' is none of train, val, test, 0"):
+        _described(wrong, columns=[], unlabelled=True)
