@@ -42,7 +42,7 @@ class PretrainedFeatures(Disentangler):
         shrinkage: What the covariance is shrunken by before it is whitened, as a share of its mean
             eigenvalue; None for the optimal share, which is next to nothing where images are many
             for `pca`.
-        batch_size: Images that go through the network at a time.
+        batch_size: Images that go through the network at a time; None for 16, or 64 on a GPU.
         cache_dir: Folder of all caches; None for that of the data set, or `detaux_pl` in the user's
             cache folder.
 
@@ -76,7 +76,7 @@ class PretrainedFeatures(Disentangler):
         subspace_dim: int = 50,
         principal_subspace: int = 0,
         shrinkage: float | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__(lr=1.0, weight_decay=0.0, optimizer="sgd", lr_schedule="constant")
@@ -88,7 +88,7 @@ class PretrainedFeatures(Disentangler):
             ("subspace_dim", subspace_dim),
             ("batch_size", batch_size),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: give at least 1.")
         if shrinkage is not None and not 0 <= shrinkage <= 1:
             raise ValueError(f"shrinkage is {shrinkage}: give a share in [0, 1], or null.")

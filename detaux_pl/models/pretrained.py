@@ -89,6 +89,8 @@ class PretrainedNet(nn.Module):
                 f"{given}, which gives no vector of an image but {what}: choose another model."
             )
         self.n_features = features.shape[1]
+        # Convolutions follow the layout of their weights; on a CPU they take 2/3 of the time.
+        self.net.to(memory_format=torch.channels_last)
         self.standardize = standardize_for(self.net, 3)
         for axis, n, wanted in zip(("rows", "columns"), image_shape[1:], self.size, strict=True):
             weights_of_axis = None if n == wanted else resizing(n, wanted, self.interpolation)
