@@ -154,6 +154,7 @@ def test_ranks_agree_with_one_alone(fit, tmp_path):
 def test_settings_out_of_range_are_refused():
     for kwargs, message in (
         ({"pca": 0}, "^pca is 0: give at least 1.$"),
+        ({"batch_size": 0}, "^batch_size is 0: give at least 1.$"),
         ({"subspace_dim": 0}, "^subspace_dim is 0: give at least 1.$"),
         ({"principal_subspace": 2}, "the index of one of them"),
         ({"shrinkage": 2.0}, r"^shrinkage is 2.0: give a share in \[0, 1\], or null.$"),
