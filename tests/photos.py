@@ -250,7 +250,7 @@ def _compute(folder: Path, images: NDArray[Any], weights: Path | None) -> Iterat
     from detaux_pl.models.pretrained import PretrainedNet
     from PIL import Image
 
-    net = PretrainedNet("tf_efficientnet_lite0", (3, SIZE, SIZE), weights=weights, size=SIZE)
+    net = PretrainedNet("timm/tf_efficientnet_lite0", (3, SIZE, SIZE), weights=weights, size=SIZE)
     for start in range(0, len(images), 16):
         # Sizes vary within a set, so each is resized by itself.
         pixels = [
