@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -128,6 +129,19 @@ def fit_erasure(
     directions[alive] = whitened.directions[:, :rank]
     readout[:, alive] = whitened.readout[:rank]
     return Erasure(mean, directions, readout)
+
+
+def mean_erasure(parts: Sequence[Erasure]) -> Erasure:
+    """Return the mean of erasures of the same features, which is an affine map of their form.
+
+    What all of them erase goes in full, what one of m erases to a share of 1 / m; `readout` is no
+    left inverse of `directions` any more.
+
+    Args:
+        parts: The erasures, at least one.
+    """
+    directions = np.hstack([part.directions / len(parts) for part in parts])
+    return Erasure(parts[0].mean, directions, np.vstack([part.readout for part in parts]))
 
 
 def class_deviations(features: Array, labels: NDArray[np.integer]) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,13 +99,8 @@ def fit_linear_probe(
     kept = singular > 1e-10 * singular.max(initial=0)
     scale = np.sqrt((singular**2).sum() / len(x)) or 1.0
     coordinates = (x - centre) @ axes[kept].T / scale
-    ascending = sorted(strengths)
-    best = ascending[len(ascending) // 2]
-    if len(ascending) > 1:
-        scores = _cross_validate(coordinates, labels, n_classes, seed, ascending, folds)
-        if np.ptp(scores):
-            best = ascending[int(scores.argmax())]
-    inner = _fit_path(coordinates, labels, n_classes, [best], tolerance=1e-6)[0]
+    best = _pick_strength(coordinates, labels, n_classes, seed, sorted(strengths), folds)
+    inner = next(_fit_path(coordinates, labels, n_classes, [best], tolerance=1e-6))
     weight = inner.weight @ axes[kept] / scale
     return LinearProbe(weight, inner.bias - weight @ centre)
 
@@ -123,7 +118,7 @@ def deal_folds(labels: NDArray[np.integer], folds: int, seed: int | list[int]) -
 
     Example:
         >>> deal_folds(np.array([0, 0, 0, 1, 1, 1]), folds=3, seed=0)
-        array([2, 0, 1, 1, 2, 0])
+        array([1, 2, 0, 0, 2, 1])
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -132,25 +127,34 @@ def deal_folds(labels: NDArray[np.integer], folds: int, seed: int | list[int]) -
     return fold
 
 
-def _cross_validate(
+def _pick_strength(
     x: Array,
     labels: NDArray[np.integer],
     n_classes: int,
     seed: int,
     strengths: Sequence[float],
     folds: int,
-) -> Array:
-    """Sum of the log-likelihoods of rows left out, for each strength."""
+) -> float:
+    """Take the first of rising strengths after which the rows left out become less likely.
+
+    Where none is better than another, it is the one in the middle.
+    """
     fold = deal_folds(labels, folds, seed)
-    scores = np.zeros(len(strengths))
-    for out in range(folds):
-        held = fold == out
-        # Of a class that has no other row, no strength is better or worse than another.
-        held &= np.isin(labels, labels[fold != out])
-        if held.any():
-            path = _fit_path(x[fold != out], labels[fold != out], n_classes, strengths)
-            scores += [probe.log_likelihood(x[held], labels[held]).sum() for probe in path]
-    return scores
+    # Of a class that has no other row, no strength is better or worse than another.
+    helds = [(fold == out) & np.isin(labels, labels[fold != out]) for out in range(folds)]
+    helds = [held for held in helds if held.any()]
+    if len(strengths) == 1 or not helds:
+        return strengths[len(strengths) // 2]
+    seen = [fold != fold[held][0] for held in helds]
+    paths = [_fit_path(x[rows], labels[rows], n_classes, strengths) for rows in seen]
+    scores: list[float] = []
+    for probes in zip(*paths, strict=True):
+        told = [p.log_likelihood(x[h], labels[h]) for p, h in zip(probes, helds, strict=True)]
+        scores.append(float(np.concatenate(told).sum()))
+        # There is one maximum, and what lies far behind it takes longest to fit.
+        if scores[-1] < max(scores):
+            break
+    return strengths[int(np.argmax(scores)) if np.ptp(scores) else len(strengths) // 2]
 
 
 def _fit_path(
@@ -159,8 +163,8 @@ def _fit_path(
     n_classes: int,
     strengths: Sequence[float],
     tolerance: float = 1e-4,
-) -> list[LinearProbe]:
-    """Fit one probe for each strength, each started from the one before."""
+) -> Iterator[LinearProbe]:
+    """Fit one probe after the other for each strength, each started from the one before."""
     from scipy.optimize import minimize  # its import takes longer than a fit
 
     present = np.unique(labels)
@@ -169,7 +173,8 @@ def _fit_path(
         counts = np.bincount(labels, minlength=n_classes)
         bias = np.log(np.maximum(counts, 1))
         bias[counts == 0] = bias[counts > 0].mean() - _UNSEEN
-        return [LinearProbe(np.zeros((n_classes, x.shape[1])), bias)] * len(strengths)
+        yield from [LinearProbe(np.zeros((n_classes, x.shape[1])), bias)] * len(strengths)
+        return
     one_hot = (labels[:, None] == present).astype(np.float64)
 
     def loss(values: Array, decay: float) -> tuple[float, Array]:
@@ -182,7 +187,6 @@ def _fit_path(
         return penalty - (one_hot * told).sum() / len(x), slope.reshape(-1)
 
     values = np.zeros((x.shape[1] + 1) * len(present))
-    path = []
     for strength in strengths:
         decay = 1 / (strength * len(x))
         values = minimize(
@@ -194,8 +198,7 @@ def _fit_path(
         table = table - table.mean(axis=1, keepdims=True)
         weight, bias = np.zeros((n_classes, x.shape[1])), np.full(n_classes, -_UNSEEN)
         weight[present], bias[present] = table[:-1].T, table[-1]
-        path.append(LinearProbe(weight, bias))
-    return path
+        yield LinearProbe(weight, bias)
 
 
 def _log_softmax(logits: Array) -> Array:
