@@ -95,6 +95,7 @@ class PretrainedNet(nn.Module):
         for axis, n, wanted in zip(("rows", "columns"), image_shape[1:], self.size, strict=True):
             weights_of_axis = None if n == wanted else resizing(n, wanted, self.interpolation)
             self.register_buffer(axis, weights_of_axis, persistent=False)
+        self.register_load_state_dict_post_hook(_forget_digest)  # type: ignore[no-untyped-call]
         self.requires_grad_(False)
         self.train(False)
 
@@ -139,13 +140,13 @@ class PretrainedNet(nn.Module):
             whole.update(flat.view(torch.uint8).numpy().data)
         return whole.hexdigest()
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Take other weights, which have another digest."""
-        self.__dict__.pop("digest", None)
-        return super().load_state_dict(*args, **kwargs)
-
 
 _MOMENTS = ("mean", "std")
+
+
+def _forget_digest(net: nn.Module, incompatible: Any) -> None:
+    """Other weights have another digest."""
+    net.__dict__.pop("digest", None)
 
 
 def resizing(n: int, wanted: int, interpolation: str) -> Tensor:
