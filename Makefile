@@ -7,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS ?= 1
 FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws clean
+.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ refinement: $(STAMP)  ## Labels as found and refined, by disentangler and cluste
 
 draws: $(STAMP)  ## The quickstart over 10 draws of its data, the table in docs/results.md (an hour)
 	$(BIN)/python -m tests.draws
+
+photos: $(STAMP)  ## Erasing discovered groups on photographs, FOLDER=... WEIGHTS=... (an hour)
+	$(BIN)/python -m tests.photos $(FOLDER) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 clean:  ## Remove the environment, caches and runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* runs

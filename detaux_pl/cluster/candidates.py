@@ -335,7 +335,7 @@ def _of_codes(
 ) -> Iterator[Candidate]:
     fitted = discovery.fitted_rows(codes)
     clusterers = (discovery.clusterer, *selection.clusterers)
-    kinds = _name_clusterers([clusterer.settings for clusterer in clusterers])
+    kinds = name_clusterers([clusterer.settings for clusterer in clusterers])
     scores = score_subspaces(codes, np.random.default_rng([discovery.seed, 0]))
     for subspace in proposing_subspaces(codes, discovery):
         for clusterer, kind in zip(clusterers, kinds, strict=True):
@@ -354,7 +354,7 @@ def _of_codes(
             yield candidate
 
 
-def _name_clusterers(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def name_clusterers(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name clusterers by class and number of clusters, and by what else tells them apart."""
     names = [_name_clusterer(given) for given in settings]
     for k, given in enumerate(settings):
@@ -385,7 +385,7 @@ def describe(candidate: Candidate, codes: Codes) -> None:
     candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(len(clusters), 2)))
     candidate.noise = float(task.is_noise[task.splits == 0].mean())
     principal = codes.factor(codes.info.principal)[codes.rows("train")]
-    candidate.ami_principal = _agreement(principal, _clusters(candidate))
+    candidate.ami_principal = agreement(principal, _clusters(candidate))
 
 
 def _stability(
@@ -414,7 +414,7 @@ def _stability(
         except UserError:
             scores.append(0.0)
         else:
-            scores.append(_agreement(labels, other.labels))
+            scores.append(agreement(labels, other.labels))
     return float(np.mean(scores))
 
 
@@ -456,10 +456,10 @@ def _clusters(candidate: Candidate) -> NDArray[np.int64]:
 
 
 def _ami(first: Candidate, second: Candidate) -> float:
-    return _agreement(_clusters(first), _clusters(second))
+    return agreement(_clusters(first), _clusters(second))
 
 
-def _agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+def agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """AMI of two labellings where both have one; 0 where that says nothing of them.
 
     scikit-learn calls two labellings equal of which each has one cluster there, or as many as

@@ -80,7 +80,7 @@ class PixelCache:
             pixels = np.empty(0)
         if pixels.shape != self.shape or pixels.dtype != np.uint8:
             raise UserError(f"the cache {path} is damaged: delete it and run again.")
-        if self.n_bytes <= _CHEAP or self._state(path) != self._checked():
+        if self.n_bytes <= _CHEAP or file_state(path) != self._checked():
             self.verify()
         with warnings.catch_warnings():
             # A private writable mapping would count as memory in use.
@@ -99,7 +99,7 @@ class PixelCache:
         path, sums_path = self.folder / "pixels.npy", self.folder / "sums.npy"
         if not sums_path.is_file():
             return False
-        state = self._state(path)
+        state = file_state(path)
         try:
             pixels = np.load(path, mmap_mode="r", allow_pickle=False)
             sums = np.load(sums_path, allow_pickle=False)
@@ -109,7 +109,7 @@ class PixelCache:
             raise UserError(f"the cache {path} is damaged: delete it and run again.")
         blocks = np.array_split(np.arange(len(sums)), -(-len(sums) // _BLOCK) or 1)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            parts = pool.map(lambda rows: _sums(pixels[rows[0] : rows[-1] + 1]), blocks)
+            parts = pool.map(lambda rows: crc_sums(pixels[rows[0] : rows[-1] + 1]), blocks)
             bad = np.flatnonzero(np.concatenate([*parts]) != sums)
         if bad.size:
             raise UserError(
@@ -121,16 +121,10 @@ class PixelCache:
                 write_json(self.folder / "checked.json", state)
         return True
 
-    @staticmethod
-    def _state(path: Path) -> list[int]:
-        """Size and date of change of a file."""
-        stat = path.stat()
-        return [stat.st_size, stat.st_mtime_ns]
-
     def _checked(self) -> Any:
         """The state that was compared last; that of now where there are no sums."""
         if not (self.folder / "sums.npy").is_file():
-            return self._state(self.folder / "pixels.npy")
+            return file_state(self.folder / "pixels.npy")
         with suppress(ArtifactError):
             return read_json(self.folder / "checked.json")
         return None
@@ -154,7 +148,7 @@ class PixelCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _waiting_lock(self.folder / ".lock"):
+            with waiting_lock(self.folder / ".lock"):
                 if not self.complete:
                     self._fill(render, title, content)
         except OSError as error:
@@ -206,7 +200,7 @@ class PixelCache:
             pixels.flush()
             if sums is not None:
                 sums.flush()
-                write_json(self.folder / "checked.json", self._state(part))
+                write_json(self.folder / "checked.json", file_state(part))
                 sums_path.rename(self.folder / "sums.npy")
             part.rename(self.folder / "pixels.npy")
             done_path.unlink()
@@ -238,7 +232,7 @@ class PixelCache:
             same = (theirs[match] == content[todo]).all(axis=1)
             for block in np.array_split(np.flatnonzero(same), -(-int(same.sum()) // _BLOCK) or 1):
                 images = source[match[block]]
-                own = _sums(images)
+                own = crc_sums(images)
                 # What is damaged is made anew.
                 whole = own == (own if known_sums is None else known_sums[match[block]])
                 rows = todo[block][whole]
@@ -268,7 +262,7 @@ class PixelWriter:
         """Write the images, shape (m, C, H, W), of rows, shape (m,)."""
         if self.sums_offset is not None:
             sums = np.load(self.sums, mmap_mode="r+")
-            sums[rows] = _sums(images)
+            sums[rows] = crc_sums(images)
         with self.path.open("r+b") as file:
             runs = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
             for start, end in pairwise([*runs.tolist(), len(rows)]):
@@ -300,10 +294,16 @@ def _load_sums(path: Path) -> NDArray[np.uint32] | None:
     return np.load(path, allow_pickle=False) if path.is_file() else None
 
 
-def _sums(images: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Return the CRC-32 of each image, shape (n,)."""
-    whole = np.ascontiguousarray(images)
-    return np.array([crc32(image) for image in whole], dtype=np.uint32)
+def crc_sums(values: NDArray[np.generic]) -> NDArray[np.uint32]:
+    """Return the CRC-32 of each row of an array, shape (n,)."""
+    whole = np.ascontiguousarray(values)
+    return np.array([crc32(row) for row in whole], dtype=np.uint32)
+
+
+def file_state(path: Path) -> list[int]:
+    """Return size and date of change of a file, which tell whether it was written to."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def default_cache_dir() -> Path:
@@ -319,7 +319,8 @@ def _as_keys(content: NDArray[np.uint8]) -> NDArray[np.bytes_]:
 
 
 @contextmanager
-def _waiting_lock(path: Path) -> Iterator[None]:
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold a file's lock, after whoever has it."""
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

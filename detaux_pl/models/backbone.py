@@ -62,7 +62,8 @@ def build_backbone(
             with pooling; 103,000 parameters, for images of 16 to 32 pixels), `resnet18`,
             `resnet34` or `resnet50` (standard stem, without average pooling and classifier),
             `vgg16` (its `features`, without batch norm, as in the official code), or
-            `timm/<model>`, any of `timm.list_models()` that has feature maps, up to them.
+            `timm/<model>`, any of `timm.list_models()` that has feature maps, up to them; with a
+            tag, `timm/<model>.<tag>`, its pretrained weights are those.
         image_shape: Channels, height and width of the images.
         pretrained: Start from torchvision's ImageNet weights, which are downloaded once: the second
             version for `resnet50`, the first and only one for the others; or from those that timm

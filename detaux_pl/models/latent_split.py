@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NEGLIGIBLE = 1e-8
-"""Share of the total variance below which a latent direction counts as constant."""
+from detaux_pl.models.erasure import whiten_by_classes
 
 
 class LatentSplit(NamedTuple):
@@ -90,20 +89,20 @@ def split_latent_space(
         raise ValueError("the statistics are of no sample: add the class_gram of some batches.")
     mean = sums.sum(0) / n
     covariance = moments / n - torch.outer(mean, mean)
-    variances, directions = torch.linalg.eigh(covariance)
-    alive = variances > _NEGLIGIBLE * variances.sum()
-    scales, directions = variances[alive].sqrt(), directions[:, alive]
-    whiten, colour = directions / scales, directions * scales
     deviations = sums / counts.clamp_min(1)[:, None] - mean
-    _, correlations, frame = torch.linalg.svd((counts / n).sqrt()[:, None] * deviations @ whiten)
-    chance = ((n_classes - 1) ** 0.5 + len(scales) ** 0.5) ** 2 / n
+    # In whitened coordinates, the frame of what the classes tell and of what is left.
+    whitened = whiten_by_classes(
+        covariance.numpy(), ((counts / n).sqrt()[:, None] * deviations).numpy(), whole=True
+    )
+    directions, readout, correlations = map(torch.from_numpy, whitened)
+    chance = ((n_classes - 1) ** 0.5 + len(readout) ** 0.5) ** 2 / n
     rank = int((correlations.square() > chance).sum())
     split = LatentSplit(mean, *torch.zeros(2, n_subspaces, subspace_dim, len(mean)).double())
     others = [i for i in range(n_subspaces) if i != principal]
-    for part, subspaces in ((frame[:rank], [principal]), (frame[rank:], others)):
-        axes, _, _ = torch.linalg.svd(colour @ part.T, full_matrices=False)
+    for part, subspaces in ((slice(rank), [principal]), (slice(rank, None), others)):
+        axes, _, _ = torch.linalg.svd(directions[:, part], full_matrices=False)
         axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-        maps = axes.T @ colour @ part.T @ part @ whiten.T
+        maps = axes.T @ directions[:, part] @ readout[part]
         for i, analysis, synthesis in zip(
             subspaces, maps.split(subspace_dim), axes.T.split(subspace_dim), strict=False
         ):

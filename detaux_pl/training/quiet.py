@@ -18,6 +18,7 @@ def quiet() -> None:
         ".*infer the batch indices fetched.*",  # our batches carry their own
         ".*callbacks used to create the checkpoint.*",  # only fit writes checkpoints
         ".*could not find the monitored key.*",  # before the first validation; after it, an error
+        ".*in eval mode at the start of training.*",  # frozen networks are meant to be
         ".*The dirpath has changed.*",  # the trainer of predict has another one
     ):
         warnings.filterwarnings("ignore", message=message)

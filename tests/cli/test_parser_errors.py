@@ -21,7 +21,7 @@ CONTRASTIVE = "--disentangle.model=ContrastiveDisentangler"
 CLUSTERERS = "HDBSCAN, KMeans, MeanShift, NrKMeans, Ward"
 DISENTANGLERS = (
     "AnnealedVAE, Autoencoder, BetaTCVAE, BetaVAE, BottleneckVAE, ContrastiveDisentangler, DIPVAE, "
-    "FactorVAE, ProductManifoldAutoencoder, RawPixels, ResidualAutoencoder"
+    "FactorVAE, PretrainedFeatures, ProductManifoldAutoencoder, RawPixels, ResidualAutoencoder"
 )
 VAES = "AnnealedVAE, BetaTCVAE, BetaVAE, BottleneckVAE, DIPVAE, FactorVAE"
 LEAKS = ("Namespace(", "NestedArg", "typing.", "<class", "ubtypes", "Traceback", "Parser key")

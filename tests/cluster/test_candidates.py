@@ -259,6 +259,6 @@ def test_the_name_of_a_candidate():
     ],
 )
 def test_agreement_is_of_what_could_disagree(first, second, agreement):
-    found = module._agreement(np.array(first), np.array(second))
+    found = module.agreement(np.array(first), np.array(second))
     assert found == pytest.approx(agreement)
-    assert module._agreement(np.array(second), np.array(first)) == pytest.approx(agreement)
+    assert module.agreement(np.array(second), np.array(first)) == pytest.approx(agreement)

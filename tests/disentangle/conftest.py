@@ -15,6 +15,12 @@ def _single_seed(monkeypatch):
     seed_everything(0, verbose=False)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    """Leave the user's caches alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def scenes():
     dataset = DigitScenes(n_train=96, n_val=32, n_test=32, n_locations=4, n_backgrounds=4)

@@ -15,6 +15,7 @@ import detaux_pl.disentangle
 from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.disentangle.base import Disentangler
+from detaux_pl.disentangle.pretrained_features import PretrainedFeatures
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.disentangle.raw_pixels import RawPixels
 from detaux_pl.settings.build import constructor_defaults
@@ -37,7 +38,7 @@ def subclasses(base):
 
 
 KINDS = sorted(subclasses(Disentangler), key=lambda kind: kind.__name__)
-TRAINED = [kind for kind in KINDS if kind is not RawPixels]
+TRAINED = [kind for kind in KINDS if kind not in (RawPixels, PretrainedFeatures)]
 EPOCHS = 6
 
 
@@ -50,6 +51,10 @@ def build(kind, scenes, **kwargs):
         "likelihood": "gaussian",  # the other one has the entropy of the images for its floor
         "optimizer": "adamw",
         "lr": 1e-3,
+        # No weights that would be downloaded.
+        "model": "timm/test_resnet",
+        "size": 32,
+        "pretrained": False,
     }
     known = constructor_defaults(kind)
     torch.manual_seed(0)
