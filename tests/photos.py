@@ -25,8 +25,9 @@ from sklearn.semi_supervised import LabelSpreading
 from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.erasing import Erasing, choose_erasure
-from detaux_pl.models.erased_probe import fit_erased_probe, principal_axes
+from detaux_pl.models.erased_probe import fit_erased_probe
 from detaux_pl.models.linear_probe import fit_linear_probe
+from detaux_pl.models.principal_axes import principal_axes
 
 CLUSTERS = (4, 8, 16, 24, 32)
 SIZE = 224

@@ -13,9 +13,10 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.candidates import agreement, name_clusterers
-from detaux_pl.models.erased_probe import erase_groups, project
+from detaux_pl.models.erased_probe import erase_groups
 from detaux_pl.models.erasure import fit_erasure, mean_erasure
 from detaux_pl.models.linear_probe import LinearProbe, deal_folds, fit_linear_probe
+from detaux_pl.models.principal_axes import project
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.models.erasure import Erasure, fit_erasure, mean_erasure
 from detaux_pl.models.linear_probe import LinearProbe, fit_linear_probe
+from detaux_pl.models.principal_axes import principal_axes
 
 Array = NDArray[np.float64]
 
@@ -77,22 +78,3 @@ def erase_groups(features: Array, groups: NDArray[np.integer], shrinkage: float)
     return mean_erasure(
         [fit_erasure(features, g if (g >= 0).any() else 0 * g, shrinkage) for g in columns]
     )
-
-
-def principal_axes(features: NDArray[np.floating], n_axes: int) -> tuple[Array, Array]:
-    """Return the mean, shape (d,), and the leading principal axes, shape (d, at most n_axes)."""
-    values = np.asarray(features, dtype=np.float64)
-    mean = values.mean(axis=0)
-    centred = values - mean
-    if len(values) < values.shape[1]:
-        axes = np.linalg.svd(centred, full_matrices=False)[2].T
-    else:
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
-    return mean, axes[:, :n_axes]
-
-
-def project(features: NDArray[np.floating], n_axes: int) -> Array:
-    """Return the leading principal components, shape (n, at most n_axes)."""
-    mean, axes = principal_axes(features, n_axes)
-    projected: Array = (features - mean) @ axes
-    return projected

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import svd
 
 Array = NDArray[np.float64]
 
@@ -181,5 +182,6 @@ def whiten_by_classes(covariance: Array, deviations: Array, whole: bool = False)
     alive = variances > _NEGLIGIBLE * variances.sum()
     scales, axes = np.sqrt(variances[alive]), axes[:, alive]
     whiten, colour = axes / scales, axes * scales
-    _, correlations, frame = np.linalg.svd(deviations @ whiten, full_matrices=whole)
+    # numpy's own driver, gesdd, does not converge on some features of which a part was erased.
+    _, correlations, frame = svd(deviations @ whiten, full_matrices=whole, lapack_driver="gesvd")
     return Whitened(colour @ frame.T, frame @ whiten.T, correlations)

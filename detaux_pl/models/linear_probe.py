@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from detaux_pl.models.principal_axes import principal_axes
+
 Array = NDArray[np.float64]
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
@@ -93,15 +95,14 @@ def fit_linear_probe(
         raise ValueError(f"strengths are {list(strengths)}: give numbers above 0.")
     if folds < 2:
         raise ValueError(f"folds is {folds}: give at least 2.")
-    centre = x.mean(axis=0)
     # The weights lie in the span of the rows: on its axes the problem is the same, and small.
-    _, singular, axes = np.linalg.svd(x - centre, full_matrices=False)
-    kept = singular > 1e-10 * singular.max(initial=0)
-    scale = np.sqrt((singular**2).sum() / len(x)) or 1.0
-    coordinates = (x - centre) @ axes[kept].T / scale
+    centre, axes = principal_axes(x)
+    coordinates = (x - centre) @ axes
+    scale = np.sqrt(np.square(coordinates).sum() / len(x)) or 1.0
+    coordinates /= scale
     best = _pick_strength(coordinates, labels, n_classes, seed, sorted(strengths), folds)
     inner = next(_fit_path(coordinates, labels, n_classes, [best], tolerance=1e-6))
-    weight = inner.weight @ axes[kept] / scale
+    weight = inner.weight @ axes.T / scale
     return LinearProbe(weight, inner.bias - weight @ centre)
 
 

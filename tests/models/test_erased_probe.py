@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from detaux_pl.models.erased_probe import erase_groups, fit_erased_probe, principal_axes
+from detaux_pl.models.erased_probe import erase_groups, fit_erased_probe
 from detaux_pl.models.erasure import fit_erasure
 from detaux_pl.models.linear_probe import fit_linear_probe
+from detaux_pl.models.principal_axes import principal_axes
 
 
 def scene(n=120, d=30):
