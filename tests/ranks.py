@@ -22,16 +22,16 @@ class Spawned(DDPStrategy):
     Lightning leaves that to the interpreter with gloo, whose threads then abort the process now
     and then, long after all is done.
 
-    The processes are forked where that is safe, without threads of OpenMP or of a GPU: a spawned
-    one imports for seconds before it trains for a moment.
+    The processes are forked where there is no GPU: a spawned one imports for seconds before it
+    trains for a moment.
     """
 
     def __init__(self) -> None:
-        safe = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-        super().__init__(start_method="fork" if safe else "spawn")
+        super().__init__(start_method="spawn" if torch.cuda.is_available() else "fork")
 
     def setup_distributed(self) -> None:
         """Join the group, and see to its end."""
+        torch.set_num_threads(1)  # a fork would wait for OpenMP's threads, which it does not have
         super().setup_distributed()
         atexit.register(_end_group)
 
@@ -46,11 +46,10 @@ def fork_ranks(words: Sequence[str], world: int = 2, timeout: float = 240) -> li
 
     They are forked, as started ones would import for seconds before they work for a moment.
     """
-    assert torch.get_num_threads() == 1
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = [_fork(words, world, rank, port) for rank in range(world)]
+    children = [_fork(words, _told(world, rank, port)) for rank in range(world)]
     codes: dict[int, int] = {}
     deadline = time.monotonic() + timeout
     while len(codes) < world:
@@ -65,14 +64,20 @@ def fork_ranks(words: Sequence[str], world: int = 2, timeout: float = 240) -> li
     return [codes[pid] for pid in children]
 
 
-def _fork(words: Sequence[str], world: int, rank: int, port: int) -> int:
+def _told(world: int, rank: int, port: int) -> dict[str, str]:
+    """What torchrun tells a rank."""
+    told = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    own = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+    return own | {name: str(value) for name, value in told.items()}
+
+
+def _fork(words: Sequence[str], told: dict[str, str]) -> int:
     if pid := os.fork():
         return pid
     code = 1
     try:
-        told = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in told.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", TORCHELASTIC_RUN_ID="test")
+        torch.set_num_threads(1)  # it would wait for OpenMP's threads, which it does not have
+        os.environ.update(told)
         code = main(words)
     except BaseException:
         traceback.print_exc()

@@ -137,6 +137,7 @@ class SaveParts(ModelCheckpoint):
 
 
 @pytest.mark.ddp
+@pytest.mark.usefixtures("one_thread")
 def test_ranks_agree_with_one_alone(fit, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -199,11 +200,13 @@ def codes_bytes(folder):
     return [(shard / name).read_bytes() for name in ("codes.npy", "features.npy", "ids.npy")]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_command_goes_on_and_gives_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for command in ("fit", "predict"):
         assert main(words(command, whole, batch_size=8)) == 0
     if (pid := os.fork()) == 0:
+        torch.set_num_threads(1)  # a fork would wait for OpenMP's threads, which it does not have
         forward, done = PretrainedNet.forward, []
 
         def fatal(self, images):
@@ -224,6 +227,7 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.ddp
+@pytest.mark.usefixtures("one_thread")
 def test_two_ranks_write_the_codes_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for command in ("fit", "predict"):

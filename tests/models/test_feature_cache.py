@@ -139,6 +139,7 @@ def _fork(work):
     """Run a function in another process; return its id."""
     if pid := os.fork():
         return pid
+    torch.set_num_threads(1)  # a fork would wait for OpenMP's threads, which it does not have
     code = 1
     try:
         work()
@@ -147,6 +148,7 @@ def _fork(work):
         os._exit(code)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_one_is_resumed_and_gives_the_same_bytes(net, scenes, calls, tmp_path):
     whole = open_features(net, scenes, tmp_path / "whole", batch_size=8)
 

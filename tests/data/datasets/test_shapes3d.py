@@ -115,7 +115,9 @@ def _read_first(dataset: Shapes3D) -> int:
 def test_forked_and_pickled_copies_read(dataset: Shapes3D) -> None:
     expected = int(_image(77).sum())
     assert _read_first(dataset) == expected
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    # As torch's loader begins its workers: forked ones have no threads of OpenMP.
+    one = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with multiprocessing.get_context("fork").Pool(2, **one) as pool:
         assert pool.map(_read_first, [dataset] * 2) == [expected] * 2
     assert _read_first(pickle.loads(pickle.dumps(dataset))) == expected
 
