@@ -121,3 +121,18 @@ def test_refuses_fewer_different_points_than_clusters(points):
     message = f"^Ward with n_clusters 6 .* but gets 5 among {len(points)}: lower n_clusters"
     with pytest.raises(UserError, match=message):
         Ward(6).fit(points[:, None])
+
+
+def test_one_tree_serves_all_numbers_of_clusters(monkeypatch):
+    points = np.random.default_rng(5).normal(size=(120, 4))
+    expected = {k: Ward(n_clusters=k).fit(points)[0] for k in (2, 5, 9)}
+    grown = []
+    monkeypatch.setattr(ward, "_LAST", {})
+    grow = ward._grow
+    monkeypatch.setattr(ward, "_grow", lambda *given: grown.append(1) or grow(*given))
+    for k, labels in expected.items():
+        np.testing.assert_array_equal(Ward(n_clusters=k).fit(points)[0], labels)
+    assert len(grown) == 1
+    other, _ = Ward(n_clusters=2).fit(points[:60])
+    assert len(grown) == 2
+    assert len(np.unique(other)) == 2
