@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from detaux_pl.artifacts.codes import SPLITS, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
 from detaux_pl.artifacts.labels import load_tasks
@@ -457,7 +458,7 @@ class LabelledDataModule(ImageDataModule):
         self._check_classes(targets, noise)
         if self.auxiliary == "shuffled":
             rng = np.random.default_rng([self.seed, 1])
-            for split in ("train", "val", "test"):
+            for split in SPLITS:
                 rows = self.dataset.rows(split)
                 targets[rows, 1:] = rng.permutation(targets[rows, 1:])
         return targets
@@ -473,7 +474,9 @@ class LabelledDataModule(ImageDataModule):
         return self.dataset.factor_sizes[self.dataset.factor_names.index(name)]
 
     def _check_classes(self, targets: NDArray[np.int64], noise: Sequence[int | None]) -> None:
-        train = targets[self.dataset.rows("train")]
+        # Images without a principal label tell of groups, too, to what is fitted to features.
+        kept = [self.dataset.rows(split) for split in ("train", UNLABELLED)]
+        train = targets[np.concatenate(kept)]
         for task, size in enumerate(self.task_sizes[1:], start=1):
             # What a clusterer calls noise may be found in the other splits alone.
             spared = -1 if not noise or (own := noise[task - 1]) is None else own

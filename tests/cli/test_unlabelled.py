@@ -23,6 +23,8 @@ from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.data.datasets.image_folder import ImageFolder
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.inference.run import load
 from tests.cli.conftest import CONF, in_process
 
@@ -105,6 +107,21 @@ def test_a_chain_on_a_folder_finds_clusters_among_them_and_leaves_them_out_of_al
     report = read_json(folder_run / "report" / "report.json")
     assert sum(cluster["size"] for cluster in report["auxiliary"]["clusters"]) == n_train
     assert load(folder_run).data.dataset.n_classes == 2
+
+
+def test_shuffled_groups_are_shuffled_among_them_too(folder_run: Path, photos: Path):
+    dataset = ImageFolder(photos, image_size=16, unlabelled=UNLABELLED)
+    labels = folder_run / "cluster"
+    targets = {}
+    for auxiliary in ("discovered", "shuffled"):
+        module = LabelledDataModule(dataset, labels=labels, auxiliary=auxiliary)
+        module.prepare_data()
+        module.setup("fit")
+        targets[auxiliary] = module.targets[:, 1].numpy()
+    rows = dataset.rows(UNLABELLED)
+    before, after = (targets[auxiliary][rows] for auxiliary in ("discovered", "shuffled"))
+    assert np.array_equal(np.sort(before), np.sort(after))
+    assert (before != after).mean() > 0.3
 
 
 def test_labelled_images_keep_their_splits_and_what_no_clusterer_touches(

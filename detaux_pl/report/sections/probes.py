@@ -94,6 +94,8 @@ def _asked(name: str, numbers: Mapping[str, Any]) -> str:
     """Say in words how far the slices of an input are from what is asked of them."""
     if numbers["assignment"] is None:
         return f"{name}: there are more factors than slices, so not each has one of its own."
+    if numbers["R1"] is None:
+        return f"{name}: it has one slice, and no others to compare it with."
     own = ", ".join(f"{task} in slice {k}" for task, k in numbers["assignment"].items())
     trend = {
         None: "",
