@@ -69,6 +69,8 @@ class MultitaskModel(EpochMeans, ABC):
 
     uses_auxiliary: ClassVar[bool] = True
     """Whether the model learns the auxiliary labels, so that a chain must discover them first."""
+    trained: ClassVar[bool] = True
+    """Whether steps train it; else it is fitted as a whole, and no parameter is shared."""
 
     def __init__(
         self,
@@ -180,6 +182,10 @@ class MultitaskModel(EpochMeans, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
         """Return the logits of each task."""
+        return self.answer(batch)
+
+    def answer(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the logits of each task, shape (B, task size), for a batch of the data."""
         logits: tuple[Tensor, ...] = self(batch.images)
         return logits
 
@@ -218,7 +224,7 @@ class MultitaskModel(EpochMeans, ABC):
         )
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> Answer:
-        logits = self(batch.images)
+        logits = self.answer(batch)
         own = self._own_targets(batch)
         targets = own.unbind(1)
         n = len(batch.images)
