@@ -17,19 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import ward_tree
-from sklearn.cluster._agglomerative import _hc_cut
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.semi_supervised import LabelSpreading
 
 from detaux_pl.artifacts.files import read_json, write_json
-from detaux_pl.cluster.base import Clusterer
-from detaux_pl.cluster.erasing import Erasing, choose_erasure
+from detaux_pl.cluster.erasing import Erasing
+from detaux_pl.cluster.erasure_choice import choose_erasure
 from detaux_pl.models.erased_probe import fit_erased_probe
 from detaux_pl.models.linear_probe import fit_linear_probe
 from detaux_pl.models.principal_axes import principal_axes
 
-CLUSTERS = (4, 8, 16, 24, 32)
 SIZE = 224
 METHODS = {
     "knn": "kNN",
@@ -133,7 +130,7 @@ def _measure(
         probe = fit_erased_probe(x, labels, len(names), groups)
         return float((probe.logits(asked).argmax(axis=1) == truth).mean())
 
-    erasing = Erasing([_Ward(k) for k in CLUSTERS])
+    erasing = Erasing()
     choice = choose_erasure(x, labels, len(names), erasing, task.principal)
     plain = fit_erased_probe(x, labels, len(names), choice.groups[:, :0])
     known = labels >= 0
@@ -207,25 +204,6 @@ def _spread(x: NDArray[Any], labels: NDArray[np.int64], asked: NDArray[Any]) -> 
     shares = np.nan_to_num(model.label_distributions_)
     best = np.argsort(-(asked @ x.T), axis=1)[:, :10]
     return np.asarray(model.classes_[shares[best].sum(axis=1).argmax(axis=1)])
-
-
-class _Ward(Clusterer):
-    """Cuts of one tree, which is grown once for all numbers of clusters."""
-
-    _tree: tuple[bytes, Any] = (b"", None)
-
-    def __init__(self, n_clusters: int) -> None:
-        self.n_clusters = n_clusters
-
-    def fit(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        points = self.to_fit(points)
-        if _Ward._tree[0] != points.tobytes():
-            _Ward._tree = (points.tobytes(), ward_tree(points))
-        labels = _hc_cut(self.n_clusters, _Ward._tree[1][0], len(points)).astype(np.int64)
-        return labels, np.ones(len(points))
-
-    def predict(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        raise NotImplementedError
 
 
 @cache

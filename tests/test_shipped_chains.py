@@ -60,6 +60,12 @@ def _words(config: Path, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPa
         words += ["--cluster.pca", "8"]
     if cluster.get("clusterer", {}).get("class_path", "HDBSCAN") == "HDBSCAN":
         words += ["--cluster.clusterer.min_cluster_size", "3"]
+    if "erase" in cluster:
+        for stage in ("disentangle", "multitask"):
+            words += [f"--{stage}.model.model", "timm/test_resnet", f"--{stage}.model.size", "32"]
+            words += [f"--{stage}.model.pretrained", "false"]
+        words += ["--cluster.erase.clusterers", "[{class_path: Ward, init_args: {n_clusters: 2}}]"]
+        return words
     backbone = _own(given.get("multitask", {})).get("backbone")
     if backbone is not None and config.stem != _first_with(backbone):
         words += ["--multitask.model.backbone", "small_convnet"]
@@ -71,7 +77,8 @@ def _words(config: Path, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPa
 def _first_with(backbone: str) -> str:
     """Name of the first chain of a backbone: one of each is trained, which takes much longer."""
     chains = {path.stem: given for path, given in configs().items() if path.parent == Path()}
-    backbones = {name: _own(given.get("multitask", {})) for name, given in chains.items()}
+    stages = {name: given.get("multitask", {}) for name, given in chains.items()}
+    backbones = {name: _own(own) for name, own in stages.items() if isinstance(own, dict)}
     return next(name for name, own in backbones.items() if own.get("backbone") == backbone)
 
 
@@ -105,7 +112,10 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     assert run.codes.ids.tolist() == data.ids.tolist()
     assert run.codes.values.std() > 0
     assert run.labels.n_classes >= 2
-    assert {"hard_parameter_sharing", "single_task", "shuffled"} <= set(run.arms)
+    arms = {"hard_parameter_sharing", "single_task", "shuffled"}
+    if "erase" in yaml.safe_load(config.read_text(encoding="utf-8")).get("cluster", {}):
+        arms = {"erasing_classifier", "frozen_classifier", "shuffled"}
+    assert arms <= set(run.arms)
     assert (run_dir / "report" / "report.html").stat().st_size > 10_000
 
 

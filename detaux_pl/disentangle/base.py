@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -46,6 +46,9 @@ class Disentangler(EpochMeans, ABC):
 
     code_name: str = "code"
     """What the codes are called in tables."""
+
+    gives_features: ClassVar[bool] = False
+    """Whether `encode_all` gives also `features`, those of a frozen network, shape (B, 1, F)."""
 
     principal_subspace: int | None
     """Index of the subspace that the model keeps for the principal factor; None for no such one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -60,6 +62,7 @@ class PretrainedFeatures(Disentangler):
         docs/methods.md, 'Frozen features'.
     """
 
+    gives_features: ClassVar[bool] = True
     principal_subspace: int
     mean: Tensor
     analysis: Tensor

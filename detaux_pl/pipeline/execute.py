@@ -18,11 +18,10 @@ from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import words
 from detaux_pl.artifacts.yaml_text import dump_yaml
-from detaux_pl.cluster.tried import read_candidates
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
-from detaux_pl.pipeline.stages.cluster import found_task
+from detaux_pl.pipeline.stages.cluster import found_task, read_verdict
 from detaux_pl.settings.devices import on_cpu
 
 
@@ -117,8 +116,7 @@ def _tell_verdicts(
 ) -> None:
     """Say whether a task worth training on was found, where that is new or none was."""
     for job in jobs:
-        tried = read_candidates(_folder(chain, job))
-        verdict = None if tried is None else tried["verdict"]
+        verdict = read_verdict(_folder(chain, job))
         if verdict is not None and (job in fresh or not verdict["found"]):
             discovery = job.config["discovery"]
             lead = "" if discovery is None else f"{discovery}: "

@@ -164,23 +164,35 @@ def _headline(report: Mapping[str, Any]) -> tuple[Literal["gain", "loss", "none"
     common = set(arms[main]["seeds"]) & set(arms[baseline]["seeds"])
     after, before = (percent(_mean_over(common, arms[name])) for name in (main, baseline))
     what = f"{report['principal']} accuracy"
+    task, how = "The discovered task", "with the discovered task"
+    if (erasures := report.get("erasures")) is not None:
+        task, how = "Erasing the discovered groups", "with the discovered groups erased"
+        if not erasures["verdict"]["found"]:
+            return "none", (
+                f"The discovered groups are better left: {what} is {before} with the features as "
+                "they are."
+            )
+    over = "over the test images"
     if interval is None or p is None:
-        return "open", (
-            f"One seed only: {what} is {after} with the discovered task and {before} without "
-            f"({points(gap)} points), which allows no test."
-        )
-    evidence = (
-        f"({points(gap)} points, 95 % CI {points(interval[0])} to {points(interval[1])}, "
-        f"{p_clause(p)} over {plural(len(common), 'seed')})"
-    )
-    if p >= LEVEL:
-        return "none", (
-            f"No gain shown: {what} is {after} with the discovered task and {before} without "
-            f"{evidence}."
-        )
+        # What is fitted at once has no seeds that differ: the images are what varies.
+        together = arms[main].get("ensemble") if erasures is not None else None
+        interval = None if together is None else together["difference_ci95"]
+        if interval is None:
+            return "open", (
+                f"One seed only: {what} is {after} {how} and {before} without "
+                f"({points(gap)} points), which allows no test."
+            )
+        sure = not interval[0] <= 0 <= interval[1]
+    else:
+        over = f"{p_clause(p)} over {plural(len(common), 'seed')}"
+        sure = p < LEVEL
+    ends = f"95 % CI {points(interval[0])} to {points(interval[1])}"
+    evidence = f"({points(gap)} points, {ends}{' ' if 'images' in over else ', '}{over})"
+    if not sure:
+        return "none", (f"No gain shown: {what} is {after} {how} and {before} without {evidence}.")
     if gap > 0:
-        return "gain", f"The discovered task raises {what} from {before} to {after} {evidence}."
-    return "loss", f"The discovered task lowers {what} from {before} to {after} {evidence}."
+        return "gain", f"{task} raises {what} from {before} to {after} {evidence}."
+    return "loss", f"{task} lowers {what} from {before} to {after} {evidence}."
 
 
 def _mean_over(seeds: set[int], arm: Mapping[str, Any]) -> float:

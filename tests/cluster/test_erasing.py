@@ -5,7 +5,8 @@ import pytest
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.cluster.erasing import Erasing, choose_erasure
+from detaux_pl.cluster.erasing import Erasing
+from detaux_pl.cluster.erasure_choice import choose_erasure
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
 from detaux_pl.metrics.agreement import agreement

@@ -70,6 +70,23 @@ def test_other_verdicts(main, tone, words):
     assert words in told.headline
 
 
+@pytest.mark.parametrize(
+    ("found", "ends", "tone", "words"),
+    [
+        (True, [0.02, 0.14], "gain", "Erasing the discovered groups raises digit accuracy from"),
+        (True, [0.02, 0.14], "gain", "(+9.0 points, 95 % CI +2.0 to +14.0 over the test images)"),
+        (True, [-0.02, 0.2], "none", "No gain shown: digit accuracy is 30.0 % with the discovered"),
+        (False, [0.02, 0.14], "none", "groups are better left: digit accuracy is 21.0 % with"),
+    ],
+)
+def test_groups_that_are_erased_are_judged_by_the_test_images(found, ends, tone, words):
+    main = arm([0.3], "main", 0.09, ensemble={"difference_ci95": ends})
+    given = {**report(main, alone=arm([0.21])), "erasures": {"verdict": {"found": found}}}
+    told = verdict(given)
+    assert told.tone == tone
+    assert words in told.headline
+
+
 def test_without_baseline_there_is_no_verdict():
     told = verdict(report(arm([0.3], "main")))
     assert (told.tone, told.headline) == (

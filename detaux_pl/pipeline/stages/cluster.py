@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ from detaux_pl.cluster.candidates import (
     proposing_subspaces,
 )
 from detaux_pl.cluster.discover import Discovery
-from detaux_pl.cluster.tried import CANDIDATES, Tried, read_candidates
+from detaux_pl.cluster.erased import ERASURES, find_erasure, load_features, read_erasures
+from detaux_pl.cluster.erasing import Erasing
+from detaux_pl.cluster.tried import CANDIDATES, Verdict, read_candidates
 from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.workers import Workers, net_workers
@@ -62,6 +65,10 @@ def parser() -> ShortParser:
         help="How to choose among candidates tried on images; null for the rule alone.",
     )  # fmt: skip
     made.add_argument(
+        "--erase", type=Erasing | None, default=None,
+        help="How to choose groups that are erased from features; null for a task to learn.",
+    )  # fmt: skip
+    made.add_argument(
         "--jobs", type=int | None, default=None,
         help="Processes that try candidates; null for one per core, or per accelerator.",
     )  # fmt: skip
@@ -72,7 +79,9 @@ def parser() -> ShortParser:
     return made
 
 
-def build_discovery(config: dict[str, Any], key: str = "") -> tuple[Discovery, Selection | None]:
+def build_discovery(
+    config: dict[str, Any], key: str = ""
+) -> tuple[Discovery, Selection | None, Erasing | None]:
     """Build what the stage does from its resolved configuration.
 
     Args:
@@ -86,11 +95,16 @@ def build_discovery(config: dict[str, Any], key: str = "") -> tuple[Discovery, S
     try:
         # jsonargparse parses the items of a list in place.
         built = own.instantiate(plain(own.parse_object(deepcopy(config))))
-        apart = ("select", "nets")
+        apart = ("select", "erase", "nets")
         settings = {name: built[name] for name in cluster_settings(config) if name not in apart}
-        discovery, selection = Discovery(**settings), built["select"]
+        discovery, selection, erasing = Discovery(**settings), built["select"], built["erase"]
     except (ValueError, TypeError) as error:
         raise explain(error, config, key) from error
+    if selection is not None and erasing is not None:
+        raise UserError(
+            "select and erase are both given: groups are learned as a task (select) or erased from "
+            "the features (erase), leave one out."
+        )
     if selection is not None and selection.tries < discovery.n_tasks:
         raise UserError(
             f"n_tasks is {discovery.n_tasks}, but select.tries is {selection.tries}: each task is "
@@ -101,7 +115,7 @@ def build_discovery(config: dict[str, Any], key: str = "") -> tuple[Discovery, S
             f"codes are {config['codes']}, but without select nothing chooses among them: give "
             "select, or one stage of codes."
         )
-    return discovery, selection
+    return discovery, selection, erasing
 
 
 def found_task(folder: StageFolder) -> bool:
@@ -113,7 +127,7 @@ def found_task(folder: StageFolder) -> bool:
 def run(args: list[str]) -> int:
     """Run `detaux cluster`."""
     config = settled(parse(parser(), follow_folder(args)))
-    discovery, selection = build_discovery(config)
+    discovery, selection, erasing = build_discovery(config)
     folder = StageFolder(Path(config["run_dir"]), discovery_folder("cluster", config["discovery"]))
     if selection is not None and config["nets"] is None:
         raise UserError(
@@ -125,6 +139,8 @@ def run(args: list[str]) -> int:
     stages = _stages(config)
 
     def work() -> list[Path]:
+        if erasing is not None:
+            return _erase(folder, load_features(folder.run_dir / stages[0]), erasing)
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
         if selection is not None:
             n_fits = max(1 + selection.tries, 2 * selection.confirmations)
@@ -134,12 +150,27 @@ def run(args: list[str]) -> int:
         return save_tasks(discovery(sources[stages[0]]), folder.path)
 
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
-    if code or selection is None or not is_global_zero():
+    verdict = None if code else read_verdict(folder)
+    if verdict is None or not is_global_zero():
         return code
-    verdict = folder.read(CANDIDATES, Tried)["verdict"]
     if "DETAUX_STAGE" not in os.environ:  # the planner says it
         print(verdict["sentence"], file=sys.stderr)
-    return 0 if verdict["found"] else NOTHING_FOUND
+    return 0 if found_task(folder) else NOTHING_FOUND
+
+
+def read_verdict(folder: StageFolder) -> Verdict | None:
+    """Read what a finished stage says of its candidates; None where it had none."""
+    found = read_candidates(folder) or read_erasures(folder)
+    return None if found is None else found["verdict"]
+
+
+def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]:
+    """Choose groups to erase, and write them and what was found of all."""
+    choice, tasks = find_erasure(features, erasing)
+    path = folder.path / ERASURES
+    if is_global_zero():
+        write_json(path, choice.record())
+    return [path, *save_tasks(tasks, folder.path)]
 
 
 def _select(
@@ -209,7 +240,13 @@ def check(own: Mapping[str, Any], folds: int) -> None:
     """Refuse settings that are outside their range, or do not go with each other."""
     name = own["cluster"]["discovery"]
     key = "cluster" if name is None else f"discoveries.{name}.cluster"
-    build_discovery(own["cluster"], key)
+    _, _, erasing = build_discovery(own["cluster"], key)
+    model: Any = locate(own["disentangle"]["model"]["class_path"])
+    if erasing is not None and not model.gives_features:
+        raise UserError(
+            f"{key}.erase needs features of a frozen network, and {model.__name__} has none: take "
+            "the disentangler PretrainedFeatures, or leave erase out."
+        )
 
 
 def net_tasks(own: Mapping[str, Any]) -> set[int]:
@@ -240,5 +277,6 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     apart = ["run_dir", "redo", "discovery", "codes", "jobs"]
     # Without a selection no net is trained.
     apart += ["select", "nets"] if config["select"] is None else []
+    apart += ["erase"] if config.get("erase") is None else []  # as before there was a choice
     settings = {k: without_places(v) for k, v in config.items() if k not in apart}
     return settings | ({"nets": nets_settings(config["nets"])} if "nets" in settings else {})

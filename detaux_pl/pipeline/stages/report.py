@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from pydoc import locate
+from typing import Any
 
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.run_stage import run_stage
@@ -85,7 +87,7 @@ def run(args: list[str]) -> int:
     ]
 
     def work() -> list[Path]:
-        baseline = "single_task" if "single_task" in arms else arms[0]
+        baseline = _baseline(run_, arms)
         write_report(
             run_.run_dir, arms, baseline, seeds, run_.data.images, run_.disentangler, discoveries
         )
@@ -117,13 +119,32 @@ def _arms(run_: Run) -> list[str]:
     """Name the trained arms in the order to show them: main one, baselines, controls."""
 
     def place(arm: str) -> tuple[bool, bool, str]:
-        folder = StageFolder(run_.run_dir, f"{arm_folder(arm)}/seed{run_.arms[arm][0]}")
-        config = folder.read("config.yaml", StageConfig)
+        config = _config(run_, arm)
         given = config["data"].get("init_args", {})
         control = given.get("auxiliary", "discovered") != "discovered"
-        return control, config["model"]["class_path"].endswith(".SingleTask"), arm
+        return control, not _model(config).uses_auxiliary, arm
 
     return sorted(run_.arms, key=place)
+
+
+def _baseline(run_: Run, arms: Sequence[str]) -> str:
+    """Name the arm that the others are tested against: what the main one would be by itself."""
+    models = {arm: _model(_config(run_, arm)) for arm in arms if arm in run_.arms}
+    alone = [arm for arm, model in models.items() if not model.uses_auxiliary]
+    main = models.get(arms[0])
+    for arm in alone:
+        if main is not None and arm != arms[0] and issubclass(main, models[arm]):
+            return arm
+    return "single_task" if "single_task" in arms else next(iter(alone), arms[0])
+
+
+def _config(run_: Run, arm: str) -> StageConfig:
+    folder = StageFolder(run_.run_dir, f"{arm_folder(arm)}/seed{run_.arms[arm][0]}")
+    return folder.read("config.yaml", StageConfig)
+
+
+def _model(config: StageConfig) -> Any:
+    return locate(config["model"]["class_path"])
 
 
 def jobs(chain: Chain, before: Sequence[Job]) -> list[Job]:

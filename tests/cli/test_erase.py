@@ -1,0 +1,181 @@
+"""Groups that are erased from features, through a whole chain and on to new images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.labels import load_tasks
+from detaux_pl.cli.fit import run as run_chain
+from detaux_pl.cli.main import main
+from detaux_pl.inference.run import load
+from tests.cli.conftest import in_process
+
+Refused = Callable[[list[str]], str]
+N, HEIGHT, WIDTH = 240, 24, 40
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of one of four colours, the hidden factor, whose label is a small square's side."""
+    folder = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(40, 200, (4, 3))
+    rows = [["image", "side", "colour"]]
+    for k in range(N):
+        side, colour = k % 2, k // 2 % 4
+        pixels = np.tile(colours[colour], (HEIGHT, WIDTH, 1)) + rng.normal(0, 6, (HEIGHT, WIDTH, 3))
+        left = 4 if side else WIDTH - 12
+        pixels[8:16, left : left + 8] += 40
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{k:03}.png")
+        rows.append([f"{k:03}.png", "left" if side else "right", str(colour)])
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def config(table: Path) -> Path:
+    """Settings of a chain with a small frozen network, the same in all stages."""
+    torch.manual_seed(0)
+    net = timm.create_model("test_resnet")
+    weights = table.with_name("weights.pth")
+    torch.save(net.state_dict(), weights)
+    net_ = {"model": "timm/test_resnet", "weights": str(weights), "size": 48, "pca": 20}
+    given = {
+        "dataset": {
+            "class_path": "ImageTable",
+            "init_args": {
+                "path": str(table), "principal": "side", "image_size": 32, "fit": "stretch",
+                "cache_dir": str(table.parent / "cache"),
+            },
+        },
+        "disentangle": {
+            "model": {"class_path": "PretrainedFeatures", "init_args": {**net_, "subspace_dim": 6}},
+            "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        },
+        "cluster": {
+            "erase": {
+                "clusterers": [
+                    {"class_path": "Ward", "init_args": {"n_clusters": k}} for k in (2, 4, 6)
+                ],
+                "pca": 20,
+                "axes": 10,
+            }
+        },
+        "multitask": {
+            "model": {"class_path": "ErasingClassifier", "init_args": net_},
+            "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+        },
+        "baselines": ["FrozenClassifier"],
+        "controls": ["shuffled", "colour"],
+        "seeds": 1,
+    }  # fmt: skip
+    path = table.with_name("erase.yaml")
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+@pytest.fixture(scope="module", params=["erase", "leave"])
+def run(request: pytest.FixtureRequest, config: Path) -> tuple[str, Path]:
+    """A finished chain, of which the verdict is to erase or, by a demand none meets, to leave."""
+    folder = config.parent / request.param
+    words = ["--config", str(config), "--run_dir", str(folder)]
+    margin = "0" if request.param == "erase" else "1000"
+    assert run_chain([*words, "--cluster.erase.margin", margin], in_process) == 0
+    return request.param, folder
+
+
+def test_the_verdict_is_written_followed_and_shown(run: tuple[str, Path]):
+    use, folder = run
+    found = read_json(folder / "cluster" / "erasures.json")
+    assert found["verdict"]["found"] == (use == "erase"), found["verdict"]["sentence"]
+    assert [each["name"] for each in found["candidates"] if each["refused"] is None] == (
+        found["verdict"]["chosen"]
+    )
+    assert len(found["candidates"]) == 4  # three clusterers, and all of them
+    gains = [each["gain"] for each in found["candidates"]]
+    assert gains == sorted(gains, reverse=True)
+    tasks = load_tasks(folder / "cluster")
+    assert {task.meta["use"] for task in tasks} == {use}
+    finished = load(folder)
+    head = {
+        arm: finished.model(arm).heads[0].weight
+        for arm in ("erasing_classifier", "frozen_classifier")
+    }
+    left = torch.allclose(*head.values(), rtol=1e-6)
+    assert left == (use == "leave")
+    page = (folder / "report" / "report.html").read_text()
+    assert ("What was erased" in page) == (use == "erase")
+    assert ("What might be erased" in page) == (use == "leave")
+    report = read_json(folder / "report" / "report.json")
+    assert report["baseline"] == "frozen_classifier"
+    assert report["erasures"]["verdict"]["sentence"] in page.replace("&nbsp;", " ")
+
+
+def test_groups_are_found_in_what_is_left_of_the_features_and_label_every_image(
+    run: tuple[str, Path],
+):
+    _, folder = run
+    codes = Codes.load(folder / "disentangle" / "codes", "features")
+    for task in load_tasks(folder / "cluster"):
+        assert np.array_equal(task.ids, codes.ids)
+        assert task.labels.min() == 0
+        for split in ("train", "val", "test"):
+            rows = codes.rows(split)
+            colour = codes.factor("colour")[rows]
+            # A group holds one colour, or some of them whole: of new images too.
+            told = [np.unique(task.labels[rows][colour == value]) for value in range(4)]
+            if task.n_classes <= 4:
+                assert all(len(groups) == 1 for groups in told), (split, told)
+
+
+def test_new_images_get_class_and_group(run: tuple[str, Path], table: Path, tmp_path: Path):
+    _, folder = run
+    output = tmp_path / "told.csv"
+    assert (
+        main(["predict", str(folder), str(table), "--column", "image", "--output", str(output)])
+        == 0
+    )
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    assert len(rows) == N
+    given = list(csv.DictReader(table.read_text().splitlines()))
+    right = [row["class"] == other["side"] for row, other in zip(rows, given, strict=True)]
+    assert np.mean(right) > 0.9
+    assert {row["group"] for row in rows} <= set("012345")
+
+
+def test_a_run_that_is_gone_on_with_skips_what_is_done(run: tuple[str, Path], config: Path, capsys):
+    use, folder = run
+    margin = "0" if use == "erase" else "1000"
+    words = ["--config", str(config), "--run_dir", str(folder), "--cluster.erase.margin", margin]
+    assert run_chain(words, in_process) == 0
+    said = capsys.readouterr().err
+    assert said.count("complete, skipped") == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cluster.erase.folds", "1"], "folds is 1: give at least 2"),
+        (["--cluster.erase.margin", "-1"], "margin -1"),
+        (["--cluster.select.tries", "2"], "select and erase are both given"),
+        (["--disentangle", "configs/disentangle/residual.yaml"], "features of a frozen network"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused_before_anything_runs(
+    config: Path, tmp_path: Path, error_line: Refused, words: list[str], said: str
+):
+    folder = tmp_path / "run"
+    assert said in error_line(["fit", "--config", str(config), "--run_dir", str(folder), *words])
+    assert not (folder / "disentangle").exists()
