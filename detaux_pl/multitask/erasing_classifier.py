@@ -33,6 +33,14 @@ class ErasingClassifier(FrozenClassifier):
     Raises:
         ValueError: If an argument is outside its range.
 
+    Example:
+        >>> import torch
+        >>> with torch.device("meta"):  # which has shapes alone
+        ...     model = ErasingClassifier((3, 64, 64), (10, 4), pretrained=False)
+        ...     logits = model(torch.zeros(2, 3, 64, 64))
+        >>> [tuple(values.shape) for values in logits]  # the class, and the group
+        [(2, 10), (2, 4)]
+
     References:
         Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form". Romera-Paredes
         et al. 2012, "Exploiting Unrelated Tasks in Multi-Task Learning": that a task gains where

@@ -36,7 +36,7 @@ def _check(tmp_path: Path, config: str, *args: str) -> list[str]:
 
 
 def _on_folder(tmp_path: Path, command: str = "check") -> list[str]:
-    words = _check(tmp_path, "folder", "--dataset.root", str(tmp_path / "images"))
+    words = _check(tmp_path, "folder_scratch", "--dataset.root", str(tmp_path / "images"))
     words += ["--dataset.cache_dir", str(tmp_path / "cache")]
     for stage in ("disentangle", "multitask"):
         words += [f"--{stage}.data.batch_size", "4"]

@@ -172,13 +172,13 @@ def test_a_copied_cache_is_compared_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pixel_cache, "_CHEAP", 0)
     (path,) = (tmp_path / "cache").rglob("pixels.npy")
     compared: list[int] = []
-    sums = pixel_cache._sums
+    sums = pixel_cache.crc_sums
 
     def note(images: Any) -> Any:
         compared.append(len(images))
         return sums(images)
 
-    monkeypatch.setattr(pixel_cache, "_sums", note)
+    monkeypatch.setattr(pixel_cache, "crc_sums", note)
     _cached(tmp_path).setup()
     assert compared == []
     os.utime(path)

@@ -241,8 +241,10 @@ def check(own: Mapping[str, Any], folds: int) -> None:
     name = own["cluster"]["discovery"]
     key = "cluster" if name is None else f"discoveries.{name}.cluster"
     _, _, erasing = build_discovery(own["cluster"], key)
+    if erasing is None or "disentangle" not in own:  # a discovery may share the main one's codes
+        return
     model: Any = locate(own["disentangle"]["model"]["class_path"])
-    if erasing is not None and not model.gives_features:
+    if not model.gives_features:
         raise UserError(
             f"{key}.erase needs features of a frozen network, and {model.__name__} has none: take "
             "the disentangler PretrainedFeatures, or leave erase out."
