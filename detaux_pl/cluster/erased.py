@@ -14,7 +14,7 @@ from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cluster.erasing import Choice, Erasing
 from detaux_pl.cluster.erasure_choice import assign_groups, choose_erasure
-from detaux_pl.cluster.tried import Verdict
+from detaux_pl.cluster.tried import Verdict, read_of_stage
 
 ERASURES = "erasures.json"
 """What is known of every candidate, and the verdict: a file of the stage."""
@@ -48,10 +48,7 @@ def read_erasures(stage: StageFolder) -> Erasures | None:
     Raises:
         ArtifactError: If the file was changed or is damaged.
     """
-    manifest = stage.manifest
-    expected = manifest is not None and ERASURES in manifest["outputs"]
-    there = expected or (stage.path / ERASURES).is_file()
-    return stage.read(ERASURES, Erasures) if there else None
+    return read_of_stage(stage, ERASURES, Erasures)
 
 
 def load_features(folder: Path) -> Codes:

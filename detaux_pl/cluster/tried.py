@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from detaux_pl.artifacts.stage import StageFolder
 
+T = TypeVar("T")
 CANDIDATES = "candidates.json"
 """What is known of every candidate, and the verdict: a file of the stage."""
 
@@ -47,7 +48,16 @@ def read_candidates(stage: StageFolder) -> Tried | None:
     Raises:
         ArtifactError: If the file was changed or is damaged.
     """
+    return read_of_stage(stage, CANDIDATES, Tried)
+
+
+def read_of_stage(stage: StageFolder, name: str, kind: type[T]) -> T | None:
+    """Read a file that not every such stage writes; None where this one has not.
+
+    Raises:
+        ArtifactError: If the file was changed or is damaged.
+    """
     manifest = stage.manifest
-    expected = manifest is not None and CANDIDATES in manifest["outputs"]
-    there = expected or (stage.path / CANDIDATES).is_file()
-    return stage.read(CANDIDATES, Tried) if there else None
+    expected = manifest is not None and name in manifest["outputs"]
+    there = expected or (stage.path / name).is_file()
+    return stage.read(name, kind) if there else None
