@@ -86,7 +86,7 @@ def config(table: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["erase", "leave"])
+@pytest.fixture(scope="module", params=["erase", pytest.param("leave", marks=pytest.mark.slow)])
 def run(request: pytest.FixtureRequest, config: Path) -> tuple[str, Path]:
     """A finished chain, of which the verdict is to erase or, by a demand none meets, to leave."""
     folder = config.parent / request.param

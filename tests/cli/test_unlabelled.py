@@ -141,6 +141,7 @@ def test_labelled_images_keep_their_splits_and_what_no_clusterer_touches(
     assert main(["fit", *words, "--dataset.unlabelled", str(photos / UNLABELLED)]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_their_folder_was_moved_and_not_with_another(
     folder_run: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -208,6 +209,7 @@ def test_the_check_counts_and_names_them(
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_ranks_write_the_codes_of_one(folder_run: Path, tmp_path: Path):
     config = yaml.safe_load((folder_run / "disentangle" / "config.yaml").read_text())
     config["run_dir"] = str(tmp_path / "run")
