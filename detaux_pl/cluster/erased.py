@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detaux_pl.artifacts.codes import SPLITS, Codes
-from detaux_pl.artifacts.errors import ArtifactError, UserError
+from detaux_pl.artifacts.codes import SPLITS, UNLABELLED, Codes
+from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.stage import StageFolder
@@ -57,15 +58,12 @@ def load_features(folder: Path) -> Codes:
     Raises:
         UserError: If it has not.
     """
-    try:
-        return Codes.load(folder, FEATURES)
-    except ArtifactError as error:
-        if "holds no" not in str(error):
-            raise
+    if FEATURES not in Codes.load(folder).others:
         raise UserError(
-            f"erase needs features of a frozen network, and {error} Take the disentangler "
-            "PretrainedFeatures, or leave erase out."
-        ) from None
+            f"erase needs features of a frozen network, and {folder} holds none: take the "
+            "disentangler PretrainedFeatures, or leave erase out."
+        )
+    return Codes.load(folder, FEATURES)
 
 
 def find_erasure(features: Codes, erasing: Erasing) -> tuple[Choice, list[AuxiliaryLabels]]:
@@ -78,20 +76,19 @@ def find_erasure(features: Codes, erasing: Erasing) -> tuple[Choice, list[Auxili
     Returns:
         The choice, and its groupings as tasks, which say whether they are better erased or left.
     """
-    rows = np.concatenate([features.rows("train"), features.rows("unlabelled")])
+    rows = np.concatenate([features.rows("train"), features.rows(UNLABELLED)])
     others = np.setdiff1d(np.arange(len(features.ids)), rows)
     info = features.info
     values = features.values[:, 0]
+    known = values[rows]
     labels = features.factor(info.principal)[rows]
     n_classes = info.sizes[info.names.index(info.principal)]
     with progress_bar("folds", erasing.n_fits) as advance:
-        choice = choose_erasure(values[rows], labels, n_classes, erasing, info.principal, advance)
+        choice = choose_erasure(known, labels, n_classes, erasing, info.principal, advance)
     groups = np.full((len(values), len(choice.of)), IGNORED)
     groups[rows] = choice.proposed
     if len(others):
-        groups[others] = assign_groups(
-            values[rows], labels, n_classes, erasing, choice.of, values[others]
-        )
+        groups[others] = assign_groups(known, labels, n_classes, erasing, choice.of, values[others])
     use = "erase" if choice.verdict["found"] else "leave"
     tasks = []
     for column, k in zip(groups.T, choice.of, strict=True):
@@ -102,7 +99,7 @@ def find_erasure(features: Codes, erasing: Erasing) -> tuple[Choice, list[Auxili
 
 def _task(
     features: Codes,
-    groups: np.ndarray[Any, np.dtype[np.int64]],
+    groups: NDArray[np.int64],
     erasing: Erasing,
     meta: dict[str, Any],
 ) -> AuxiliaryLabels:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from detaux_pl.artifacts.codes import SPLITS
+from detaux_pl.artifacts.codes import UNLABELLED
 from detaux_pl.data.batch import Batch
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -142,8 +142,7 @@ class PretrainedFeatures(Disentangler):
     def on_fit_start(self) -> None:
         """Compute the features that are missing, and fit the split to those of the train rows."""
         features, dataset = self._open(), self._data.dataset
-        known = [split for split in ("train", "unlabelled") if split in SPLITS]
-        rows = np.concatenate([dataset.rows(split) for split in known])
+        rows = np.concatenate([dataset.rows(split) for split in ("train", UNLABELLED)])
         split = split_features(
             features, rows, dataset.labels[rows], self.n_classes, self.pca, self.subspace_dim,
             self.principal_subspace, self.shrinkage,

@@ -172,7 +172,7 @@ def _headline(report: Mapping[str, Any]) -> tuple[Literal["gain", "loss", "none"
                 f"The discovered groups are better left: {what} is {before} with the features as "
                 "they are."
             )
-    over = "over the test images"
+    rest = " over the test images"
     if interval is None or p is None:
         # What is fitted at once has no seeds that differ: the images are what varies.
         together = arms[main].get("ensemble") if erasures is not None else None
@@ -184,12 +184,12 @@ def _headline(report: Mapping[str, Any]) -> tuple[Literal["gain", "loss", "none"
             )
         sure = not interval[0] <= 0 <= interval[1]
     else:
-        over = f"{p_clause(p)} over {plural(len(common), 'seed')}"
+        rest = f", {p_clause(p)} over {plural(len(common), 'seed')}"
         sure = p < LEVEL
     ends = f"95 % CI {points(interval[0])} to {points(interval[1])}"
-    evidence = f"({points(gap)} points, {ends}{' ' if 'images' in over else ', '}{over})"
+    evidence = f"({points(gap)} points, {ends}{rest})"
     if not sure:
-        return "none", (f"No gain shown: {what} is {after} {how} and {before} without {evidence}.")
+        return "none", f"No gain shown: {what} is {after} {how} and {before} without {evidence}."
     if gap > 0:
         return "gain", f"{task} raises {what} from {before} to {after} {evidence}."
     return "loss", f"{task} lowers {what} from {before} to {after} {evidence}."
