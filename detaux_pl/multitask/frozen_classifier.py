@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -166,7 +165,7 @@ class FrozenClassifier(MultitaskModel):
         self._features = open_features(
             self.net,
             data.dataset,
-            None if self.cache_dir is None else Path(self.cache_dir),
+            self.cache_dir,
             self.batch_size,
             self.device,
             data,
