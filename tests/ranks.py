@@ -1,12 +1,7 @@
 """Several ranks in a test."""
 
 import atexit
-import os
-import signal
 import socket
-import sys
-import time
-import traceback
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from detaux_pl.cli.main import main
+from tests.children import start_child
 
 
 class Spawned(DDPStrategy):
@@ -23,7 +19,7 @@ class Spawned(DDPStrategy):
     and then, long after all is done.
 
     The processes are forked where there is no GPU: a spawned one imports for seconds before it
-    trains for a moment.
+    trains for a moment, and what a test trains is often of a class within it.
     """
 
     def __init__(self) -> None:
@@ -41,27 +37,18 @@ def _end_group() -> None:
         distributed.destroy_process_group()
 
 
-def fork_ranks(words: Sequence[str], world: int = 2, timeout: float = 240) -> list[int]:
-    """Run a command on several ranks, as torchrun starts them; return their exit codes.
-
-    They are forked, as started ones would import for seconds before they work for a moment.
-    """
+def fork_ranks(words: Sequence[str], world: int = 2) -> list[int | None]:
+    """Run a command on several ranks, as torchrun starts them; return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = [_fork(words, _told(world, rank, port)) for rank in range(world)]
-    codes: dict[int, int] = {}
-    deadline = time.monotonic() + timeout
-    while len(codes) < world:
-        for pid in (pid for pid in children if pid not in codes):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                codes[pid] = os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            for pid in (pid for pid in children if pid not in codes):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    return [codes[pid] for pid in children]
+    ranks = [
+        start_child(main, list(words), environment=_told(world, rank, port))
+        for rank in range(world)
+    ]
+    for rank in ranks:
+        rank.join()
+    return [rank.exitcode for rank in ranks]
 
 
 def _told(world: int, rank: int, port: int) -> dict[str, str]:
@@ -69,19 +56,3 @@ def _told(world: int, rank: int, port: int) -> dict[str, str]:
     told = {"WORLD_SIZE": world, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
     own = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
     return own | {name: str(value) for name, value in told.items()}
-
-
-def _fork(words: Sequence[str], told: dict[str, str]) -> int:
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        torch.set_num_threads(1)  # it would wait for OpenMP's threads, which it does not have
-        os.environ.update(told)
-        code = main(words)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # nothing of the parent's is to be ended here

@@ -20,6 +20,7 @@ from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.main import main
 from detaux_pl.training.checkpoints import WholeCheckpoints
 from detaux_pl.training.stage_cli import StageCLI
+from tests.children import run_child
 
 Refused = Callable[[list[str]], str]
 ARM = "multitask/single_task/seed0"
@@ -129,6 +130,12 @@ def test_the_content_does_not_depend_on_the_name(tmp_path: Path):
     assert sha256_file(tmp_path / "last") == sha256_file(tmp_path / "best")
 
 
+def _kill_in_the_writing(folder: Path, path: Path) -> None:
+    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+    checkpoints = WholeCheckpoints(StageFolder(folder, "disentangle"))
+    checkpoints.save_checkpoint({"state_dict": {"a": torch.zeros(3)}}, path)
+
+
 def test_a_kill_in_the_writing_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -138,11 +145,7 @@ def test_a_kill_in_the_writing_leaves_the_one_before(
     checkpoints.save_checkpoint({"state_dict": {"a": torch.ones(3)}}, path)
     # Where the folder for temporary files lies does not matter: nothing is written there.
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
-    child = os.fork()
-    if child == 0:
-        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        checkpoints.save_checkpoint({"state_dict": {"a": torch.zeros(3)}}, path)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert run_child(_kill_in_the_writing, tmp_path, path) == -signal.SIGKILL
     assert len(list(path.parent.iterdir())) == 2
     assert checkpoints.load_checkpoint(path)["state_dict"]["a"].tolist() == [1, 1, 1]
     sweep_up(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from detaux_pl.artifacts.files import read_json, write_json
 from detaux_pl.cli.main import main
 from detaux_pl.inference import export, graph, parity
 from detaux_pl.inference.bundle import FILES
+from tests.children import run_child
 
 Refused = Callable[[list[str]], str]
 ARM = "hard_parameter_sharing"
@@ -353,19 +353,16 @@ def test_a_disk_that_is_full_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def _kill_late(words: list[str]) -> None:
+    export.write_about = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    main(words)
+
+
 def test_killed_in_the_middle_it_leaves_nothing_of_that_name(finished_run: Path, copied: Path):
     before = _digests(copied)
     words = ["export", str(finished_run), "--format", "safetensors"]
     for folder in (copied, copied.parent / "new"):
-        if not (child := os.fork()):
-            with contextlib.suppress(BaseException):
-                # A fork would wait for OpenMP's threads, which it does not have.
-                torch.set_num_threads(1)
-                export.write_about = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-                main([*words, str(folder)])
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert run_child(_kill_late, [*words, str(folder)]) == -signal.SIGKILL
     assert _digests(copied) == before
     left = {path.name.rpartition("-")[0] for path in copied.parent.iterdir()} - {""}
     assert left == {".bundle", ".new"}

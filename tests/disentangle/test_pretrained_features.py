@@ -20,6 +20,7 @@ from detaux_pl.disentangle.pretrained_features import PretrainedFeatures
 from detaux_pl.models.feature_cache import open_features
 from detaux_pl.models.feature_split import split_features
 from detaux_pl.models.pretrained import PretrainedNet
+from tests.children import run_child
 from tests.models.weights_here import real_weights
 from tests.ranks import Spawned, fork_ranks
 
@@ -197,25 +198,25 @@ def codes_bytes(folder):
     return [(shard / name).read_bytes() for name in ("codes.npy", "features.npy", "ids.npy")]
 
 
+def kill_at_fifth_batch(told):
+    forward, done = PretrainedNet.forward, []
+
+    def fatal(self, images):
+        done.append(len(images))
+        if len(done) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(self, images)
+
+    PretrainedNet.forward = fatal
+    main(told)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_command_goes_on_and_gives_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for command in ("fit", "predict"):
         assert main(words(command, whole, batch_size=8)) == 0
-    if (pid := os.fork()) == 0:
-        torch.set_num_threads(1)  # a fork would wait for OpenMP's threads, which it does not have
-        forward, done = PretrainedNet.forward, []
-
-        def fatal(self, images):
-            done.append(len(images))
-            if len(done) == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return forward(self, images)
-
-        PretrainedNet.forward = fatal
-        main(words("fit", killed, batch_size=8))
-        os._exit(1)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    assert run_child(kill_at_fifth_batch, words("fit", killed, batch_size=8)) == -signal.SIGKILL
     (part,) = killed.rglob("done.npy")
     assert np.load(part).sum() == 32
     for command in ("fit", "predict"):

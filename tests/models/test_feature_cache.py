@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.models.feature_cache import FeatureCache, features_of, open_features
 from detaux_pl.models.pretrained import PretrainedNet
+from tests.children import run_child, start_child
 from tests.data.written import write_class_folders
 
 
@@ -135,38 +137,26 @@ def test_files_are_known_by_their_content(tmp_path, calls):
     assert len(folders(tmp_path / "cache" / "features")) == 2
 
 
-def _fork(work):
-    """Run a function in another process; return its id."""
-    if pid := os.fork():
-        return pid
-    torch.set_num_threads(1)  # a fork would wait for OpenMP's threads, which it does not have
-    code = 1
-    try:
-        work()
-        code = 0
-    finally:
-        os._exit(code)
+def kill_at_fourth_batch(net, scenes, folder):
+    forward = net.forward
+    done = []
+
+    def fatal(images):
+        done.append(len(images))
+        if len(done) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(images)
+
+    net.forward = fatal
+    open_features(net, scenes, folder, batch_size=8)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_one_is_resumed_and_gives_the_same_bytes(net, scenes, calls, tmp_path):
     whole = open_features(net, scenes, tmp_path / "whole", batch_size=8)
 
-    def killed():
-        forward = net.forward
-        done = []
-
-        def fatal(images):
-            done.append(len(images))
-            if len(done) == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return forward(images)
-
-        net.forward = fatal
-        open_features(net, scenes, tmp_path / "killed", batch_size=8)
-
-    _, status = os.waitpid(_fork(killed), 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    killed = tmp_path / "killed"
+    assert run_child(kill_at_fourth_batch, net, scenes, killed) == -signal.SIGKILL
     assert folders(tmp_path / "killed") == []
     calls.clear()
     resumed = open_features(net, scenes, tmp_path / "killed", batch_size=8)
@@ -179,42 +169,36 @@ def test_a_killed_one_is_resumed_and_gives_the_same_bytes(net, scenes, calls, tm
         assert one.read_bytes() == other.read_bytes()
 
 
+def take(folder, own):
+    """Compute rows until all are done; say which. Process 0 waits for 1 to come, after a batch."""
+    cache = FeatureCache(folder / "cache", (90, 4))
+    taken = []
+
+    def compute(rows):
+        taken.extend(rows.tolist())
+        (folder / f"begun{own}").touch()
+        while own == 0 and not (folder / "begun1").exists():
+            time.sleep(0.01)
+        return np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
+
+    cache.fill(compute, 10, "rows")
+    (folder / f"{own}.txt").write_text(" ".join(map(str, taken)))
+    assert cache.complete
+
+
 def test_processes_share_the_rows_and_wait_for_each_other(tmp_path):
-    cache = FeatureCache(tmp_path / "cache", (90, 4))
-    begun = tmp_path / "begun"
-
-    def take(own):
-        taken = []
-
-        def compute(rows):
-            taken.extend(rows.tolist())
-            begun.touch()
-            # The first one is slow: the other is to find work meanwhile, and to wait at the end.
-            signal.pause() if own == 0 and len(taken) > 10 and not _others() else None
-            return np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
-
-        def _others():
-            return (tmp_path / "second").exists()
-
-        cache.fill(compute, 10, "rows")
-        (tmp_path / f"{own}.txt").write_text(" ".join(map(str, taken)))
-        assert cache.complete
-
-    def second():
-        (tmp_path / "second").touch()
-        take(1)
-
-    first = _fork(lambda: (signal.signal(signal.SIGALRM, lambda *_: None),
-                           signal.setitimer(signal.ITIMER_REAL, 1.0, 0.2), take(0)))  # fmt: skip
-    while not begun.exists():
-        os.sched_yield()
-    other = _fork(second)
-    for pid in (first, other):
-        assert os.waitpid(pid, 0)[1] == 0
+    first = start_child(take, tmp_path, 0)
+    while not (tmp_path / "begun0").exists():
+        time.sleep(0.01)
+    other = start_child(take, tmp_path, 1)
+    for process in (first, other):
+        process.join()
+        assert process.exitcode == 0
     rows = [[int(word) for word in (tmp_path / f"{i}.txt").read_text().split()] for i in (0, 1)]
     assert sorted(rows[0] + rows[1]) == list(range(90))
     assert rows[0]
     assert rows[1]
+    cache = FeatureCache(tmp_path / "cache", (90, 4))
     np.testing.assert_array_equal(cache.open(), np.repeat(np.arange(90.0)[:, None], 4, axis=1))
 
 
