@@ -218,6 +218,10 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
             facts.append(("turned upright", f"{headers.turned:,} files, as their EXIF data say"))
     if found.values:
         facts.append(("value range", found.values))
+    if found.near is not None and found.near.pairs:
+        of = "" if found.near.compared == found.near.pairs else f" of {found.near.pairs:,}"
+        text = f"{found.near.compared:,}{of} pairs of two splits, for what looks nearly the same"
+        facts.append(("compared", text))
     memory = found.memory
     facts.append(("pixels", f"{size_text(memory.pixels)} as uint8, {memory.kept}"))
     if memory.kept != "read when needed":
@@ -265,6 +269,9 @@ def _as_json(found: Inspection) -> dict[str, Any]:
             "cache": None if found.memory.cache is None else str(found.memory.cache),
             "cache_free": found.memory.cache_free,
         },
+        "compared": None
+        if found.near is None
+        else {"pairs": found.near.pairs, "compared": found.near.compared},
         "to_mend": found.n_to_mend,
         "findings": [
             {"mend": finding.mend, "what": finding.what, "names": list(finding.names)}

@@ -23,6 +23,7 @@ from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows
 from detaux_pl.data.image_files import ImageFiles, Unreadable
+from detaux_pl.data.near_duplicates import NearDuplicates, find_near_duplicates
 from detaux_pl.data.read_image import HEIF, HEIF_HINT, Fit, unguarded
 
 _BLOCK = 256
@@ -110,6 +111,7 @@ class Inspection:
         memory: What the data need.
         findings: What to mend first, then what to know.
         n_unlabelled: Number of images without a label.
+        near: Which images of two splits look nearly the same; None where none were compared.
     """
 
     dataset: str
@@ -123,6 +125,7 @@ class Inspection:
     memory: Memory
     findings: tuple[Finding, ...]
     n_unlabelled: int = 0
+    near: NearDuplicates | None = None
 
     @property
     def n_to_mend(self) -> int:
@@ -166,11 +169,13 @@ def inspect_dataset(
     np.add.at(counts, (dataset.labels[labelled], dataset.splits[labelled]), 1)
     headers = _read_headers(dataset) if isinstance(dataset, ImageFiles) else None
     digests = _digests(dataset, readable=not unreadable)
+    near = None if digests is None or unreadable else _find_near(dataset, digests)
     found = [
         *_unreadable(unreadable, len(dataset)),
         *_trouble_of_classes(classes, counts, paired),
         *(Finding(True, line) for line in demands()),
         *(_duplicates(dataset, digests, classes) if digests is not None else ()),
+        *(_near_duplicates(dataset, near) if near is not None else ()),
         *_clipped(dataset),
         *_without_label(dataset.ids[unlabelled]),
         *_notes(dataset, headers, compared=digests is not None),
@@ -179,7 +184,7 @@ def inspect_dataset(
         type(dataset).__name__, dataset.image_shape, dataset.principal, classes, counts,
         {name: size for name, size in sizes.items() if name != dataset.principal},
         headers, _values(dataset), _memory(dataset, batch_shape),
-        tuple(sorted(found, key=lambda f: not f.mend)), len(unlabelled),
+        tuple(sorted(found, key=lambda f: not f.mend)), len(unlabelled), near,
     )  # fmt: skip
 
 
@@ -338,6 +343,27 @@ def _duplicates(
     if within:
         n = _count(len(within), "image stands", "images stand")
         yield Finding(False, f"{n} more than once in a split", tuple(within))
+
+
+def _find_near(dataset: FactorDataset, digests: NDArray[np.uint8]) -> NearDuplicates | None:
+    """Find what looks nearly the same in two splits, of data that are the user's own."""
+    if dataset.published or not isinstance(dataset, CachedPixels):
+        return None
+    with progress_bar("compare looks", len(dataset)) as advance:
+        near = find_near_duplicates(dataset, progress=advance)
+    same = (digests[near.rows[:, 0]] == digests[near.rows[:, 1]]).all(axis=1)  # told as such
+    return near._replace(rows=near.rows[~same])
+
+
+def _near_duplicates(dataset: FactorDataset, near: NearDuplicates) -> Iterator[Finding]:
+    names = tuple(
+        " ~ ".join(f"{dataset.ids[row]} ({SPLITS[dataset.splits[row]]})" for row in pair)
+        for pair in near.rows.tolist()
+    )
+    if names:
+        n = _count(len(names), "image of val or test looks", "images of val and test look")
+        hint = "where they are of one source, split_by keeps a source in one split"
+        yield Finding(False, f"{n} nearly like one of another split: {hint}", names)
 
 
 def _groups(digests: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:

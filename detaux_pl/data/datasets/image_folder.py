@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import SPLITS, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
+from detaux_pl.data.grouped_splits import draw_missing_groups
 from detaux_pl.data.image_files import (
     FileIndex,
     ImageFiles,
@@ -26,7 +29,7 @@ _TRAIN, _UNLABELLED = SPLITS.index("train"), SPLITS.index(UNLABELLED)
 
 
 class ImageFolder(ImageFiles):
-    """Images below `root/<class>`, or below `root/train/<class>` and its like.
+    r"""Images below `root/<class>`, or below `root/train/<class>` and its like.
 
     Splits are folders named `train`, `val` (also `valid` or `validation`) and `test`; those that
     are missing, or all, are drawn from the training images, stratified by class. Classes are
@@ -41,6 +44,10 @@ class ImageFolder(ImageFiles):
         unlabelled: Folder of images without labels, however deep they lie in it, which clusters
             are found among too: one below the root, such as `unlabelled`, or any other; None for
             none. Their ids begin with `unlabelled/`.
+        split_by: Regular expression that finds in the path below the root what an image is of, a
+            person, track or object, of which no value is in two splits: that of its first group,
+            or all that it matches, such as `person\d+`. Images without a label and of a value that
+            is held out are left aside. None to draw each image by itself.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -53,9 +60,19 @@ class ImageFolder(ImageFiles):
         image_size: int = 64,
         leave_out: Sequence[str] | None = None,
         unlabelled: Path | str | None = None,
+        split_by: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
+        if split_by is not None:
+            try:
+                re.compile(split_by)
+            except re.error as error:
+                raise ValueError(
+                    f"split_by is {split_by!r}, which is no regular expression ({error}): give "
+                    r"one that finds what an image is of in its path, such as person\d+."
+                ) from None
+        self.split_by = split_by
         self.leave_out = LeftOut(leave_out)
         self.unlabelled = as_path(unlabelled)
         self.root = Path(root)
@@ -99,19 +116,48 @@ class ImageFolder(ImageFiles):
                 f"{self.root} has no {'training ' * depth}image of {len(empty)} of its "
                 f"{len(classes)} classes: {name_some(empty)}: add some, or delete these folders."
             )
-        draw_missing(splits, labels, self.val_share, self.test_share, self.seed)
         paths = [self.root / name for name in names] + list(more.values())
         ids = np.array([*names, *more], dtype=np.str_)
         order = np.argsort(ids, kind="stable")  # as it is, where all have labels
+        splits = np.append(splits, np.full(len(more), _UNLABELLED, dtype=np.int8))[order]
+        labels = np.append(labels, np.full(len(more), -1))[order]
+        if self.split_by is None:
+            draw_missing(splits, labels, self.val_share, self.test_share, self.seed)
+        else:
+            groups = self._read_groups(ids[order], labels, self.split_by)
+            shares = {"val": self.val_share, "test": self.test_share}
+            kept = draw_missing_groups(
+                splits, labels, groups, shares, self.seed, repr(self.split_by)
+            )
+            order, splits, labels = order[kept], splits[kept], labels[kept]
         return FileIndex(
             paths=[paths[row] for row in order.tolist()],
             ids=ids[order],
-            splits=np.append(splits, np.full(len(more), _UNLABELLED, dtype=np.int8))[order],
-            factors=np.append(labels, np.full(len(more), -1))[order, None],
+            splits=splits,
+            factors=labels[:, None],
             names=(self.principal,),
             sizes=(len(classes),),
             value_names={self.principal: tuple(classes)},
         )
+
+    def _read_groups(
+        self, ids: NDArray[np.str_], labels: NDArray[np.int64], pattern: str
+    ) -> NDArray[np.int64]:
+        """Number what the images are of by their paths; -1 where it is unknown."""
+        found = [re.search(pattern, name) for name in ids.tolist()]
+        values = [match and (match[1] if match.re.groups else match[0]) for match in found]
+        lost = [
+            str(name)
+            for name, value, label in zip(ids, values, labels, strict=True)
+            if value is None and label >= 0
+        ]
+        if lost:
+            raise UserError(
+                f"split_by is {pattern!r}, which is not found in {len(lost):,} of {len(ids):,} "
+                f"paths below {self.root}: {name_some(lost)}: mend the regular expression."
+            )
+        number = {value: k for k, value in enumerate(sorted({v for v in values if v is not None}))}
+        return np.array([-1 if v is None else number[v] for v in values], dtype=np.int64)
 
     def _set_apart(self, names: list[str]) -> tuple[list[str], Path | None, dict[str, Path]]:
         """Find the images without a label.

@@ -20,6 +20,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.csv_rows import CsvRows
 from detaux_pl.data.factor_dataset import existing_file
+from detaux_pl.data.grouped_splits import draw_missing_groups
 from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
 from detaux_pl.data.label_column import LabelColumn
 from detaux_pl.data.parquet import import_pyarrow
@@ -54,6 +55,10 @@ class ImageTable(ImageFiles):
         unlabelled: Whether rows without a principal label are taken, which clusters are found
             among too, whatever their split; their other labels may be missing. False to refuse
             them.
+        split_by: Name of a column, of which no value is in two splits: of the person, the sender or
+            the object that is photographed, so that the test is of others than the training. Rows
+            without a principal label and of a value that is held out are left aside. None to
+            draw each image by itself.
 
     Raises:
         ValueError: If an argument is outside its range or a column is to be two things.
@@ -70,10 +75,12 @@ class ImageTable(ImageFiles):
         image_size: int = 64,
         leave_out: Sequence[str] | None = None,
         unlabelled: bool = False,
+        split_by: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
         self.unlabelled = unlabelled
+        self.split_by = split_by
         self.leave_out = LeftOut(leave_out)
         path = Path(path)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
@@ -84,6 +91,11 @@ class ImageTable(ImageFiles):
                     f"the column {name!r} cannot hold labels: it is given as image_column or "
                     "split_column."
                 )
+        if split_by is not None and split_by in (principal, image_column, split_column):
+            raise ValueError(
+                f"split_by is {split_by!r}, which is the principal label, image_column or "
+                "split_column: give the column of the source of an image."
+            )
         if image_column == split_column:
             raise ValueError(f"image_column and split_column are both {image_column!r}.")
         self.path = path
@@ -118,7 +130,15 @@ class ImageTable(ImageFiles):
         order = np.argsort(ids)
         splits = self._read_splits(table, labelled)[order]
         factors = np.stack([column.codes for column in columns.values()], axis=1)[order]
-        draw_missing(splits, factors[:, 0], self.val_share, self.test_share, self.seed)
+        if self.split_by is None:
+            draw_missing(splits, factors[:, 0], self.val_share, self.test_share, self.seed)
+        else:
+            groups = self._read_groups(table, self.split_by, labelled)[order]
+            shares = {"val": self.val_share, "test": self.test_share}
+            kept = draw_missing_groups(
+                splits, factors[:, 0], groups, shares, self.seed, repr(self.split_by)
+            )
+            order, splits, factors = order[kept], splits[kept], factors[kept]
         return FileIndex(
             paths=[paths[row] for row in order],
             ids=ids[order],
@@ -222,6 +242,15 @@ class ImageTable(ImageFiles):
         # Values that no labelled row has are unknown.
         codes = np.array([number.get(text, -1) for text in texts], dtype=np.int64)
         return LabelColumn(codes, tuple(values))
+
+    def _read_groups(
+        self, table: _Table, name: str, labelled: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Number the values of the column that splits are drawn by; -1 where there is none."""
+        texts = np.array(self._complete(table, name, "value", labelled), dtype=np.str_)
+        groups = np.unique(texts, return_inverse=True)[1].astype(np.int64)
+        groups[texts == ""] = -1
+        return groups
 
     def _read_splits(self, table: _Table, labelled: NDArray[np.bool_]) -> NDArray[np.int8]:
         name = self.split_column
