@@ -31,7 +31,7 @@ from tests.cli.conftest import in_process
 from tests.found import classes, configs, entries, subclasses
 
 ROOT = Path(__file__).parents[1]
-CHAINS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/paper").glob("*.yaml")])
+CHAINS = sorted(p for f in ("", "paper", "photos") for p in (ROOT / "configs" / f).glob("*.yaml"))
 SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 STAGES = sorted(set((ROOT / "configs").glob("*/*.yaml")) - {*CHAINS, *SWEEPS})
 MINIATURES = sorted((ROOT / "tests" / "conf").glob("*.yaml"))

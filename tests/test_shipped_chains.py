@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from detaux_pl.cli import data, fit
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.cluster import candidates
@@ -103,13 +104,16 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(CrossFit, "learnability", lambda fit: 1.0)
         words += ["--nets.folds", "2", "--refine.rounds", "0", "--jobs", "1"]
         words += ["--cluster.select.tries", "1"]
+    # The same words each time, which take longer to parse than to look at.
+    parsed = parse(words)
+    for command in (fit, data):
+        monkeypatch.setattr(command, "parse", lambda _: parsed)
     assert main(["data", "check", *words]) in (0, 3)
     assert main(["data", "show", *words]) == 0
     assert run_chain(words, in_process) == 0
 
     run = load(run_dir)
-    data = run.data.dataset
-    assert run.codes.ids.tolist() == data.ids.tolist()
+    assert run.codes.ids.tolist() == run.data.dataset.ids.tolist()
     assert run.codes.values.std() > 0
     assert run.labels.n_classes >= 2
     arms = {"hard_parameter_sharing", "single_task", "shuffled"}

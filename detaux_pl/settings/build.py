@@ -6,8 +6,10 @@ import copy
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from functools import cache
 from pydoc import locate
-from typing import Any, NotRequired, TypedDict
+from types import MappingProxyType
+from typing import Any, NotRequired, TypedDict, cast
 
 from jsonargparse import ArgumentParser
 
@@ -34,14 +36,16 @@ class StageConfig(DataConfig):
     model: Spec
 
 
-def constructor_defaults(cls: Any) -> dict[str, Any]:
+@cache
+def constructor_defaults(cls: Any) -> Mapping[str, Any]:
     """Return what a class can be built with, by name: the default, None where there is none.
 
     `inspect.signature` ends at the `**kwargs` that a constructor hands on to its base's.
     """
     parser = ArgumentParser(exit_on_error=False)
     names = parser.add_class_arguments(cls, "built")
-    return {name.removeprefix("built."): parser.get_default(name) for name in names}
+    defaults = {name.removeprefix("built."): parser.get_default(name) for name in names}
+    return MappingProxyType(defaults)
 
 
 def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
@@ -61,14 +65,20 @@ def build(kind: type, config: Mapping[str, Any], **filled: Any) -> Any:
             f"class_path is {config['class_path']!r}, which is no {kind.__name__}: give the path "
             "of one."
         )
-    known = constructor_defaults(cls)
+    known = constructor_defaults(cast(Any, cls))
     # jsonargparse parses the items of a list in place.
     init_args = copy.deepcopy(config.get("init_args", {}))
     init_args |= {name: value for name, value in filled.items() if name in known}
-    parser = KeepsIntegers(exit_on_error=False)
-    parser.add_subclass_arguments(kind, "built")
+    parser = _builder(kind)
     value = {"built": {"class_path": config["class_path"], "init_args": init_args}}
     return parser.instantiate(plain(parser.parse_object(as_words(value))))["built"]
+
+
+@cache
+def _builder(kind: type) -> KeepsIntegers:
+    parser = KeepsIntegers(exit_on_error=False)
+    parser.add_subclass_arguments(kind, "built")
+    return parser
 
 
 def import_room(room: str) -> None:
