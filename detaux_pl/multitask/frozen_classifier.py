@@ -81,8 +81,7 @@ class FrozenClassifier(MultitaskModel):
         self.cache_dir = cache_dir
         self.net = PretrainedNet(model, image_shape, weights, size, pretrained)
         self.sizes = sizes
-        heads = [nn.Linear(self.net.n_features, n).requires_grad_(False) for n in sizes]
-        self.heads = nn.ModuleList(heads)
+        self.heads = nn.ModuleList(self.build_head(n) for n in sizes)
         # Lightning writes a checkpoint only after a step, and DDP wraps no model without weights.
         self._unused = nn.Parameter(torch.zeros(()))
         self._features: NDArray[np.float32] | None = None
@@ -109,16 +108,25 @@ class FrozenClassifier(MultitaskModel):
         # Images without a label show where the features vary, too.
         rows = np.union1d(rows, np.flatnonzero(targets[:, 0] < 0))
         own = targets[rows, : len(self.task_names)]
-        for head, probe in zip(
-            self.heads, self.fit_probes(self._features[rows], own, data), strict=True
-        ):
-            assert isinstance(head, nn.Linear)
-            head.weight.copy_(torch.from_numpy(probe.weight))
-            head.bias.copy_(torch.from_numpy(probe.bias))
+        self.fit_heads(self._features[rows], own, data)
         known = own[:, 0] >= 0
         with torch.no_grad():
             features = (torch.from_numpy(self._features[rows[known]]).to(self.device),)
             self._losses = self.task_losses(features, torch.from_numpy(own[known]).to(self.device))
+
+    def build_head(self, n_classes: int) -> nn.Module:
+        """Build what tells a task by the features, to be fitted later."""
+        return nn.Linear(self.net.n_features, n_classes).requires_grad_(False)
+
+    def fit_heads(
+        self, features: NDArray[np.float32], targets: NDArray[np.int64], data: LabelledDataModule
+    ) -> None:
+        """Fit what tells each task; for the arguments see `fit_probes`."""
+        probes = self.fit_probes(features, targets, data)
+        for head, probe in zip(self.heads, probes, strict=True):
+            assert isinstance(head, nn.Linear)
+            head.weight.copy_(torch.from_numpy(probe.weight))
+            head.bias.copy_(torch.from_numpy(probe.bias))
 
     def fit_probes(
         self, features: NDArray[np.float32], targets: NDArray[np.int64], data: LabelledDataModule

@@ -77,7 +77,7 @@ def config(table: Path) -> Path:
             "model": {"class_path": "ErasingClassifier", "init_args": net_},
             "trainer": {"max_epochs": 1, "accelerator": "cpu"},
         },
-        "baselines": ["FrozenClassifier"],
+        "baselines": ["FrozenClassifier", "NearestNeighbors"],
         "controls": ["shuffled", "colour"],
         "seeds": 1,
     }  # fmt: skip
