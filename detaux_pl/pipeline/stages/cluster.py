@@ -105,6 +105,12 @@ def build_discovery(
             "select and erase are both given: groups are learned as a task (select) or erased from "
             "the features (erase), leave one out."
         )
+    if discovery.further == "erase" and (selection is not None or erasing is not None):
+        raise UserError(
+            "further is erase, which finds tasks by the rule, one after the other, and "
+            f"{'select' if selection is not None else 'erase'} chooses among candidates: leave one "
+            "out."
+        )
     if selection is not None and selection.tries < discovery.n_tasks:
         raise UserError(
             f"n_tasks is {discovery.n_tasks}, but select.tries is {selection.tries}: each task is "
@@ -279,6 +285,8 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     apart = ["run_dir", "redo", "discovery", "codes", "jobs"]
     # Without a selection no net is trained.
     apart += ["select", "nets"] if config["select"] is None else []
-    apart += ["erase"] if config.get("erase") is None else []  # as before there was a choice
+    # As before there was a choice.
+    apart += ["erase"] if config.get("erase") is None else []
+    apart += ["further"] if config.get("further") == "subspaces" else []
     settings = {k: without_places(v) for k, v in config.items() if k not in apart}
     return settings | ({"nets": nets_settings(config["nets"])} if "nets" in settings else {})
