@@ -15,7 +15,7 @@ from detaux_pl.models.principal_axes import project
 _NUMBERS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Numbers of neighbours to choose from."""
 _TEMPERATURE = 0.07
-"""Of the votes: Wu et al. 2018, section 3.4, and Caron et al. 2021, appendix F.1."""
+"""Of the votes: that of Wu et al. 2018, and of Caron et al. 2021 (DINO, arXiv 2104.14294)."""
 _DOUBT = 0.02
 """Share of an even guess in the probabilities, for neighbours of one class are no certainty."""
 _BLOCK = 1024
