@@ -16,10 +16,12 @@ from PIL import Image
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.labels import load_tasks
+from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
 from tests.cli.conftest import in_process
+from tests.ranks import fork_ranks
 
 Refused = Callable[[list[str]], str]
 N, HEIGHT, WIDTH = 240, 24, 40
@@ -179,3 +181,42 @@ def test_what_does_not_go_with_it_is_refused_before_anything_runs(
     folder = tmp_path / "run"
     assert said in error_line(["fit", "--config", str(config), "--run_dir", str(folder), *words])
     assert not (folder / "disentangle").exists()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_two_ranks_give_the_codes_clusters_verdict_and_answers_of_one(config: Path, tmp_path: Path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["--config", str(config), "--run_dir", str(one), "--cluster.erase.margin", "0"]
+    assert run_chain(words, in_process) == 0
+    arms = [f"multitask/{arm}/seed0" for arm in ("erasing_classifier", "nearest_neighbors")]
+    for command, stage in (
+        ("disentangle fit", "disentangle"),
+        ("disentangle predict", "disentangle"),
+        ("cluster", "cluster"),
+        *(("multitask fit", arm) for arm in arms),
+    ):
+        own = ["--config", str(one / stage / "config.yaml"), "--run_dir", str(two)]
+        if stage != "cluster":  # features are computed anew, by both
+            own += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+            own += [f"--model.cache_dir={tmp_path / 'cache'}"]
+        assert fork_ranks([*command.split(), *own]) == [0, 0]
+    for name in ("code", "features"):
+        alone, shared = (Codes.load(run / "disentangle/codes", name) for run in (one, two))
+        assert np.array_equal(shared.ids, alone.ids)
+        assert np.array_equal(shared.values, alone.values)
+    assert read_json(two / "cluster/erasures.json") == read_json(one / "cluster/erasures.json")
+    assert read_json(two / "cluster/erasures.json")["verdict"]["found"]
+    for task, other in zip(load_tasks(two / "cluster"), load_tasks(one / "cluster"), strict=True):
+        assert np.array_equal(task.labels, other.labels)
+        assert task.meta == other.meta
+    for arm in arms:
+        alone, shared = (
+            Predictions.load(run / arm / "predictions.npz", "again").of("test")
+            for run in (one, two)
+        )
+        for name, values in alone.probabilities.items():
+            np.testing.assert_allclose(shared.probabilities[name], values, atol=1e-6)
+        kept = [read_json(run / arm / "test.json") for run in (one, two)]
+        assert kept[1] == pytest.approx(kept[0], abs=1e-5)

@@ -145,6 +145,8 @@ def run(args: list[str]) -> int:
     stages = _stages(config)
 
     def work() -> list[Path]:
+        if selection is None and not is_global_zero():
+            return []  # there is nothing to share out, and the first rank writes
         if erasing is not None:
             return _erase(folder, load_features(folder.run_dir / stages[0]), erasing)
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
@@ -156,8 +158,7 @@ def run(args: list[str]) -> int:
         return save_tasks(discovery(sources[stages[0]]), folder.path)
 
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
-    verdict = None if code else read_verdict(folder)
-    if verdict is None or not is_global_zero():
+    if code or not is_global_zero() or (verdict := read_verdict(folder)) is None:
         return code
     if "DETAUX_STAGE" not in os.environ:  # the planner says it
         print(verdict["sentence"], file=sys.stderr)
@@ -174,8 +175,7 @@ def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]
     """Choose groups to erase, and write them and what was found of all."""
     choice, tasks = find_erasure(features, erasing)
     path = folder.path / ERASURES
-    if is_global_zero():
-        write_json(path, choice.record())
+    write_json(path, choice.record())
     return [path, *save_tasks(tasks, folder.path)]
 
 
