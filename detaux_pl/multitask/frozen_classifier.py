@@ -17,6 +17,8 @@ from detaux_pl.models.linear_probe import LinearProbe
 from detaux_pl.models.pretrained import PretrainedNet
 from detaux_pl.multitask.base import MultitaskModel
 
+_MODEL = "timm/tf_efficientnet_lite0"
+
 
 class FrozenClassifier(MultitaskModel):
     """Logistic regression on the features of a frozen network, for the principal task.
@@ -30,7 +32,9 @@ class FrozenClassifier(MultitaskModel):
         image_shape: Channels, height and width of the images. Filled in from the data module by
             the command line.
         task_sizes: Number of classes of each task, the principal one first. Filled in likewise.
-        model: `timm/<model>`, or `timm/<model>.<tag>` for certain weights of it.
+        model: `timm/<model>`, or `timm/<model>.<tag>` for certain weights of it; None for
+            `timm/tf_efficientnet_lite0`. In a chain, None is the network of the disentangler, with
+            its weights and size, if it has a frozen one.
         weights: A file with the weights, `.safetensors` or a checkpoint of torch; None for those
             of the tag, or those that timm recommends, which are downloaded once.
         size: Height and width that the network sees [pixels]; None for those of its weights.
@@ -62,7 +66,7 @@ class FrozenClassifier(MultitaskModel):
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        model: str = "timm/tf_efficientnet_lite0",
+        model: str | None = None,
         weights: str | None = None,
         size: int | None = None,
         pretrained: bool = True,
@@ -79,7 +83,7 @@ class FrozenClassifier(MultitaskModel):
         self.pca = pca
         self.batch_size = batch_size
         self.cache_dir = cache_dir
-        self.net = PretrainedNet(model, image_shape, weights, size, pretrained)
+        self.net = PretrainedNet(model or _MODEL, image_shape, weights, size, pretrained)
         self.sizes = sizes
         self.heads = nn.ModuleList(self.build_head(n) for n in sizes)
         # Lightning writes a checkpoint only after a step, and DDP wraps no model without weights.

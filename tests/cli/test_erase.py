@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
+from detaux_pl.pipeline.chain import parse
 from tests.cli.conftest import in_process
 from tests.ranks import fork_ranks
 
@@ -48,7 +51,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(table: Path) -> Path:
-    """Settings of a chain with a small frozen network, the same in all stages."""
+    """Settings of a chain with a small frozen network, which the arms have from the codes."""
     torch.manual_seed(0)
     net = timm.create_model("test_resnet")
     weights = table.with_name("weights.pth")
@@ -76,7 +79,7 @@ def config(table: Path) -> Path:
             }
         },
         "multitask": {
-            "model": {"class_path": "ErasingClassifier", "init_args": net_},
+            "model": {"class_path": "ErasingClassifier", "init_args": {"pca": 20}},
             "trainer": {"max_epochs": 1, "accelerator": "cpu"},
         },
         "baselines": ["FrozenClassifier", "NearestNeighbors"],
@@ -157,13 +160,50 @@ def test_new_images_get_class_and_group(run: tuple[str, Path], table: Path, tmp_
     assert {row["group"] for row in rows} <= set("012345")
 
 
-def test_a_run_that_is_gone_on_with_skips_what_is_done(run: tuple[str, Path], config: Path, capsys):
+def test_a_run_is_gone_on_with_wherever_its_weights_lie(
+    run: tuple[str, Path], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     use, folder = run
-    margin = "0" if use == "erase" else "1000"
-    words = ["--config", str(config), "--run_dir", str(folder), "--cluster.erase.margin", margin]
+    copy = shutil.copy(config.with_name("weights.pth"), tmp_path / "elsewhere.pth")
+    words = ["--config", str(config), "--run_dir", str(folder)]
+    words += ["--cluster.erase.margin", "0" if use == "erase" else "1000"]
+    words += ["--disentangle.model.weights", str(copy)]
+    words += ["--disentangle.model.cache_dir", str(tmp_path / "cache")]
     assert run_chain(words, in_process) == 0
-    said = capsys.readouterr().err
-    assert said.count("complete, skipped") == 5
+    assert capsys.readouterr().err.count("complete, skipped") == 5
+
+
+@pytest.mark.slow
+def test_other_weights_of_the_same_name_are_another_run(
+    config: Path, tmp_path: Path, error_line: Refused
+):
+    file = Path(shutil.copy(config.with_name("weights.pth"), tmp_path))
+    words = ["--config", str(config), "--run_dir", str(tmp_path / "run"), "--until", "disentangle"]
+    words += ["--disentangle.model.weights", str(file)]
+    assert run_chain(words, in_process) == 0
+    state = torch.load(file, weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, file)
+    said = error_line(["fit", *words])
+    assert "disentangle was made with other settings: model.init_args.weights was 'sha256 " in said
+
+
+def test_arms_have_the_network_of_the_codes_unless_they_name_one(config: Path):
+    own = {"class_path": "FrozenClassifier", "init_args": {"model": "timm/test_vit"}}
+    baselines = ["NearestNeighbors", {**own, "name": "own"}]
+    words = ["--config", str(config), "--baselines", json.dumps(baselines)]
+    arms = parse([*words, "--multitask.model.size", "64"]).arms
+    given = {
+        arm: [configs[0]["model"]["init_args"][name] for name in ("model", "weights", "size")]
+        for arm, configs in arms.items()
+    }
+    weights = str(config.with_name("weights.pth"))
+    # What the main arm says is as in it in the others.
+    assert given["erasing_classifier"] == ["timm/test_resnet", weights, 64]
+    assert given["nearest_neighbors"] == given["shuffled"] == given["erasing_classifier"]
+    assert given["own"] == ["timm/test_vit", None, 64]
+    other = ["--disentangle", "configs/disentangle/residual.yaml", "--cluster.erase", "null"]
+    arms = parse([*words, *other]).arms
+    assert arms["erasing_classifier"][0]["model"]["init_args"]["model"] is None
 
 
 @pytest.mark.parametrize(
