@@ -118,7 +118,7 @@ def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pyte
     assert run.labels.n_classes >= 2
     arms = {"hard_parameter_sharing", "single_task", "shuffled"}
     if "erase" in yaml.safe_load(config.read_text(encoding="utf-8")).get("cluster", {}):
-        arms = {"erasing_classifier", "frozen_classifier", "shuffled"}
+        arms = {"erasing_classifier", "frozen_classifier", "nearest_neighbors", "shuffled"}
     assert arms <= set(run.arms)
     assert (run_dir / "report" / "report.html").stat().st_size > 10_000
 

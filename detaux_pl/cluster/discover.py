@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from detaux_pl.artifacts.codes import SPLITS, UNLABELLED, Codes
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.base import NOISE, Clusterer
+from detaux_pl.cluster.further import erase_task
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, score_subspaces
 
@@ -36,7 +37,11 @@ class Discovery:
             choose dead subspaces.
         subspace: The subspace to cluster, or one for each task; null to choose by the rule.
         try_next: Go on to the next best subspace where one gives no task. Paper: stop.
-        n_tasks: Number of tasks: the best subspaces in the order of the rule. Paper: 1.
+        n_tasks: Number of tasks. Paper: 1.
+        further: Where those beyond the first are looked for: in the next best `subspaces` in the
+            order of the rule; or, with `erase`, one after the other in codes from which those that
+            were found are erased, see `erase_task`, so that they are unlike one another. A subspace
+            may then give several, and one that is given alone gives all.
         noise: What becomes of samples in no cluster, in all splits alike: `own_class` makes them
             class 0 (paper), `drop` leaves them out of the auxiliary loss, `nearest` gives them
             to the cluster of the nearest training sample that is in one.
@@ -76,14 +81,18 @@ class Discovery:
         fit_on: int | None = None,
         pca: int | None = None,
         seed: int = 0,
+        further: Literal["subspaces", "erase"] = "subspaces",
     ) -> None:
         if n_tasks < 1:
             raise ValueError(f"n_tasks is {n_tasks}: give at least 1.")
+        if further == "erase" and isinstance(subspace, int):
+            subspace = [subspace] * n_tasks
         if subspace is not None:
             given = [subspace] if isinstance(subspace, int) else subspace
             if min(given, default=0) < 0:
                 raise ValueError(f"subspace is {subspace}: subspaces count from 0; null to choose.")
-            if len(given) != n_tasks or len(set(given)) < len(given):
+            again = len(set(given)) < len(given) and further != "erase"
+            if len(given) != n_tasks or again:
                 raise ValueError(
                     f"subspace is {subspace} and n_tasks is {n_tasks}: give each task a subspace "
                     "of its own, or null to choose."
@@ -101,6 +110,7 @@ class Discovery:
         self.fit_on = fit_on
         self.pca = pca
         self.seed = seed
+        self.further = further
 
     def __call__(self, codes: Codes) -> list[AuxiliaryLabels]:
         """Discover the tasks, that of the best subspace first.
@@ -110,10 +120,23 @@ class Discovery:
             UserError: If the codes cannot be used: not finite, too few, no such subspace.
         """
         fitted = self.fitted_rows(codes)
+        if self.further == "subspaces":
+            return self._search(codes, fitted, self.n_tasks)
+        tasks = self._search(codes, fitted, 1)
+        while len(tasks) < self.n_tasks:
+            codes = erase_task(codes, tasks[-1], fitted, self.pca)
+            (task,) = self._search(codes, fitted, 1, len(tasks))
+            tasks.append(replace(task, meta={**task.meta, "erased": len(tasks)}))
+        return tasks
+
+    def _search(
+        self, codes: Codes, fitted: NDArray[np.int64], n_tasks: int, n_before: int = 0
+    ) -> list[AuxiliaryLabels]:
+        """Find tasks, after some that were erased from the codes."""
         scores = score_subspaces(codes, np.random.default_rng([self.seed, 0]))
         tasks: list[AuxiliaryLabels] = []
         failures: list[str] = []
-        subspaces = self._subspaces(codes, scores)
+        subspaces = self._subspaces(codes, scores, n_before)
         for subspace in subspaces:
             try:
                 tasks.append(self.label(codes, subspace, fitted, scores, failures))
@@ -122,19 +145,21 @@ class Discovery:
                 if self.try_next:
                     continue
                 break
-            if len(tasks) == self.n_tasks:
+            if len(tasks) == n_tasks:
                 return tasks
-        found = f"{len(tasks)} of {self.n_tasks} auxiliary tasks were found"
-        if self.n_tasks == 1:
-            found = "no auxiliary task was found"
-        if len(subspaces) < self.n_tasks:
+        if len(subspaces) < n_tasks:
             failures.append(f"only {len(subspaces)} of {len(scores)} subspaces may be chosen")
         fewer = ", lower n_tasks" if self.n_tasks > 1 else ""
         raise DiscoveryError(
-            f"{found}: {'; '.join(failures)}. Change the clusterer (of HDBSCAN lower "
-            "min_cluster_size or min_samples), take another subspace (subspace, rule, "
-            f"try_next){fewer}, or train the disentangler longer."
+            f"{self._tell(n_before + len(tasks))}: {'; '.join(failures)}. Change the clusterer (of "
+            "HDBSCAN lower min_cluster_size or min_samples), take another subspace (subspace, "
+            f"rule, try_next){fewer}, or train the disentangler longer."
         )
+
+    def _tell(self, n_found: int) -> str:
+        if self.n_tasks == 1:
+            return "no auxiliary task was found"
+        return f"{n_found} of {self.n_tasks} auxiliary tasks were found"
 
     def fitted_rows(self, codes: Codes) -> NDArray[np.int64]:
         """Rows that the clusterer is fitted on, ascending: of training and of unlabelled samples.
@@ -203,21 +228,23 @@ class Discovery:
             meta=self._describe(codes, scores, subspace, list(failures), clusters, len(fitted)),
         )
 
-    def _subspaces(self, codes: Codes, scores: list[SubspaceScore]) -> list[int]:
+    def _subspaces(self, codes: Codes, scores: list[SubspaceScore], n_before: int) -> list[int]:
         """The subspaces to try, in this order."""
         given = self.given_subspaces(len(scores))
         if given is not None:
-            return given
+            return given if self.further == "subspaces" else [given[n_before]]
         principal = codes.info.principal_subspace
         ranked = rank_subspaces(scores, self.rule, principal)
         if not ranked:
             n_free = len(scores) - (principal is not None)
+            found = self._tell(n_before) if n_before else "no auxiliary task was found"
             raise DiscoveryError(
-                f"no auxiliary task was found: none of the {n_free} free subspaces moves "
-                f"between samples of the same {codes.info.principal}. Train the disentangler "
-                "longer, or set subspace to cluster one all the same."
+                f"{found}: none of the {n_free} free subspaces moves between samples of the same "
+                f"{codes.info.principal}{', once these are erased' if n_before else ''}. Train the "
+                "disentangler longer, or set subspace to cluster one all the same."
             )
-        return ranked if self.try_next else ranked[: self.n_tasks]
+        n_tried = self.n_tasks if self.further == "subspaces" else 1
+        return ranked if self.try_next else ranked[:n_tried]
 
     def _reduce(
         self, values: NDArray[np.float32], fitted: NDArray[np.int64]

@@ -16,7 +16,7 @@ from detaux_pl.cluster.erasing import Choice, Erasing, ErasureCandidate, Labels
 from detaux_pl.models.erased_probe import erase_groups
 from detaux_pl.models.erasure import Erasure, fit_erasure, mean_erasure
 from detaux_pl.models.linear_probe import LinearProbe, deal_folds, fit_linear_probe
-from detaux_pl.models.principal_axes import principal_axes, project
+from detaux_pl.models.principal_axes import project
 
 Array = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def choose_erasure(
         t-test. It does not correct for the best of several candidates being taken.
     """
     labels = _checked(features, labels, n_classes)
-    coordinates = project(features, erasing.pca)
+    coordinates, _, _ = project(features, erasing.pca)
     probe = _fit(coordinates, labels, n_classes, erasing)
     groups = discover_groups(coordinates, labels, probe, erasing)
     members = erasing.members
@@ -145,13 +145,11 @@ def assign_groups(
         Label of every one of them by each clusterer, or `IGNORED`, shape (m, len(of)).
     """
     labels = _checked(features, labels, n_classes)
-    mean, axes = principal_axes(features, erasing.pca)
-    coordinates = (features - mean) @ axes
+    coordinates, mean, axes = project(features, erasing.pca)
     probe = _fit(coordinates, labels, n_classes, erasing)
     erasure = _erase_told(coordinates, labels, probe, erasing)
     erased = erasure(coordinates)
-    centre, leading = principal_axes(erased, erasing.axes)
-    points = (erased - centre) @ leading
+    points, centre, leading = project(erased, erasing.axes)
     further = (erasure((others - mean) @ axes) - centre) @ leading
     columns = []
     for k in of:
@@ -191,7 +189,7 @@ def _rest(
 ) -> Array:
     """What is to be clustered: the leading axes of the features without predicted labels."""
     erased = _erase_told(coordinates, labels, probe, erasing)(coordinates)
-    return project(erased, erasing.axes)
+    return project(erased, erasing.axes)[0]
 
 
 def _erase_told(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from detaux_pl.models.erasure import Erasure, fit_erasure, mean_erasure
 from detaux_pl.models.linear_probe import LinearProbe, fit_linear_probe
-from detaux_pl.models.principal_axes import principal_axes
+from detaux_pl.models.principal_axes import project
 
 Array = NDArray[np.float64]
 
@@ -55,8 +55,7 @@ def fit_erased_probe(
         >>> bool(erased > plain + 0.1)
         True
     """
-    mean, axes = principal_axes(features, pca)
-    coordinates = (features - mean) @ axes
+    coordinates, mean, axes = project(features, pca)
     erasure = erase_groups(coordinates, groups, shrinkage)
     given = labels >= 0
     probe = fit_linear_probe(erasure(coordinates[given]), labels[given], n_classes, seed)

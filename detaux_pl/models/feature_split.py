@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +10,12 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.models.erasure import fit_erasure
 from detaux_pl.models.linear_probe import fit_linear_probe
+from detaux_pl.models.principal_axes import project
 
 Array = NDArray[np.float64]
 
 _NEGLIGIBLE = 1e-8
 """Share of the total variance below which a direction counts as constant."""
-_BLOCK = 4096
-"""Rows to look at in one step."""
 
 
 class FeatureSplit(NamedTuple):
@@ -74,8 +72,7 @@ def split_features(
             f"{len(np.unique(labels[labelled]))} of the {n_classes} classes: give at least as many "
             "as there are classes, of 2 of them or more."
         )
-    mean, axes = principal_axes(features, rows, pca)
-    points = np.concatenate([block @ axes.T for block in _centred(features, rows, mean)])
+    points, mean, axes = project(features, pca, rows)
     if not labelled.all():
         probe = fit_linear_probe(points[labelled], labels[labelled], n_classes, seed)
         labels = np.where(labelled, labels, probe.logits(points).argmax(axis=1))
@@ -88,33 +85,9 @@ def split_features(
     for index, part in ((principal, told), (1 - principal, np.eye(len(told)) - told)):
         variances, own = np.linalg.eigh(part @ covariance @ part.T)
         alive = variances > _NEGLIGIBLE * variances.sum()
-        leading = _upright(own[:, alive][:, ::-1].T[:subspace_dim])
-        analysis[index, : len(leading)] = leading @ part @ axes
+        leading = _upright(own[:, alive][:, ::-1].T[:subspace_dim] @ part @ axes.T)
+        analysis[index, : len(leading)] = leading
     return FeatureSplit(mean, analysis, shrinkage)
-
-
-def principal_axes(
-    features: NDArray[np.float32], rows: NDArray[np.int64], n_axes: int
-) -> tuple[Array, Array]:
-    """Return the mean of some rows, shape (F,), and their leading principal axes, (n_axes, F).
-
-    There are fewer axes where rows or features are fewer, or directions are constant.
-    """
-    n, n_features = len(rows), features.shape[1]
-    mean = sum(np.add.reduce(block) for block in _blocks(features, rows)) / n
-    if n < n_features:  # the same axes, from the smaller of the two matrices
-        centred = np.concatenate(list(_centred(features, rows, mean)))
-        variances, left = np.linalg.eigh(centred @ centred.T)
-        axes = (centred.T @ left).T
-    else:
-        covariance = np.zeros((n_features, n_features))
-        for block in _centred(features, rows, mean):
-            covariance += block.T @ block
-        variances, axes = np.linalg.eigh(covariance)
-        axes = axes.T
-    leading = np.flatnonzero(variances > _NEGLIGIBLE * variances.sum())[::-1][:n_axes]
-    axes = axes[leading] / np.linalg.norm(axes[leading], axis=1, keepdims=True)
-    return mean, _upright(axes)
 
 
 def optimal_shrinkage(points: Array) -> float:
@@ -142,15 +115,3 @@ def _upright(axes: Array) -> Array:
     largest = np.abs(axes).argmax(axis=1)[:, None]
     signs: Array = np.sign(np.take_along_axis(axes, largest, 1))
     return axes * signs
-
-
-def _blocks(features: NDArray[np.float32], rows: NDArray[np.int64]) -> Iterator[Array]:
-    for start in range(0, len(rows), _BLOCK):
-        yield features[rows[start : start + _BLOCK]].astype(np.float64)
-
-
-def _centred(
-    features: NDArray[np.float32], rows: NDArray[np.int64], mean: Array
-) -> Iterator[Array]:
-    for block in _blocks(features, rows):
-        yield block - mean

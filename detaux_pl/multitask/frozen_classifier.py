@@ -17,6 +17,8 @@ from detaux_pl.models.linear_probe import LinearProbe
 from detaux_pl.models.pretrained import PretrainedNet
 from detaux_pl.multitask.base import MultitaskModel
 
+_MODEL = "timm/tf_efficientnet_lite0"
+
 
 class FrozenClassifier(MultitaskModel):
     """Logistic regression on the features of a frozen network, for the principal task.
@@ -30,7 +32,9 @@ class FrozenClassifier(MultitaskModel):
         image_shape: Channels, height and width of the images. Filled in from the data module by
             the command line.
         task_sizes: Number of classes of each task, the principal one first. Filled in likewise.
-        model: `timm/<model>`, or `timm/<model>.<tag>` for certain weights of it.
+        model: `timm/<model>`, or `timm/<model>.<tag>` for certain weights of it; None for
+            `timm/tf_efficientnet_lite0`. In a chain, None is the network of the disentangler, with
+            its weights and size, if it has a frozen one.
         weights: A file with the weights, `.safetensors` or a checkpoint of torch; None for those
             of the tag, or those that timm recommends, which are downloaded once.
         size: Height and width that the network sees [pixels]; None for those of its weights.
@@ -62,7 +66,7 @@ class FrozenClassifier(MultitaskModel):
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        model: str = "timm/tf_efficientnet_lite0",
+        model: str | None = None,
         weights: str | None = None,
         size: int | None = None,
         pretrained: bool = True,
@@ -79,10 +83,9 @@ class FrozenClassifier(MultitaskModel):
         self.pca = pca
         self.batch_size = batch_size
         self.cache_dir = cache_dir
-        self.net = PretrainedNet(model, image_shape, weights, size, pretrained)
+        self.net = PretrainedNet(model or _MODEL, image_shape, weights, size, pretrained)
         self.sizes = sizes
-        heads = [nn.Linear(self.net.n_features, n).requires_grad_(False) for n in sizes]
-        self.heads = nn.ModuleList(heads)
+        self.heads = nn.ModuleList(self.build_head(n) for n in sizes)
         # Lightning writes a checkpoint only after a step, and DDP wraps no model without weights.
         self._unused = nn.Parameter(torch.zeros(()))
         self._features: NDArray[np.float32] | None = None
@@ -109,16 +112,25 @@ class FrozenClassifier(MultitaskModel):
         # Images without a label show where the features vary, too.
         rows = np.union1d(rows, np.flatnonzero(targets[:, 0] < 0))
         own = targets[rows, : len(self.task_names)]
-        for head, probe in zip(
-            self.heads, self.fit_probes(self._features[rows], own, data), strict=True
-        ):
-            assert isinstance(head, nn.Linear)
-            head.weight.copy_(torch.from_numpy(probe.weight))
-            head.bias.copy_(torch.from_numpy(probe.bias))
+        self.fit_heads(self._features[rows], own, data)
         known = own[:, 0] >= 0
         with torch.no_grad():
             features = (torch.from_numpy(self._features[rows[known]]).to(self.device),)
             self._losses = self.task_losses(features, torch.from_numpy(own[known]).to(self.device))
+
+    def build_head(self, n_classes: int) -> nn.Module:
+        """Build what tells a task by the features, to be fitted later."""
+        return nn.Linear(self.net.n_features, n_classes).requires_grad_(False)
+
+    def fit_heads(
+        self, features: NDArray[np.float32], targets: NDArray[np.int64], data: LabelledDataModule
+    ) -> None:
+        """Fit what tells each task; for the arguments see `fit_probes`."""
+        probes = self.fit_probes(features, targets, data)
+        for head, probe in zip(self.heads, probes, strict=True):
+            assert isinstance(head, nn.Linear)
+            head.weight.copy_(torch.from_numpy(probe.weight))
+            head.bias.copy_(torch.from_numpy(probe.bias))
 
     def fit_probes(
         self, features: NDArray[np.float32], targets: NDArray[np.int64], data: LabelledDataModule

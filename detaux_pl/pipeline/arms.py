@@ -131,12 +131,26 @@ def resolve_arms(
             "class that another arm has a `name` of its own."
         )
     for name, arm in arms:
-        yield name, _per_seed(arm, name, config["seeds"])
+        shared = {**arm, "model": _with_network(arm["model"], config["disentangle"]["model"])}
+        yield name, _per_seed(shared, name, config["seeds"])
 
 
 def control_name(control: str | list[str]) -> str:
     """Return the name of the arm of a control: that of a factor, or of several."""
     return control if isinstance(control, str) else "-".join(control)
+
+
+def _with_network(model: dict[str, Any], disentangler: dict[str, Any]) -> dict[str, Any]:
+    """Give a model on frozen features that names no network that of the disentangler, if any."""
+    cls: Any = locate(model["class_path"])
+    other: Any = locate(disentangler["class_path"])
+    own, given = model.get("init_args", {}), disentangler.get("init_args", {})
+    if cls.trained or not other.gives_features or own.get("model", "") is not None:
+        return model
+    defaults = constructor_defaults(cls)
+    network = {"model", "weights", "size", "pretrained"} & own.keys() & given.keys()
+    shared = {name: given[name] for name in network if own[name] == defaults[name]}
+    return {**model, "init_args": {**own, **shared}}
 
 
 def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]]:

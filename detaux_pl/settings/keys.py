@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from detaux_pl.artifacts.files import sha256_file
 from detaux_pl.settings.moved import first_path
 
 TRAINER_SETTINGS = (
@@ -38,7 +42,7 @@ def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> d
     return {
         **({} if files is None else {"files": files}),
         "seed": config["seed_everything"],
-        "model": config["model"],
+        "model": _by_content(config["model"]),
         "data": without_places(config["data"]),
         "trainer": _measures({name: config["trainer"][name] for name in TRAINER_SETTINGS}),
     }
@@ -54,7 +58,25 @@ def nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if config is None:
         return None
     trainer = _measures({k: v for k, v in config["trainer"].items() if k != "accelerator"})
-    return {**without_places(config), "trainer": trainer}
+    return {**_by_content(without_places(config)), "trainer": trainer}
+
+
+def _by_content(value: Any) -> Any:
+    """Put what is in files of weights for where they lie, in settings of a model, at any depth."""
+    if isinstance(value, Mapping):
+        kept = {k: _by_content(v) for k, v in value.items() if k != "cache_dir"}
+        if isinstance(file := kept.get("weights"), str):
+            with suppress(OSError):  # it is refused when the model is built
+                stat = Path(file).stat()
+                kept["weights"] = _digest(file, stat.st_size, stat.st_mtime_ns)
+        return kept
+    return value
+
+
+@lru_cache
+def _digest(file: str, size: int, changed: int) -> str:
+    """Digest a file once, as long as it stays as it is."""
+    return f"sha256 {sha256_file(Path(file))}"
 
 
 def _measures(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_mutual_info_score
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import load_tasks
@@ -15,7 +16,7 @@ from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
 from detaux_pl.pipeline.stage import STAGES
-from tests.cli.conftest import CONF, in_process
+from tests.cli.conftest import CONF, copy_stages, fit, in_process
 
 RIVALS = ["--config", str(CONF / "rivals.yaml")]
 
@@ -183,3 +184,36 @@ def test_a_weighting_is_held_against_the_tasks_of_each_arm(tmp_path: Path):
     with pytest.raises(UserError, match="has 2 weights for 3 tasks"):
         run_chain(words, in_process)
     assert not (tmp_path / "disentangle").exists()
+
+
+@pytest.mark.slow
+def test_tasks_one_after_the_other_in_a_whole_chain(finished_run: Path, tmp_path: Path):
+    run_dir = copy_stages(finished_run, tmp_path / "run", "disentangle", "evaluate")
+    kmeans = {"class_path": "KMeans", "init_args": {"n_clusters": 3}}
+    further = ["--cluster.n_tasks", "2", "--cluster.further", "erase", "--cluster.subspace", "1"]
+    words = [*further, "--cluster.clusterer", json.dumps(kmeans), "--seeds", "1"]
+    assert fit(run_dir, *words) == 0
+    run = load(run_dir)
+    first, second = load_tasks(run_dir / "cluster")
+    sizes = (10, first.n_classes, second.n_classes)
+    assert run.model("hard_parameter_sharing").hparams["task_sizes"] == sizes
+    report = json.loads((run_dir / "report" / "report.json").read_text())
+    (task,) = report["further_tasks"]
+    assert (task["subspace"], task["erased"]) == (1, 1)
+    train = run.codes.rows("train")
+    found = adjusted_mutual_info_score(first.labels[train], second.labels[train])
+    assert task["ami_before"] == [pytest.approx(found)]
+    assert found < 0.1
+    page = (run_dir / "report" / "report.html").read_text()
+    assert "from which 1 task found before was erased" in page.replace("\xa0", " ")
+    kept = _stage(run_dir, "cluster")["settings"]
+    assert isinstance(kept, dict)
+    assert kept["further"] == "erase"
+    assert "further" not in _stage(finished_run, "cluster")["settings"], "as of runs before"
+
+
+def test_tasks_one_after_the_other_leave_no_choice(error_line: Callable[[list[str]], str]):
+    words = ["fit", "--config", str(CONF / "chain.yaml"), "--cluster.further", "erase"]
+    said = error_line([*words, "--cluster.select.tries", "2"])
+    assert "further is erase, which finds tasks by the rule" in said
+    assert "select chooses among candidates: leave one out" in said

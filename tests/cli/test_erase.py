@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +18,13 @@ from PIL import Image
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.labels import load_tasks
+from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.fit import run as run_chain
 from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
+from detaux_pl.pipeline.chain import parse
 from tests.cli.conftest import in_process
+from tests.ranks import fork_ranks
 
 Refused = Callable[[list[str]], str]
 N, HEIGHT, WIDTH = 240, 24, 40
@@ -46,7 +51,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(table: Path) -> Path:
-    """Settings of a chain with a small frozen network, the same in all stages."""
+    """Settings of a chain with a small frozen network, which the arms have from the codes."""
     torch.manual_seed(0)
     net = timm.create_model("test_resnet")
     weights = table.with_name("weights.pth")
@@ -74,10 +79,10 @@ def config(table: Path) -> Path:
             }
         },
         "multitask": {
-            "model": {"class_path": "ErasingClassifier", "init_args": net_},
+            "model": {"class_path": "ErasingClassifier", "init_args": {"pca": 20}},
             "trainer": {"max_epochs": 1, "accelerator": "cpu"},
         },
-        "baselines": ["FrozenClassifier"],
+        "baselines": ["FrozenClassifier", "NearestNeighbors"],
         "controls": ["shuffled", "colour"],
         "seeds": 1,
     }  # fmt: skip
@@ -155,13 +160,50 @@ def test_new_images_get_class_and_group(run: tuple[str, Path], table: Path, tmp_
     assert {row["group"] for row in rows} <= set("012345")
 
 
-def test_a_run_that_is_gone_on_with_skips_what_is_done(run: tuple[str, Path], config: Path, capsys):
+def test_a_run_is_gone_on_with_wherever_its_weights_lie(
+    run: tuple[str, Path], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     use, folder = run
-    margin = "0" if use == "erase" else "1000"
-    words = ["--config", str(config), "--run_dir", str(folder), "--cluster.erase.margin", margin]
+    copy = shutil.copy(config.with_name("weights.pth"), tmp_path / "elsewhere.pth")
+    words = ["--config", str(config), "--run_dir", str(folder)]
+    words += ["--cluster.erase.margin", "0" if use == "erase" else "1000"]
+    words += ["--disentangle.model.weights", str(copy)]
+    words += ["--disentangle.model.cache_dir", str(tmp_path / "cache")]
     assert run_chain(words, in_process) == 0
-    said = capsys.readouterr().err
-    assert said.count("complete, skipped") == 5
+    assert capsys.readouterr().err.count("complete, skipped") == 5
+
+
+@pytest.mark.slow
+def test_other_weights_of_the_same_name_are_another_run(
+    config: Path, tmp_path: Path, error_line: Refused
+):
+    file = Path(shutil.copy(config.with_name("weights.pth"), tmp_path))
+    words = ["--config", str(config), "--run_dir", str(tmp_path / "run"), "--until", "disentangle"]
+    words += ["--disentangle.model.weights", str(file)]
+    assert run_chain(words, in_process) == 0
+    state = torch.load(file, weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, file)
+    said = error_line(["fit", *words])
+    assert "disentangle was made with other settings: model.init_args.weights was 'sha256 " in said
+
+
+def test_arms_have_the_network_of_the_codes_unless_they_name_one(config: Path):
+    own = {"class_path": "FrozenClassifier", "init_args": {"model": "timm/test_vit"}}
+    baselines = ["NearestNeighbors", {**own, "name": "own"}]
+    words = ["--config", str(config), "--baselines", json.dumps(baselines)]
+    arms = parse([*words, "--multitask.model.size", "64"]).arms
+    given = {
+        arm: [configs[0]["model"]["init_args"][name] for name in ("model", "weights", "size")]
+        for arm, configs in arms.items()
+    }
+    weights = str(config.with_name("weights.pth"))
+    # What the main arm says is as in it in the others.
+    assert given["erasing_classifier"] == ["timm/test_resnet", weights, 64]
+    assert given["nearest_neighbors"] == given["shuffled"] == given["erasing_classifier"]
+    assert given["own"] == ["timm/test_vit", None, 64]
+    other = ["--disentangle", "configs/disentangle/residual.yaml", "--cluster.erase", "null"]
+    arms = parse([*words, *other]).arms
+    assert arms["erasing_classifier"][0]["model"]["init_args"]["model"] is None
 
 
 @pytest.mark.parametrize(
@@ -179,3 +221,42 @@ def test_what_does_not_go_with_it_is_refused_before_anything_runs(
     folder = tmp_path / "run"
     assert said in error_line(["fit", "--config", str(config), "--run_dir", str(folder), *words])
     assert not (folder / "disentangle").exists()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_two_ranks_give_the_codes_clusters_verdict_and_answers_of_one(config: Path, tmp_path: Path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["--config", str(config), "--run_dir", str(one), "--cluster.erase.margin", "0"]
+    assert run_chain(words, in_process) == 0
+    arms = [f"multitask/{arm}/seed0" for arm in ("erasing_classifier", "nearest_neighbors")]
+    for command, stage in (
+        ("disentangle fit", "disentangle"),
+        ("disentangle predict", "disentangle"),
+        ("cluster", "cluster"),
+        *(("multitask fit", arm) for arm in arms),
+    ):
+        own = ["--config", str(one / stage / "config.yaml"), "--run_dir", str(two)]
+        if stage != "cluster":  # features are computed anew, by both
+            own += ["--trainer.devices=2", "--trainer.strategy=ddp"]
+            own += [f"--model.cache_dir={tmp_path / 'cache'}"]
+        assert fork_ranks([*command.split(), *own]) == [0, 0]
+    for name in ("code", "features"):
+        alone, shared = (Codes.load(run / "disentangle/codes", name) for run in (one, two))
+        assert np.array_equal(shared.ids, alone.ids)
+        assert np.array_equal(shared.values, alone.values)
+    assert read_json(two / "cluster/erasures.json") == read_json(one / "cluster/erasures.json")
+    assert read_json(two / "cluster/erasures.json")["verdict"]["found"]
+    for task, other in zip(load_tasks(two / "cluster"), load_tasks(one / "cluster"), strict=True):
+        assert np.array_equal(task.labels, other.labels)
+        assert task.meta == other.meta
+    for arm in arms:
+        alone, shared = (
+            Predictions.load(run / arm / "predictions.npz", "again").of("test")
+            for run in (one, two)
+        )
+        for name, values in alone.probabilities.items():
+            np.testing.assert_allclose(shared.probabilities[name], values, atol=1e-6)
+        kept = [read_json(run / arm / "test.json") for run in (one, two)]
+        assert kept[1] == pytest.approx(kept[0], abs=1e-5)

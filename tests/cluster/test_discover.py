@@ -1,20 +1,30 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
-from sklearn.metrics import adjusted_rand_score
+from scipy.stats import ortho_group
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    homogeneity_score,
+)
 
-from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.discover import Discovery, _number_by_size
+from detaux_pl.cluster.further import erase_task
 from detaux_pl.cluster.hdbscan import HDBSCAN
+from detaux_pl.cluster.kmeans import KMeans
 from detaux_pl.cluster.subspace import rank_subspaces, score_subspaces
+from detaux_pl.models.erasure import fit_erasure
+from detaux_pl.models.feature_split import optimal_shrinkage
 
 
 def equal(one, two):
@@ -367,3 +377,89 @@ def test_a_cluster_of_unlabelled_samples_alone_is_noise(line, rounding, noise):
     alone = line([2.0, 2.1, 2.0, 9.0, 9.1], [0, 0, 0, 3, 3])
     with pytest.raises(DiscoveryError, match=r"has 1 cluster\(s\) with training samples that have"):
         Discovery(rounding(), subspace=0)(alone)
+
+
+@pytest.fixture
+def both_in_one(make_codes):
+    """Subspaces of the label, of two independent hidden factors together, and of noise."""
+    rng = np.random.default_rng(0)
+    label, hue, size = (rng.integers(0, m, 900) for m in (3, 3, 2))
+    values = rng.normal(scale=0.05, size=(900, 3, 4))
+    values[:, 0] += rng.normal(size=(3, 4))[label]
+    # Both move in directions of their own, and the size a little along the hue's.
+    values[:, 1, :2] += 4 * np.array([[0, 0], [1, 0], [0.3, 1]])[hue]
+    values[:, 1, 2] += 1.5 * size
+    values[:, 1, 0] += 0.5 * size
+    splits = np.repeat([0, 1, 2], [500, 200, 200])
+    return make_codes(values, splits, label=label, hue=hue, size=size)
+
+
+@pytest.mark.parametrize(("subspace", "pca"), [(None, None), (1, 3), ([1, 1], None)])
+def test_a_task_is_erased_before_the_next_is_looked_for(both_in_one, subspace, pca):
+    settings = {"n_tasks": 2, "subspace": subspace, "pca": pca, "noise": "nearest"}
+    first, second = Discovery(KMeans(3), further="erase", **settings)(both_in_one)
+    assert adjusted_rand_score(both_in_one.factor("hue"), first.labels) == 1.0
+    assert [task.meta["subspace"] for task in (first, second)] == [1, 1]
+    assert (first.meta.get("erased"), second.meta["erased"]) == (None, 1)
+    # One of the two sizes is cut in two, for three clusters are asked for.
+    assert homogeneity_score(both_in_one.factor("size"), second.labels) > 0.98
+    rest = erase_task(both_in_one, first, both_in_one.rows("train"), pca)
+    (alone,) = Discovery(KMeans(2), subspace=1)(rest)
+    assert adjusted_rand_score(both_in_one.factor("size"), alone.labels) == 1.0
+    assert abs(adjusted_mutual_info_score(first.labels, alone.labels)) < 0.01
+
+
+def test_erasing_is_leace_in_each_free_subspace_and_leaves_the_principal_one(both_in_one):
+    rows = both_in_one.rows("train")
+    (task,) = Discovery(KMeans(3, seed=0), subspace=1)(both_in_one)
+    rest = erase_task(both_in_one, task, rows)
+    np.testing.assert_array_equal(rest.values[:, 0], both_in_one.values[:, 0])
+    for k in (1, 2):
+        x = both_in_one.values[:, k].astype(np.float64)
+        erasure = fit_erasure(x[rows], task.labels[rows], optimal_shrinkage(x[rows]))
+        np.testing.assert_allclose(rest.values[:, k], erasure(x), atol=1e-5)
+    assert rest.ids is both_in_one.ids
+
+
+def test_samples_in_no_cluster_are_of_no_class_to_be_erased(both_in_one):
+    (task,) = Discovery(KMeans(3, seed=0), subspace=1)(both_in_one)
+    rows = both_in_one.rows("train")
+    noise = np.arange(900) % 5 == 0
+    own = replace(
+        task, labels=np.where(noise, 0, task.labels + 1), is_noise=noise, n_classes=4,
+        meta={**task.meta, "noise_class": 0},
+    )  # fmt: skip
+    rest = erase_task(both_in_one, own, rows).values[rows, 1]
+    means = [rest[(task.labels[rows] == k) & ~noise[rows]].mean(axis=0) for k in range(3)]
+    assert np.ptp(means, axis=0).max() < 1e-5
+
+
+def test_a_subspace_that_held_nothing_else_is_dead_afterwards(make_codes):
+    rng = np.random.default_rng(0)
+    label, hidden = rng.integers(0, 2, (2, 200))
+    values = np.stack([label, hidden + rng.normal(scale=0.02, size=200)], axis=1)[..., None]
+    codes = make_codes(values - values.mean(axis=0), label=label)
+    for try_next in (False, True):
+        discovery = Discovery(KMeans(2), n_tasks=2, further="erase", try_next=try_next)
+        with pytest.raises(DiscoveryError, match=r"^1 of 2 .*: none of the 1 free .*once these"):
+            discovery(codes)
+    with pytest.raises(DiscoveryError, match=r"^1 of 2 auxiliary .*: subspace 1 is dead"):
+        Discovery(KMeans(2), n_tasks=2, further="erase", subspace=1)(codes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_found_afterwards_is_not_the_same_again(seed):
+    """Codes of any model: three hidden factors, mixed at random, without a principal subspace."""
+    rng = np.random.default_rng(seed)
+    label, *hidden = (rng.integers(0, m, 400) for m in (2, 3, 3, 2))
+    means = [size * np.eye(k) for size, k in ((6, 3), (4, 3), (3, 2))]
+    points = np.hstack([m[f] for m, f in zip(means, hidden, strict=True)])
+    points = points + rng.normal(scale=0.4, size=points.shape)
+    points = points @ ortho_group.rvs(8, random_state=rng)
+    info = FactorInfo(("label",), (2,), "label", None)
+    arrays = points[:, None].astype(np.float32), np.arange(400), np.zeros(400, np.int8)
+    codes = Codes(*arrays, factors=label[:, None], info=info)
+    first, second = Discovery(KMeans(3), n_tasks=2, further="erase", subspace=0)(codes)
+    for task, factor in zip((first, second), hidden, strict=False):
+        assert adjusted_rand_score(factor, task.labels) > 0.98
+    assert adjusted_mutual_info_score(first.labels, second.labels) < 0.02

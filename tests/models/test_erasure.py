@@ -112,6 +112,16 @@ def test_fewer_rows_than_dimensions():
     assert np.ptp(means, axis=0).max() < 1e-9 * np.abs(features).max()
 
 
+def test_features_of_less_rank_than_dimensions():
+    features, labels = samples()
+    spread = np.linalg.qr(np.random.default_rng(2).normal(size=(40, D)))[0]
+    erased = fit_erasure(features @ spread.T, labels)(features @ spread.T)
+    np.testing.assert_allclose(erased @ spread, fit_erasure(features, labels)(features), atol=1e-9)
+    # Of these nothing is left to erase; numpy's gesdd does not converge on some of their kind.
+    again = fit_erasure(erased, labels)
+    np.testing.assert_allclose(again(erased), erased, atol=1e-7)
+
+
 def test_it_folds_into_the_layer_that_follows():
     features, labels = samples()
     erasure = fit_erasure(features, labels, 0.05)

@@ -6,7 +6,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.models.erasure import fit_erasure
-from detaux_pl.models.feature_split import optimal_shrinkage, principal_axes, split_features
+from detaux_pl.models.feature_split import optimal_shrinkage, split_features
 
 CLASSES = 4
 
@@ -69,20 +69,6 @@ def test_the_principal_subspace_is_the_one_that_is_asked_for():
     features, labels, _ = draw()
     first, second = (split_of(features, labels, principal=k) for k in (0, 1))
     np.testing.assert_array_equal(first.analysis, second.analysis[::-1])
-
-
-@pytest.mark.parametrize("d", [30, 80])
-def test_principal_axes_are_those_of_the_covariance_whatever_the_block(d, monkeypatch):
-    features, _, _ = draw(60, d)
-    rows = np.arange(0, 60, 2)
-    monkeypatch.setattr("detaux_pl.models.feature_split._BLOCK", 7)
-    mean, axes = principal_axes(features, rows, 5)
-    own = features[rows].astype(np.float64)
-    np.testing.assert_allclose(mean, own.mean(axis=0))
-    _, _, expected = np.linalg.svd(own - own.mean(axis=0))
-    np.testing.assert_allclose(np.abs(np.sum(axes * expected[:5], axis=1)), 1, atol=1e-8)
-    assert (axes[np.arange(5), np.abs(axes).argmax(axis=1)] > 0).all()
-    assert len(principal_axes(features, rows, 100)[1]) == 29
 
 
 def test_rows_without_label_get_that_of_a_probe():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.nearest_neighbors import NearestNeighbors
 from detaux_pl.settings.build import constructor_defaults
 from tests.found import classes
 
@@ -18,7 +20,12 @@ def built(cls: type[MultitaskModel]) -> MultitaskModel:
     taken = constructor_defaults(cls)
     given = {"image_shape": SHAPE, "task_sizes": SIZES, **(SMALL if cls.trained else FROZEN)}
     torch.manual_seed(0)
-    return cls(**{name: value for name, value in given.items() if name in taken}).eval()
+    model = cls(**{name: value for name, value in given.items() if name in taken}).eval()
+    if isinstance(model, NearestNeighbors):  # those that it has are part of the network
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(60, model.net.n_features))
+        model.fit_heads(features.astype(np.float32), rng.integers(0, 4, (60, 1)), None)  # type: ignore[arg-type]
+    return model
 
 
 @pytest.mark.parametrize("cls", classes(MultitaskModel), ids=lambda cls: cls.__name__)

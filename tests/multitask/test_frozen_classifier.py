@@ -14,9 +14,11 @@ from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.models.erased_probe import fit_erased_probe
+from detaux_pl.models.neighbor_vote import NeighborVote
 from detaux_pl.models.pretrained import PretrainedNet
 from detaux_pl.multitask.erasing_classifier import ErasingClassifier
 from detaux_pl.multitask.frozen_classifier import FrozenClassifier
+from detaux_pl.multitask.nearest_neighbors import NearestNeighbors
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -105,6 +107,21 @@ def test_groups_are_erased_from_what_tells_the_principal_task_and_told_beside_it
 
     assert told_by_places(model.heads[0]) < 0.3 * told_by_places(plain.heads[0])
     assert told["test/accuracy/auxiliary"] > 2 / PLACES
+
+
+def test_neighbours_are_those_of_the_features_of_labelled_images(tmp_path):
+    data = module(tmp_path, principal="location", auxiliary="digit")
+    model, told = fitted(NearestNeighbors, data, tmp_path)
+    train, test = (data.dataset.rows(split) for split in ("train", "test"))
+    labels = data.dataset.labels
+    vote = NeighborVote(model.net.n_features, PLACES)
+    vote.fit(features_of(model, data, "train"), labels[train], pca=30)
+    expected = vote(torch.from_numpy(features_of(model, data, "test")))
+    with torch.inference_mode():
+        (logits,) = model(data.images(test))
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+    right = (expected.argmax(dim=1).numpy() == labels[test]).mean()
+    assert told["test/accuracy/principal"] == pytest.approx(right, abs=1e-6)
 
 
 @pytest.mark.parametrize("use", ["erase", "leave"])

@@ -105,6 +105,12 @@ def build_discovery(
             "select and erase are both given: groups are learned as a task (select) or erased from "
             "the features (erase), leave one out."
         )
+    if discovery.further == "erase" and (selection is not None or erasing is not None):
+        raise UserError(
+            "further is erase, which finds tasks by the rule, one after the other, and "
+            f"{'select' if selection is not None else 'erase'} chooses among candidates: leave one "
+            "out."
+        )
     if selection is not None and selection.tries < discovery.n_tasks:
         raise UserError(
             f"n_tasks is {discovery.n_tasks}, but select.tries is {selection.tries}: each task is "
@@ -139,6 +145,8 @@ def run(args: list[str]) -> int:
     stages = _stages(config)
 
     def work() -> list[Path]:
+        if selection is None and not is_global_zero():
+            return []  # there is nothing to share out, and the first rank writes
         if erasing is not None:
             return _erase(folder, load_features(folder.run_dir / stages[0]), erasing)
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
@@ -150,8 +158,7 @@ def run(args: list[str]) -> int:
         return save_tasks(discovery(sources[stages[0]]), folder.path)
 
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
-    verdict = None if code else read_verdict(folder)
-    if verdict is None or not is_global_zero():
+    if code or not is_global_zero() or (verdict := read_verdict(folder)) is None:
         return code
     if "DETAUX_STAGE" not in os.environ:  # the planner says it
         print(verdict["sentence"], file=sys.stderr)
@@ -168,8 +175,7 @@ def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]
     """Choose groups to erase, and write them and what was found of all."""
     choice, tasks = find_erasure(features, erasing)
     path = folder.path / ERASURES
-    if is_global_zero():
-        write_json(path, choice.record())
+    write_json(path, choice.record())
     return [path, *save_tasks(tasks, folder.path)]
 
 
@@ -279,6 +285,8 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     apart = ["run_dir", "redo", "discovery", "codes", "jobs"]
     # Without a selection no net is trained.
     apart += ["select", "nets"] if config["select"] is None else []
-    apart += ["erase"] if config.get("erase") is None else []  # as before there was a choice
+    # As before there was a choice.
+    apart += ["erase"] if config.get("erase") is None else []
+    apart += ["further"] if config.get("further") == "subspaces" else []
     settings = {k: without_places(v) for k, v in config.items() if k not in apart}
     return settings | ({"nets": nets_settings(config["nets"])} if "nets" in settings else {})

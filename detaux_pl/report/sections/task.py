@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.metrics.agreement import agreement
 from detaux_pl.report.markup import html_chart, html_lead
 from detaux_pl.report.section import Charts, Images, Part, Picture, Report, Section, View
 from detaux_pl.report.sheets import SheetRow, image_sheet
@@ -21,6 +22,14 @@ _SHEET_COLUMNS = 10
 
 def _describe(view: View) -> dict[str, Any]:
     first, *further = (describe_task(view.codes, labels) for labels in view.tasks)
+    train = view.codes.rows("train")
+    every = [task.labels[train] for task in view.tasks]
+    for n, task in enumerate(further, start=1):
+        both = [(every[n] != IGNORED) & (labels != IGNORED) for labels in every[:n]]
+        task["ami_before"] = [
+            agreement(labels[rows], every[n][rows])["ami"] if rows.any() else 0.0
+            for labels, rows in zip(every, both, strict=False)
+        ]
     return {"auxiliary": first, "further_tasks": further}
 
 
@@ -70,11 +79,16 @@ def render_task(task: Mapping[str, Any], charts: Charts, suffix: str = "") -> st
     lead = f"{plural(task['n_clusters'], 'cluster')}"
     if "subspace" in task:
         lead += f" in subspace {task['subspace']}"
+    if erased := task.get("erased"):
+        were = "was" if erased == 1 else "were"
+        lead += f", from which {plural(erased, 'task')} found before {were} erased"
     if "clusterer" in task:
         settings = dict(task["clusterer"])
         kind = settings.pop("class", "")
         given = ", ".join(f"{k}={v}" for k, v in settings.items() if v is not None)
         lead += f", found by {kind}({given})"
+    if before := task.get("ami_before"):
+        lead += f". AMI with what was found before: {', '.join(f'{ami:.2f}' for ami in before)}"
     lead += f". Samples in no cluster: {noise}"
     if task.get("noise") in policy and "refinement" not in task:
         lead += f"; they are {policy[task['noise']]}"
