@@ -206,6 +206,7 @@ def test_a_class_that_lacks_a_method_is_told_which(
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
+@pytest.mark.slow
 def test_the_other_half_of_the_rooms_runs(tmp_path: Path):
     conf = ROOT / "tests" / "conf" / "shapes.yaml"
     assert run_chain(["--config", str(conf), "--run_dir", str(tmp_path)], in_process) == 0

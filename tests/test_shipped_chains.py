@@ -33,6 +33,8 @@ _TINY = """
     --multitask.data.batch_size 4
     --multitask.trainer.accelerator cpu --multitask.trainer.enable_progress_bar false
 """
+_LARGE = ("cars", "shapes3d", "svhn")
+"""Chains of large networks or files."""
 _ROW = """
     --disentangle.model.encoder small_convnet --disentangle.data.batch_size 16
     --disentangle.trainer.max_epochs 1 --disentangle.trainer.limit_train_batches 2
@@ -91,7 +93,11 @@ def _own(stage: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "name",
-    sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "showdown"),
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in _LARGE else [])
+        for name in sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+        if name != "showdown"
+    ],
 )
 def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config, run_dir = CONFIGS / f"{name}.yaml", tmp_path / "run"
@@ -168,7 +174,14 @@ def _small_discoveries(config: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "row", ["supervised", "infomin_low", "permuted_orthogonality_hessian", "slice_bound"]
+    "row",
+    [
+        "supervised",
+        *(
+            pytest.param(row, marks=pytest.mark.slow)
+            for row in ("infomin_low", "permuted_orthogonality_hessian", "slice_bound")
+        ),
+    ],
 )
 def test_a_row_of_the_papers_tables_runs(
     row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

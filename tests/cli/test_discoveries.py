@@ -26,6 +26,7 @@ def _stage(run_dir: Path, name: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_every_kind_of_arm_in_one_chain(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -91,7 +91,9 @@ def config(table: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["erase", pytest.param("leave", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[pytest.param(use, marks=pytest.mark.slow) for use in ("erase", "leave")]
+)
 def run(request: pytest.FixtureRequest, config: Path) -> tuple[str, Path]:
     """A finished chain, of which the verdict is to erase or, by a demand none meets, to leave."""
     folder = config.parent / request.param

@@ -69,6 +69,7 @@ def _script(folder: Path) -> str:
     return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
 
 
+@pytest.mark.slow
 def test_a_bundle_is_asked_like_its_run(
     finished_run: Path, bundle: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -104,6 +104,7 @@ def test_fit_shows_every_arm_as_it_is_named(
         assert arm in page
 
 
+@pytest.mark.slow
 def test_names_have_folders_that_can_hold_them(named_run: Path):
     folders = {path.name for path in (named_run / "multitask").iterdir()}
     assert folders == {safe_name(arm) for arm in ARMS}

@@ -78,6 +78,7 @@ def folder_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_chain_on_a_folder_finds_clusters_among_them_and_leaves_them_out_of_all_else(
     folder_run: Path,
 ):
@@ -109,6 +110,7 @@ def test_a_chain_on_a_folder_finds_clusters_among_them_and_leaves_them_out_of_al
     assert load(folder_run).data.dataset.n_classes == 2
 
 
+@pytest.mark.slow
 def test_shuffled_groups_are_shuffled_among_them_too(folder_run: Path, photos: Path):
     dataset = ImageFolder(photos, image_size=16, unlabelled=UNLABELLED)
     labels = folder_run / "cluster"
@@ -124,6 +126,7 @@ def test_shuffled_groups_are_shuffled_among_them_too(folder_run: Path, photos: P
     assert (before != after).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_labelled_images_keep_their_splits_and_what_no_clusterer_touches(
     folder_run: Path, photos: Path, tmp_path: Path
 ):

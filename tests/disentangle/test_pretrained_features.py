@@ -211,6 +211,7 @@ def kill_at_fifth_batch(told):
     main(told)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_command_goes_on_and_gives_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -224,6 +225,7 @@ def test_a_killed_command_goes_on_and_gives_the_same_bytes(tmp_path):
     assert codes_bytes(killed) == codes_bytes(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.usefixtures("one_thread")
 def test_two_ranks_write_the_codes_of_one(tmp_path):
