@@ -80,7 +80,6 @@ class FrozenClassifier(MultitaskModel):
         self.batch_size = batch_size
         self.cache_dir = cache_dir
         self.net = PretrainedNet(model, image_shape, weights, size, pretrained)
-        self.sizes = sizes
         heads = [nn.Linear(self.net.n_features, n).requires_grad_(False) for n in sizes]
         self.heads = nn.ModuleList(heads)
         # Lightning writes a checkpoint only after a step, and DDP wraps no model without weights.

@@ -1,0 +1,115 @@
+"""Factors of the probabilities of the classes, by which the worst cell does best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.multitask.cells import worst_accuracy
+from detaux_pl.multitask.refitted import Refitted
+
+_STEP, _STEPS = 0.05, 100
+"""Logarithms of factors that are tried: from -5 to 5."""
+_ROUNDS = 10
+"""Most rounds over all classes."""
+
+
+class ClassScaling(Refitted):
+    """One backbone and one head, and after the training a factor for the probability of each class.
+
+    The factors, as logarithms added to the logits, are those by which the network does best in the
+    worst cell, class × group, of the validation images at its best epoch, see `choose_scales`. It
+    needs no training of its own, and says how much of another remedy's gain is a matter of
+    preferring some classes. Validation images without a group do not count.
+
+    Raises:
+        ValueError: If there is no auxiliary task, there is no such backbone, or the images are
+            too small for it.
+
+    Example:
+        >>> model = ClassScaling((3, 16, 16), task_sizes=(10, 4), backbone="small_convnet")
+        >>> [tuple(logits.shape) for logits in model(torch.zeros(2, 3, 16, 16))]  # class, group
+        [(2, 10), (2, 4)]
+
+    References:
+        Seo, Han 2025, "Re-evaluating group robustness via adaptive class-specific scaling", arXiv
+        2412.15311, the scaling without its instance-wise form. Ours: the values that are tried.
+    """
+
+    log_scales: Tensor
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        task_sizes: tuple[int, ...],
+        backbone: str = "resnet18",
+        pretrained: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape, task_sizes, backbone, pretrained, **kwargs)
+        self.register_buffer("log_scales", torch.zeros(self.sizes[0]))
+
+    def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the logits of each task, shape (B, task size), those of the classes scaled."""
+        principal, *others = super().classify(features)
+        return (principal + self.log_scales, *others)
+
+    def fit_to(self, features: Tensor, labels: Tensor, cells: Tensor) -> None:
+        """Choose the factors."""
+        logits = self.heads[0](features)
+        self.log_scales.copy_(choose_scales(logits, labels, cells, self.n_cells))
+
+
+def choose_scales(logits: Tensor, labels: Tensor, cells: Tensor, n_cells: int) -> Tensor:
+    """Choose what is added to the logits of each class, so that the worst cell does best.
+
+    Class after class, and round after round, each takes of -5, -4.95, ..., 5 the value by which
+    `worst_accuracy` is largest, all others being as they are; the smallest of those that are as
+    good, and none unless it is better than what there is. The end is a round without a change.
+
+    Args:
+        logits: Shape (n, classes).
+        labels: Class of each image, shape (n,).
+        cells: Cell of each image, or `IGNORED` for those that do not count, shape (n,).
+        n_cells: Number of cells.
+
+    Returns:
+        Shape (classes,), its mean 0.
+
+    Example:
+        >>> labels = torch.arange(40) // 20
+        >>> logits = torch.stack([torch.ones(40), 0.6 * labels], dim=1)
+        >>> scales = choose_scales(logits, labels, cells=labels, n_cells=2)
+        >>> (logits + scales).argmax(dim=1).equal(labels)
+        True
+    """
+    known = cells != IGNORED
+    logits, labels, cells = logits[known].double(), labels[known], cells[known]
+    total = torch.bincount(cells, minlength=n_cells).double()
+    grid = _STEP * torch.arange(-_STEPS, _STEPS + 1, device=logits.device).double()
+
+    def score(right: Tensor) -> Tensor:
+        """Return how good it is which are right, shape (..., n)."""
+        counts = total.new_zeros(*right.shape[:-1], n_cells)
+        return worst_accuracy(counts.index_add(-1, cells, right.double()), total)
+
+    scales = logits.new_zeros(logits.shape[1])
+    best = score((logits + scales).argmax(dim=1) == labels)
+    for _ in range(_ROUNDS):
+        before = best
+        for k in range(len(scales)):
+            # What the class must exceed to be the answer, and the answer where it does not.
+            others = (logits + scales).index_fill(
+                1, torch.tensor(k, device=logits.device), -torch.inf
+            )
+            bound, answer = others.max(dim=1)
+            wins = logits[:, k] + grid[:, None] > bound
+            values = score(torch.where(wins, labels == k, answer == labels))
+            if values.max() > best:
+                best, scales[k] = values.max(), grid[values.argmax()]
+        if best == before:
+            break
+    return scales - scales.mean()
