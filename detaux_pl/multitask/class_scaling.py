@@ -91,23 +91,22 @@ def choose_scales(logits: Tensor, labels: Tensor, cells: Tensor, n_cells: int) -
     total = torch.bincount(cells, minlength=n_cells).double()
     grid = _STEP * torch.arange(-_STEPS, _STEPS + 1, device=logits.device).double()
 
-    def score(right: Tensor) -> Tensor:
-        """Return how good it is which are right, shape (..., n)."""
-        counts = total.new_zeros(*right.shape[:-1], n_cells)
-        return worst_accuracy(counts.index_add(-1, cells, right.double()), total)
-
+    answers = logits.argmax(dim=1) == labels
+    best = worst_accuracy(torch.bincount(cells, answers.double(), n_cells), total)
     scales = logits.new_zeros(logits.shape[1])
-    best = score((logits + scales).argmax(dim=1) == labels)
     for _ in range(_ROUNDS):
         before = best
         for k in range(len(scales)):
-            # What the class must exceed to be the answer, and the answer where it does not.
-            others = (logits + scales).index_fill(
-                1, torch.tensor(k, device=logits.device), -torch.inf
-            )
+            others = logits + scales
+            others[:, k] = -torch.inf
             bound, answer = others.max(dim=1)
-            wins = logits[:, k] + grid[:, None] > bound
-            values = score(torch.where(wins, labels == k, answer == labels))
+            # The first value by which the class is the answer; with those before, the other one is.
+            first = torch.searchsorted(grid, bound - logits[:, k], right=True)
+            right = total.new_zeros(n_cells, len(grid) + 1)
+            own, other = (labels == k).double(), (answer == labels).double()
+            right.index_put_((cells, first), own - other, accumulate=True)
+            right.index_put_((cells, 0 * first), other, accumulate=True)
+            values = worst_accuracy(right.cumsum(dim=1)[:, :-1].T, total)
             if values.max() > best:
                 best, scales[k] = values.max(), grid[values.argmax()]
         if best == before:
