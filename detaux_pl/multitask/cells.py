@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from detaux_pl.artifacts.labels import IGNORED
-
-FEWEST = 10
-"""Fewest validation images by which a cell is judged by itself."""
-_TIE = 1e-4
-"""Share of the mean accuracy in the worst one, which decides between equals."""
+from detaux_pl.metrics.worst_cell import worst_accuracy
 
 
 def cell_of(targets: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -37,35 +32,6 @@ def cell_of(targets: Tensor, sizes: Sequence[int]) -> Tensor:
     for labels, size in zip(targets.unbind(1), sizes, strict=True):
         cell = cell * size + labels
     return torch.where((targets == IGNORED).any(dim=1), IGNORED, cell)
-
-
-def worst_accuracy(right: Tensor, total: Tensor) -> Tensor:
-    """Return the accuracy in the worst cell, and a ten-thousandth of the mean one.
-
-    Cells of fewer than 10 images would be right or wrong by chance: they count together as one, and
-    not at all where they are fewer than 10 together and others are left. The ten-thousandth decides
-    between equals, of which there are many where a cell has few images.
-
-    Args:
-        right: Images of each cell that are classified rightly, shape (..., G).
-        total: Images of each cell, shape (G,).
-
-    Returns:
-        Shape (...,); 0 without an image.
-
-    Example:
-        >>> right, total = torch.tensor([18.0, 5.0, 1.0, 2.0]), torch.tensor([20.0, 10.0, 6.0, 6.0])
-        >>> round(worst_accuracy(right, total).item(), 4)  # the last two cells: 3 of 12
-        0.2501
-    """
-    few = total < FEWEST
-    right = torch.cat([right, (right * few).sum(dim=-1, keepdim=True)], dim=-1)
-    total = torch.cat([total * ~few, (total * few).sum(dim=0, keepdim=True)])
-    # Those that are few together count where there is nothing else.
-    counts = total >= min(FEWEST, max(float(total.max()), 1.0))
-    accuracy = torch.where(counts, right / total.clamp(min=1), math.inf)
-    mean = right[..., :-1].sum(dim=-1) / total.sum().clamp(min=1)
-    return torch.where(counts.any(), accuracy.amin(dim=-1) + _TIE * mean, 0.0)
 
 
 class WorstCell(Metric):
@@ -103,4 +69,5 @@ class WorstCell(Metric):
 
     def compute(self) -> Tensor:
         """Return the accuracy of all images, a scalar."""
-        return worst_accuracy(self.right[:-1], self.total[:-1])
+        right, total = (part[:-1].double().cpu().numpy() for part in (self.right, self.total))
+        return torch.tensor(worst_accuracy(right, total)).to(self.right)

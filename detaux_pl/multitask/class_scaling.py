@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.multitask.cells import worst_accuracy
+from detaux_pl.metrics.worst_cell import worst_accuracy
 from detaux_pl.multitask.refitted import Refitted
 
 _STEP, _STEPS = 0.05, 100
@@ -59,11 +61,17 @@ class ClassScaling(Refitted):
 
     def fit_to(self, features: Tensor, labels: Tensor, cells: Tensor) -> None:
         """Choose the factors."""
-        logits = self.heads[0](features)
-        self.log_scales.copy_(choose_scales(logits, labels, cells, self.n_cells))
+        logits: NDArray[np.float64] = self.heads[0](features).double().cpu().numpy()
+        own, of = labels.cpu().numpy(), cells.cpu().numpy()
+        self.log_scales.copy_(torch.from_numpy(choose_scales(logits, own, of, self.n_cells)))
 
 
-def choose_scales(logits: Tensor, labels: Tensor, cells: Tensor, n_cells: int) -> Tensor:
+def choose_scales(
+    logits: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    cells: NDArray[np.int64],
+    n_cells: int,
+) -> NDArray[np.float64]:
     """Choose what is added to the logits of each class, so that the worst cell does best.
 
     Class after class, and round after round, each takes of -5, -4.95, ..., 5 the value by which
@@ -80,35 +88,37 @@ def choose_scales(logits: Tensor, labels: Tensor, cells: Tensor, n_cells: int) -
         Shape (classes,), its mean 0.
 
     Example:
-        >>> labels = torch.arange(40) // 20
-        >>> logits = torch.stack([torch.ones(40), 0.6 * labels], dim=1)
+        >>> labels = np.arange(40) // 20
+        >>> logits = np.stack([np.ones(40), 0.6 * labels], axis=1)
         >>> scales = choose_scales(logits, labels, cells=labels, n_cells=2)
-        >>> (logits + scales).argmax(dim=1).equal(labels)
+        >>> bool(((logits + scales).argmax(axis=1) == labels).all())
         True
     """
     known = cells != IGNORED
-    logits, labels, cells = logits[known].double(), labels[known], cells[known]
-    total = torch.bincount(cells, minlength=n_cells).double()
-    grid = _STEP * torch.arange(-_STEPS, _STEPS + 1, device=logits.device).double()
-
-    answers = logits.argmax(dim=1) == labels
-    best = worst_accuracy(torch.bincount(cells, answers.double(), n_cells), total)
-    scales = logits.new_zeros(logits.shape[1])
+    logits, labels, cells = logits[known], labels[known], cells[known]
+    total = np.bincount(cells, minlength=n_cells)
+    grid = _STEP * np.arange(-_STEPS, _STEPS + 1)
+    places = len(grid) + 1
+    answers = logits.argmax(axis=1) == labels
+    best = worst_accuracy(np.bincount(cells, answers, n_cells), total)
+    scales = np.zeros(logits.shape[1])
     for _ in range(_ROUNDS):
         before = best
         for k in range(len(scales)):
             others = logits + scales
-            others[:, k] = -torch.inf
-            bound, answer = others.max(dim=1)
+            others[:, k] = -np.inf
+            answer = others.argmax(axis=1)
+            bound = others[np.arange(len(others)), answer]
             # The first value by which the class is the answer; with those before, the other one is.
-            first = torch.searchsorted(grid, bound - logits[:, k], right=True)
-            right = total.new_zeros(n_cells, len(grid) + 1)
-            own, other = (labels == k).double(), (answer == labels).double()
-            right.index_put_((cells, first), own - other, accumulate=True)
-            right.index_put_((cells, 0 * first), other, accumulate=True)
-            values = worst_accuracy(right.cumsum(dim=1)[:, :-1].T, total)
+            first = np.searchsorted(grid, bound - logits[:, k], side="right")
+            own, other = (labels == k).astype(float), (answer == labels).astype(float)
+            change = np.bincount(cells * places + first, own - other, n_cells * places)
+            change = change.reshape(n_cells, places)
+            change[:, 0] += np.bincount(cells, other, n_cells)
+            values = worst_accuracy(change.cumsum(axis=1)[:, :-1].T, total)
             if values.max() > best:
                 best, scales[k] = values.max(), grid[values.argmax()]
         if best == before:
             break
-    return scales - scales.mean()
+    centred: NDArray[np.float64] = scales - scales.mean()
+    return centred

@@ -92,7 +92,8 @@ class GroupDRO(ClassRemedy):
 
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, and move the weights."""
-        losses = F.cross_entropy(logits, targets[:, 0], ignore_index=IGNORED, reduction="none")
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        losses = F.cross_entropy(exact, targets[:, 0], ignore_index=IGNORED, reduction="none")
         # Images of no cell have a place of their own, the last.
         place = cell_of(targets, self.sizes) % (self.n_cells + 1)
         sums = losses.new_zeros(self.n_cells + 1).index_add(0, place, losses)
@@ -109,5 +110,5 @@ class GroupDRO(ClassRemedy):
     def _move(self, losses: Tensor, there: Tensor) -> None:
         """Move the weights by the mean losses of the cells that are there."""
         steps = self.step_size * (losses + self._adjustments.to(losses))
-        before = self.log_weights.value.to(losses.device)
+        before = self.log_weights.value.to(losses)
         self.log_weights.value = (before + torch.where(there, steps, 0.0)).log_softmax(0)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.metrics.worst_cell import worst_accuracy
 from detaux_pl.models.linear_probe import STRENGTHS, LinearProbe, fit_linear_probe
-from detaux_pl.multitask.cells import worst_accuracy
 from detaux_pl.multitask.refitted import Refitted
 
 
@@ -138,12 +138,12 @@ def fit_balanced(
     own, held = np.flatnonzero(half), np.flatnonzero(~half)
     strength = STRENGTHS[len(STRENGTHS) // 2]
     if held.size:
-        total = torch.from_numpy(np.bincount(cells[held]).astype(np.float64))
+        total = np.bincount(cells[held])
         scores = []
         for each in STRENGTHS:
             right = fit(own, each).logits(features[held]).argmax(axis=1) == labels[held]
             counts = np.bincount(cells[held], right, minlength=len(total))
-            scores.append(float(worst_accuracy(torch.from_numpy(counts), total)))
+            scores.append(float(worst_accuracy(counts, total)))
         strength = STRENGTHS[int(np.argmax(scores))]
     fits = [fit(np.arange(len(labels)), strength) for _ in range(retrainings)]
     return LinearProbe(

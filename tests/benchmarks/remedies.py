@@ -38,9 +38,8 @@ def measure() -> list[tuple[str, float, str]]:
     cells = labels @ [10, 1]
     drawn = _seconds(lambda: draw_balanced(labels, np.arange(100_000), rng))
     rows.append(("balanced order of 100,000 images in 1,000 cells", drawn, "s"))
-    logits = torch.from_numpy(rng.normal(size=(10_000, 100)) + 2 * np.eye(100)[labels[:10_000, 0]])
-    of_logits = torch.from_numpy(labels[:10_000, 0]), torch.from_numpy(cells[:10_000])
-    scaled = _seconds(lambda: choose_scales(logits, *of_logits, 1000))
+    logits = rng.normal(size=(10_000, 100)) + 2 * np.eye(100)[labels[:10_000, 0]]
+    scaled = _seconds(lambda: choose_scales(logits, labels[:10_000, 0], cells[:10_000], 1000))
     rows.append(("scales of 100 classes by 10,000 images in 1,000 cells", scaled, "s"))
     features = rng.normal(size=(10_000, 512)) + np.eye(512)[labels[:10_000, 1]]
     few = 4 * labels[:10_000, 1] + labels[:10_000, 0] % 4
