@@ -19,6 +19,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
 from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.data.augmentation import Augmentation
+from detaux_pl.data.balance import draw_balanced
 from detaux_pl.data.batch import Batch, Fold, Rows, as_is
 from detaux_pl.data.demands import draw_first, in_split, refuse_small
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows, naming_text_of
@@ -82,6 +83,7 @@ class FactorDataModule(LightningDataModule):
         self.augmentation: Augmentation | None = None
         self.tasks: list[str] | None = None
         self.fold: Fold | None = None
+        self.balanced = False  # whether each combination of labels is trained on as often
         self._resident: Tensor | None = None
 
     def describe(self) -> None:
@@ -164,6 +166,8 @@ class FactorDataModule(LightningDataModule):
         n = refuse_small(self, rows, world)
 
         def draw(rng: np.random.Generator) -> NDArray[np.int64]:
+            if self.balanced:
+                return draw_balanced(self.targets.numpy()[rows], rows, rng)
             return in_split(self.dataset, "train", self.draw, rows, rng)
 
         sampler = TrainSampler(draw, n, self.batch_size, self.seed, rank, world, self._batches_done)

@@ -15,9 +15,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Batch
+from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.epoch_means import EpochMeans
 from detaux_pl.models.seeding import reseed_batch
+from detaux_pl.multitask.cells import WorstCell, cell_of
 from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
@@ -43,10 +45,12 @@ class MultitaskModel(EpochMeans, ABC):
 
     - `train/loss` (weighted), `train/loss/<task>` and, for several tasks, `train/weight/<task>`;
     - `val/loss/principal` and, per task, `val/accuracy/<task>` (micro) and `val/f1/<task>`
-      (macro), and the same for `test`.
+      (macro), and the same for `test`;
+    - for several tasks, `val/worst_group`: the accuracy of the principal task in the worst cell,
+      class × group, see `worst_accuracy`.
 
     Tasks are named `principal` and `auxiliary`, or `auxiliary1`, `auxiliary2` and so on where
-    there are several. Checkpoints should be chosen by `val/accuracy/principal` alone.
+    there are several. Checkpoints should be chosen by `monitor` alone.
 
     The weighting is a module and therefore not among the hyper-parameters of a checkpoint: give
     it again, as in `load_from_checkpoint(path, weighting=FixedWeighting([10.0, 1.0]))`, unless
@@ -71,6 +75,12 @@ class MultitaskModel(EpochMeans, ABC):
     """Whether the model learns the auxiliary labels, so that a chain must discover them first."""
     trained: ClassVar[bool] = True
     """Whether steps train it; else it is fitted as a whole, and no parameter is shared."""
+    monitor: ClassVar[str] = "val/accuracy/principal"
+    """What is logged that is largest in the best epoch."""
+    balanced: ClassVar[bool] = False
+    """Whether it is trained on as many images of each class in each group, see `draw_balanced`."""
+    refitted: ClassVar[bool] = False
+    """Whether the weights of the best epoch are fitted anew, by `refit`."""
 
     def __init__(
         self,
@@ -91,6 +101,7 @@ class MultitaskModel(EpochMeans, ABC):
             )
         self.save_hyperparameters(ignore=["weighting"])
         self.task_names = _task_names(len(task_sizes))
+        self.sizes = tuple(task_sizes)
         self.lr = lr
         self.weight_decay = weight_decay
         self.optimizer = optimizer
@@ -108,6 +119,21 @@ class MultitaskModel(EpochMeans, ABC):
                 self.metrics[f"{stage}/f1/{task}"] = MulticlassF1Score(
                     size, average="macro", ignore_index=IGNORED
                 )
+        if len(task_sizes) > 1:
+            self.metrics["val/worst_group"] = WorstCell(math.prod(task_sizes))
+
+    def setup(self, stage: str) -> None:
+        """Tell the data how the training images are to be drawn."""
+        if (data := self.labelled_data()) is not None:
+            data.balanced = self.balanced
+
+    def refit(self, data: LabelledDataModule) -> None:
+        """Fit the weights of the best epoch to what is left, where the model is one of these."""
+
+    def labelled_data(self) -> LabelledDataModule | None:
+        """Return the data module of the trainer; None where it is of another kind, or none."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data if isinstance(data, LabelledDataModule) else None
 
     @abstractmethod
     def represent(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -236,6 +262,9 @@ class MultitaskModel(EpochMeans, ABC):
                 logged[key] = self._metric(key)
                 if n:  # a rank may run out of images before the others
                     logged[key].update(z, y)
+        if stage == "val" and len(targets) > 1:
+            logged["val/worst_group"] = worst = self._metric("val/worst_group")
+            worst.update(logits[0].argmax(dim=1) == targets[0], cell_of(own, self.sizes))
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=n)
         return {"logits": dict(zip(self.task_names, logits, strict=True)), "targets": own}
 

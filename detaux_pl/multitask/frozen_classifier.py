@@ -84,7 +84,6 @@ class FrozenClassifier(MultitaskModel):
         self.batch_size = batch_size
         self.cache_dir = cache_dir
         self.net = PretrainedNet(model or _MODEL, image_shape, weights, size, pretrained)
-        self.sizes = sizes
         self.heads = nn.ModuleList(self.build_head(n) for n in sizes)
         # Lightning writes a checkpoint only after a step, and DDP wraps no model without weights.
         self._unused = nn.Parameter(torch.zeros(()))

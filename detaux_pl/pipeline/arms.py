@@ -69,6 +69,11 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
             f"nets.model is {settings['model']!r}, which learns no auxiliary labels: take another, "
             "such as HardParameterSharing."
         )
+    if net.refitted:
+        raise UserError(
+            f"nets.model is {settings['model']!r}, which is fitted anew to validation images, and "
+            "nets have none: take another, such as BalancedSampling."
+        )
     for model in models:
         refuse_unusable("multitask", {**main, "model": model})
     trainer = {name: main["trainer"][name] for name in _TRAINER}
@@ -112,17 +117,21 @@ def resolve_arms(
             "repeat the main arm: give --discoveries '{}' --controls '[]', or another main model."
         )
     for n, baseline in enumerate(config["baselines"]):
-        model, name = _inherit(baseline, main["model"], "a baseline")
+        other, auxiliary = _split_auxiliary(baseline)
+        model, name = _inherit(other, main["model"], "a baseline")
         arm = _resolve_arm({**main, "model": model, "arm": None}, f"baselines[{n}]")
-        arms.append((name or arm_name(arm["model"]["class_path"]), arm))
+        own_name = arm_name(arm["model"]["class_path"])
+        if auxiliary is not None:
+            arm = _told(arm, auxiliary)
+            own_name += f"-{control_name(auxiliary)}"
+        arms.append((name or own_name, arm))
     for discovery in config["discoveries"]:
         own = {"discovery": discovery, "refined": discovery in refined}
         arms.append((discovery, {**main, **own}))
     for control in config["controls"]:
         if control == "discovered":
             raise UserError("a control is 'discovered', which the main arm has: leave it out.")
-        data = {**main["data"], "init_args": {**main["data"]["init_args"], "auxiliary": control}}
-        arms.append((control_name(control), {**main, "data": data}))
+        arms.append((control_name(control), _told(main, control)))
     folders = [arm_folder(name) for name, _ in arms]
     twice = {name for name, _ in arms if folders.count(arm_folder(name)) > 1}
     if twice:
@@ -153,6 +162,39 @@ def _with_network(model: dict[str, Any], disentangler: dict[str, Any]) -> dict[s
     return {**model, "init_args": {**own, **shared}}
 
 
+def _split_auxiliary(baseline: str | dict[str, Any]) -> tuple[Any, str | list[str] | None]:
+    """Split off the labels that a baseline learns in place of those discovered, None for these.
+
+    Raises:
+        UserError: If they are of another kind.
+    """
+    if isinstance(baseline, str) or baseline.get("auxiliary") is None:
+        return baseline, None
+    auxiliary: Any = baseline["auxiliary"]
+    names = auxiliary if isinstance(auxiliary, list) else [auxiliary]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            f"auxiliary of a baseline is {auxiliary!r}: give shuffled, a factor, a list of factors."
+        )
+    return {key: value for key, value in baseline.items() if key != "auxiliary"}, auxiliary
+
+
+def _told(arm: dict[str, Any], auxiliary: str | list[str]) -> dict[str, Any]:
+    """Give an arm other auxiliary labels.
+
+    Raises:
+        UserError: If its model learns none.
+    """
+    model: Any = locate(arm["model"]["class_path"])
+    if not model.uses_auxiliary:
+        raise UserError(
+            f"auxiliary of the baseline {model.__name__} is {auxiliary!r}, and it learns no "
+            "auxiliary labels: leave it out."
+        )
+    data = arm["data"]
+    return {**arm, "data": {**data, "init_args": {**data["init_args"], "auxiliary": auxiliary}}}
+
+
 def _per_seed(arm: dict[str, Any], name: str, seeds: int) -> list[dict[str, Any]]:
     configs = []
     for k in range(seeds):
@@ -176,7 +218,8 @@ def _inherit(
     if unknown or not isinstance(settings, dict) or not isinstance(own_name, str):
         raise UserError(
             f"{what} is {baseline!r}: give a class, or class_path and init_args with settings, and "
-            "for a baseline a name where another arm is of the same class."
+            "for a baseline a name where another arm is of the same class, and auxiliary for "
+            "labels other than those discovered."
         )
     classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))

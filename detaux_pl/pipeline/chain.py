@@ -59,7 +59,8 @@ def chain_parser() -> ShortParser:
     parser.add_class_arguments(NetSettings, "nets")
     parser.add_argument(
         "--baselines", type=list[str | dict[str, Any]], default=["SingleTask"],
-        help="Other models, trained like the main one; what they do not say is as in it.",
+        help="Other models, trained like the main one; what they do not say is as in it. One with "
+        "`auxiliary` learns other labels than those discovered, see controls.",
     )  # fmt: skip
     parser.add_argument(
         "--discoveries", type=dict[str, dict[str, Any]], default={},

@@ -28,7 +28,7 @@ from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule
 from detaux_pl.inference.card import Card
-from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights
+from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
 from detaux_pl.inference.run import check_files
 from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.models.lone_image import refuse_lone_image
@@ -191,7 +191,7 @@ class StageJob:
         # The disentangler may finish its codes at the end of the epoch, after validation.
         checkpoints = [named(filename="last", save_on_train_epoch_end=None if multitask else True)]
         if multitask:  # the best first: the last one keeps which it was
-            best = named(filename="best", monitor="val/accuracy/principal", mode="max")
+            best = named(filename="best", monitor=self.model.monitor, mode="max")
             checkpoints.insert(0, best)
         record = CSVLogger(
             self.folder.path,
@@ -230,6 +230,11 @@ class StageJob:
             trainer.validate(self.model, datamodule=self.data, verbose=False)
             for name in ("best", "last"):
                 trainer.save_checkpoint(self.checkpoints / f"{name}.ckpt")
+        if multitask and self.model.refitted:
+            saved = read_checkpoint(self.folder, "best")
+            self.model.load_state_dict(saved["state_dict"])
+            self.model.to(trainer.strategy.root_device).refit(cast(LabelledDataModule, self.data))
+            trainer.save_checkpoint(self.checkpoints / "best.ckpt")
         outputs = [self.folder.path / "config.yaml"]
         if multitask:
             metrics = trainer.test(

@@ -15,7 +15,7 @@ from detaux_pl.artifacts.errors import UserError
 _LOGGED = {
     "disentangle": (r"(train|val)/.+", "val/loss, or another that the model logs under train/ or"),
     "multitask": (
-        r"train/.+|val/(loss/principal|(accuracy|f1)/(principal|auxiliary\d*))",
+        r"train/.+|val/(loss/principal|worst_group|(accuracy|f1)/(principal|auxiliary\d*))",
         "val/accuracy/principal, val/f1/principal, val/loss/principal, or another under train/ or",
     ),
 }

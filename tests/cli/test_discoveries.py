@@ -36,14 +36,13 @@ def test_every_kind_of_arm_in_one_chain(
     assert run_chain(words, in_process) == 0
     run = load(tmp_path)
     arms = ["hard_parameter_sharing", "single_task", "maxl", "auxi_learn", "nddr", "cross_stitch",
-            "mti_net", "pcgrad", "mean_shift", "pixels", "more_pixels", "two_tasks",
-            "shuffled",
-            "location-background"]  # fmt: skip
+            "mti_net", "pcgrad", "class_scaling-shuffled", "mean_shift", "pixels",
+            "more_pixels", "two_tasks", "shuffled", "location-background"]  # fmt: skip
     assert set(run.arms) == set(arms)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert list(report["arms"]) == arms
     kinds = {arm: report["arms"][arm]["kind"] for arm in arms}
-    assert kinds["maxl"] == "baseline"
+    assert kinds["maxl"] == kinds["class_scaling-shuffled"] == "baseline"
     assert kinds["pixels"] == kinds["two_tasks"] == "discovery"
     assert kinds["location-background"] == "ceiling"
     assert set(report["discoveries"]) == {
@@ -52,7 +51,7 @@ def test_every_kind_of_arm_in_one_chain(
 
     # Each reads its own labels, or none.
     reads = {arm: list(_stage(tmp_path, f"multitask/{arm}/seed0")["inputs"]) for arm in arms}
-    assert reads["pcgrad"] == reads["shuffled"] == ["cluster"]
+    assert reads["pcgrad"] == reads["shuffled"] == reads["class_scaling-shuffled"] == ["cluster"]
     assert reads["pixels"] == ["discoveries/pixels/cluster"]
     for arm in ("single_task", "maxl", "auxi_learn", "location-background"):
         assert reads[arm] == []
@@ -163,6 +162,22 @@ def test_a_discovery_that_finds_nothing_costs_its_own_arm_alone(
         (
             ["--baselines", '[{"class_path": "NDDR", "label": "x"}]'],
             "for a baseline a name where another",
+        ),
+        (
+            ["--baselines", '[{"class_path": "SingleTask", "auxiliary": "shuffled"}]'],
+            "it learns no auxiliary labels: leave it out",
+        ),
+        (
+            ["--baselines", '[{"class_path": "GroupDRO", "auxiliary": 3}]'],
+            "auxiliary of a baseline is 3: give shuffled, a factor",
+        ),
+        (
+            ["--baselines", '[{"class_path": "GroupDRO", "auxiliary": "place"}]'],
+            "auxiliary is 'place': give discovered, shuffled or factors",
+        ),
+        (
+            ["--refine.rounds", "1", "--nets.model", "ClassScaling"],
+            "fitted anew to validation images, and nets have none",
         ),
         (["--controls", '[["location", "digit"]]'], "other than the principal one"),
         (["--controls", '[["location", "location"]]'], "each once"),

@@ -1,4 +1,4 @@
-"""Every architecture with every weighting: two ranks train as one rank on the joined batch."""
+"""Two ranks train as one on the joined batch: each architecture by each weighting, each remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Batch
 from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.multitask.group_dro import GroupDRO
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
+from detaux_pl.multitask.remedy import Remedy
 from detaux_pl.multitask.weighting.base import Weighting
 from detaux_pl.multitask.weighting.gramian import GramianWeighting
 from detaux_pl.settings.build import constructor_defaults
@@ -30,7 +32,7 @@ SIZES = {2: (4, 3), 3: (4, 3, 5)}
 
 
 def architectures() -> list[type[MultitaskModel]]:
-    """Those that can be given a weighting, unlike models that learn one in a way of their own."""
+    """Those that can be given a weighting, unlike models that have one of their own."""
     return [each for each in classes(MultitaskModel) if "weighting" in constructor_defaults(each)]
 
 
@@ -79,23 +81,33 @@ def train(rank: int, world: int) -> dict[str, dict[str, torch.Tensor]]:
                 model = copy.deepcopy(untrained)
                 weighting.setup(n_tasks)
                 model.weighting = weighting.double()
-                module = Step(model)
-                wrapped = DistributedDataParallel(module) if world > 1 else module
-                optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-                logged = []
-                for batch in batches:
-                    optimizer.zero_grad()
-                    wrapped(batch).backward()
-                    for parameter, value in model.named_parameters():
-                        assert value.grad is not None, (architecture, name, parameter)
-                    optimizer.step()
-                    logged.append(model.weighting.weights.detach())
-                    model.weighting.end_epoch()
-                found[f"{architecture.__name__}, {n_tasks} tasks, {name}"] = {
-                    "weights": torch.stack(logged),
-                    **{key: _summary(value) for key, value in model.state_dict().items()},
-                }
+                found[f"{architecture.__name__}, {n_tasks} tasks, {name}"] = _steps(
+                    model, batches, world
+                )
+        for remedy in classes(Remedy):
+            model = _build(remedy, sizes)
+            found[f"{remedy.__name__}, {n_tasks} tasks"] = _steps(model, batches, world)
+            if isinstance(model, GroupDRO):
+                found[f"group weights, {n_tasks} tasks"] = {"weights": model.group_weights}
     return found
+
+
+def _steps(model: MultitaskModel, batches: list[Batch], world: int) -> dict[str, torch.Tensor]:
+    """Weights of the tasks in each step, and what the model is after the last."""
+    module = Step(model)
+    wrapped = DistributedDataParallel(module) if world > 1 else module
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    logged = []
+    for batch in batches:
+        optimizer.zero_grad()
+        wrapped(batch).backward()
+        for parameter, value in model.named_parameters():
+            assert value.grad is not None, (type(model), parameter)
+        optimizer.step()
+        logged.append(model.weighting.weights.detach())
+        model.weighting.end_epoch()
+    summaries = {key: _summary(value) for key, value in model.state_dict().items()}
+    return {"weights": torch.stack(logged), **summaries}
 
 
 def _of_unlike_losses(rank: int, world: int, n_tasks: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -178,6 +190,8 @@ def test_two_ranks_train_as_one_on_the_joined_batch(tmp_path: Path):
         used = [state["weights"] for name, state in expected.items() if name.endswith(weighting)]
         moved = any((weights != 1).any() for weights in used)
         assert moved or weighting in ("EqualWeighting", "DWAWeighting"), weighting
+    groups = expected["group weights, 2 tasks"]["weights"]
+    assert groups.unique().numel() > BATCH  # of the cells that were in a batch, each its own
     for name, state in expected.items():
         assert state["weights"].isfinite().all(), name
         for key, value in state.items():
