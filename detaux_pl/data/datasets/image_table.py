@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import LABELLED, SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
+from detaux_pl.data.correlation import Correlate
 from detaux_pl.data.csv_rows import CsvRows
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
@@ -54,6 +55,9 @@ class ImageTable(ImageFiles):
         unlabelled: Whether rows without a principal label are taken, which clusters are found
             among too, whatever their split; their other labels may be missing. False to refuse
             them.
+        correlate: Two columns of labels, of which one shall go with the other in train and val,
+            for studies of shortcuts: only images that make it so are kept, of the splits that
+            there are or are drawn. None to keep all.
 
     Raises:
         ValueError: If an argument is outside its range or a column is to be two things.
@@ -70,10 +74,12 @@ class ImageTable(ImageFiles):
         image_size: int = 64,
         leave_out: Sequence[str] | None = None,
         unlabelled: bool = False,
+        correlate: Correlate | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
         self.unlabelled = unlabelled
+        self.correlate = correlate
         self.leave_out = LeftOut(leave_out)
         path = Path(path)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
@@ -119,13 +125,18 @@ class ImageTable(ImageFiles):
         splits = self._read_splits(table, labelled)[order]
         factors = np.stack([column.codes for column in columns.values()], axis=1)[order]
         draw_missing(splits, factors[:, 0], self.val_share, self.test_share, self.seed)
+        sizes = tuple(len(column.values) for column in columns.values())
+        if self.correlate is not None:
+            rng = np.random.default_rng([self.seed, len(SPLITS)])
+            kept = self.correlate.draw(factors, tuple(columns), sizes, splits, rng)
+            order, splits, factors = order[kept], splits[kept], factors[kept]
         return FileIndex(
             paths=[paths[row] for row in order],
             ids=ids[order],
             splits=splits,
             factors=factors,
             names=tuple(columns),
-            sizes=tuple(len(column.values) for column in columns.values()),
+            sizes=sizes,
             value_names={name: column.values for name, column in columns.items()},
         )
 
