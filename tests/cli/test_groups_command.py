@@ -103,3 +103,13 @@ def test_report_of_a_chain_says_the_same(finished_run: Path, tmp_path: Path):
     page = (finished_run / "report" / "report.html").read_text(encoding="utf-8")
     assert 'id="groups"' in page
     assert (finished_run / "report" / "figures" / "groups.png").is_file()
+
+
+def test_a_chain_says_what_goes_with_the_label(finished_run: Path):
+    found = json.loads((finished_run / "cluster" / "shortcuts.json").read_text(encoding="utf-8"))
+    report = json.loads((finished_run / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["shortcuts"] == {**found, "classes": [str(k) for k in range(10)]}
+    assert len(found["relations"]) >= 1
+    page = (finished_run / "report" / "report.html").read_text(encoding="utf-8")
+    assert 'id="shortcuts"' in page
+    assert "What goes with digit" in page

@@ -138,7 +138,7 @@ def _share(cell: Mapping[str, Any], part: str) -> str:
     if value is None:
         return html_cell("", "no image")
     ends = f"{100 * cell[f'{part}_low']:.0f} to {100 * cell[f'{part}_high']:.0f}, n = {n:,}"
-    return html_bar(value, f"{100 * value:.1f}").replace("</td>", f"<small>{ends}</small></td>")
+    return html_bar(value, f"{100 * value:.1f}", ends)
 
 
 def _gap(cell: Mapping[str, Any]) -> str:
