@@ -85,6 +85,12 @@ class AuxiliaryLabels:
             )
         return self.labels[position]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called: `cluster 0` and so on, or `noise`."""
+        noise = self.meta.get("noise_class")
+        return tuple("noise" if k == noise else f"cluster {k}" for k in range(self.n_classes))
+
     def without_noise(self) -> AuxiliaryLabels:
         """Return the clusters alone: samples that were noise are `IGNORED`, and no class."""
         shift = 0 if self.meta.get("noise_class") is None else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
-from detaux_pl.artifacts.files import replacing
+from detaux_pl.artifacts.files import write_csv
 from detaux_pl.cli.table import PlainParser, put_out
 from detaux_pl.evaluation.errors import (
     IMAGE_COLUMNS,
@@ -60,7 +59,7 @@ def run(args: list[str]) -> int:
         put_out(_table(f"{own.principal} · {arm}", own, other), None)
         return OK
     for name, (columns, rows) in _tables(own, other).items():
-        _write(folder / f"{name}.csv", columns, rows)
+        write_csv(folder / f"{name}.csv", columns, rows)
     print(f"{plural(int((~own.right).sum()), 'mistake')} of {arm}: {folder}", file=sys.stderr)
     return OK
 
@@ -105,16 +104,6 @@ def _tables(
         "mistakes": (IMAGE_COLUMNS, mistakes(own)),
         "suspects": (IMAGE_COLUMNS, suspects(own) or []),
     }
-
-
-def _write(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as handle,
-    ):
-        writer = csv.DictWriter(handle, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _table(title: str, own: Together, other: Together | None) -> Table:

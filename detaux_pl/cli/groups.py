@@ -1,75 +1,137 @@
-"""Runs that a command puts in one table: the seeds of each group."""
+"""`detaux groups`: for whom the networks of a run fail, by class and discovered group."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from detaux_pl.artifacts.errors import ArtifactError, UserError
-from detaux_pl.artifacts.stage import StageFolder
+from rich.table import Table
+from rich.text import Text
 
-T = TypeVar("T")
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import OK
+from detaux_pl.artifacts.files import write_csv
+from detaux_pl.cli.table import PlainParser, put_out
+from detaux_pl.evaluation.groups import GroupSheet, group_sheet
+from detaux_pl.report.wording import percent, plural, points, range_text, short_name
 
-GROUPS = (
-    "Run folders named seed<k> are the seeds of one group, named after the folder that holds them; "
-    "any other run folder is a group of its own."
-)
-"""How runs are grouped, for the help of a command."""
+_NAME = 32
+"""Letters of a class name on the terminal."""
+_ROWS = 40
+"""Cells of an arm on the terminal, at most."""
 
 
-def read_groups(run_dirs: Sequence[Path], read: Callable[[Path], T]) -> dict[str, dict[Path, T]]:
-    """Read run folders, and group them over their seeds.
+def run(args: list[str]) -> int:
+    """Run `detaux groups`.
 
     Args:
-        run_dirs: The run folders.
-        read: Reads one, or refuses it.
+        args: Arguments of the command.
 
     Returns:
-        What was read, by group and run folder, in the order given.
+        The exit code 0.
 
     Raises:
-        UserError: If a run is given twice, or two groups have one name.
+        UserError: If an argument does not fit, the run has no such training, predictions or task,
+            or there is nothing to be said of groups.
     """
-    groups: dict[str, dict[Path, T]] = {}
-    seen: set[Path] = set()
-    single: set[str] = set()
-    for run_dir in run_dirs:
-        here = run_dir.resolve()
-        if here in seen:
-            raise UserError(f"{run_dir} is given twice: give each run once.")
-        seen.add(here)
-        content = read(run_dir)
-        seed = re.fullmatch(r"seed\d+", here.name) is not None
-        name = here.parent.name if seed else here.name
-        if name in single or (not seed and name in groups):
-            raise UserError(f"two groups are named {name!r}, one of them of {run_dir}: rename it.")
-        if not seed:
-            single.add(name)
-        groups.setdefault(name, {})[run_dir] = content
-    return groups
+    given = _parser().parse_args(args)
+    output = None if given.output is None else Path(given.output)
+    if output is not None and output.suffix.lower() != ".csv":
+        raise UserError(f"--output is {output}: give the name of a file ending in .csv.")
+    # Not before: it imports torch, and words that do not fit are refused without it.
+    from detaux_pl.inference.run import Run
+
+    run_ = Run(given.run_dir)
+    if not 1 <= given.task <= len(run_.tasks):
+        raise UserError(f"--task is {given.task}: the run has {plural(len(run_.tasks), 'task')}.")
+    task = run_.tasks[given.task - 1]
+    principal = None
+    if (run_.run_dir / "disentangle" / "codes").is_dir():
+        principal = run_.codes.factor(run_.codes.info.principal)
+    arms = [run_.choose(given.arm, None)[0]] if given.arm or not output else list(run_.arms)
+    sheets = {}
+    for arm in arms:
+        val, test = (run_.together(arm, given.seeds, split) for split in ("val", "test"))
+        sheets[arm] = group_sheet(val, test, task, principal)
+    for line in _notes(sheets):
+        print(line, file=sys.stderr)
+    if output is None:
+        ((arm, sheet),) = sheets.items()
+        put_out(_table(arm, sheet), None)
+        return OK
+    rows = [{"arm": arm, **row} for arm, sheet in sheets.items() for row in sheet.rows()]
+    write_csv(output, list(rows[0]), rows)
+    print(f"{plural(len(rows), 'row')} of {plural(len(sheets), 'arm')}: {output}", file=sys.stderr)
+    return OK
 
 
-def read_evaluated(run_dir: Path, file: str, what: str, read: Callable[[Path], T]) -> T:
-    """Read what the evaluation of a run wrote.
+def _parser() -> PlainParser:
+    parser = PlainParser(
+        prog="detaux groups",
+        description="For whom the networks of a finished run fail: accuracy of each class in each "
+        "discovered group on validation and test images, all seeds of an arm together, with Wilson "
+        "intervals. The worst one is found on validation images and told of test images.",
+    )
+    parser.add_argument("run_dir", metavar="RUN", help="run folder")
+    parser.add_argument("--arm", help="arm of the run; by default the main one, and all in a file")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED",
+        help="seeds whose networks answer together; by default all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--task", type=int, default=1, help="whose groups: 1 for the first task, and so on"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE",
+        help=f"CSV file of all cells; by default the terminal shows {_ROWS}",
+    )  # fmt: skip
+    return parser
 
-    Args:
-        run_dir: The run folder.
-        file: Name of the file in the stage's folder.
-        what: What it holds, in words.
-        read: Reads it from the run folder.
 
-    Raises:
-        ArtifactError: If the stage is not finished, did not write it, or it was changed since.
-    """
-    folder = StageFolder(run_dir, "evaluate")
-    command = f"detaux evaluate --run_dir {run_dir}"
-    if not folder.complete:
-        raise ArtifactError(f"{run_dir} has no finished {what}: run `{command}`.")
-    folder.verify()
-    if not (folder.path / file).is_file():
-        raise ArtifactError(
-            f"{run_dir} was evaluated without {what}: run `{command} --redo evaluate`."
+def _notes(sheets: dict[str, GroupSheet]) -> list[str]:
+    """Say of which cells nothing can be found out, in a line."""
+    without = max(int(((s.n[0] == 0) & (s.n[1] > 0)).sum()) for s in sheets.values())
+    if not without:
+        return []
+    return [
+        f"note: {plural(without, 'cell')} of a class and a group without a validation image can "
+        "be neither the worst nor called failing: a larger val_share gives them some."
+    ]
+
+
+def _table(arm: str, sheet: GroupSheet) -> Table:
+    """Lay out the cells for the terminal, the lowest first."""
+    rows, worst = sheet.rows(), sheet.worst_row()
+    title = f"{arm}: {percent(sheet.accuracy[1])} of the test images are told right"
+    if worst is not None:
+        title += (
+            f", {percent(worst['test_accuracy'])} "
+            f"({range_text(worst['test_low'], worst['test_high'])}) of {worst['class']} in "
+            f"{worst['group']}, which validation images say is the worst"
         )
-    return read(run_dir)
+    table = Table(title=Text(title), title_justify="left")
+    for head in ("class", "group"):
+        table.add_column(head)
+    for head in ("train", "val", "right", "95 % CI", "test", "right", "95 % CI", "gap", ""):
+        table.add_column(head, justify="right")
+    for row in rows[:_ROWS]:
+        cells = [short_name(row["class"], _NAME), row["group"], _count(row["train_images"])]
+        for part in ("val", "test"):
+            cells.append(_count(row[f"{part}_images"]))
+            if row[f"{part}_accuracy"] is None:
+                cells += ["", ""]
+                continue
+            ends = (row[f"{part}_low"], row[f"{part}_high"])
+            cells += [f"{100 * row[f'{part}_accuracy']:.1f}", f"{100 * ends[0]:.0f} to "
+                      f"{100 * ends[1]:.0f}"]  # fmt: skip
+        gap = row["test_gap"]
+        cells += ["" if gap is None else points(gap), "fails" if row["failing"] else ""]
+        table.add_row(*map(Text, cells))
+    if len(rows) > _ROWS:
+        table.caption = f"{_ROWS} of {len(rows):,} cells; --output writes all"
+    return table
+
+
+def _count(n: Any) -> str:
+    return "" if n is None else f"{n:,}"

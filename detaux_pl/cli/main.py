@@ -56,6 +56,10 @@ GROUPS = {
         ),
         Command("errors", f"{_CLI}.errors", "where its networks err, on the test images", "RUN"),
         Command(
+            "groups", f"{_CLI}.groups", "for whom they fail: each class in each discovered group",
+            "RUN",
+        ),
+        Command(
             "export", f"{_CLI}.export", "its networks as ONNX, safetensors, torch.export; a card",
             "RUN FOLDER",
         ),
@@ -100,6 +104,7 @@ Examples:
   detaux disentangle fit --config runs/quickstart/disentangle/config.yaml
   detaux predict runs/quickstart photos --output predictions.csv
   detaux errors runs/quickstart --output errors
+  detaux groups runs/quickstart --output groups.csv
   detaux export runs/quickstart bundles/quickstart
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex

@@ -11,7 +11,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
+from detaux_pl.cli.seed_groups import GROUPS, read_evaluated, read_groups
 from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.evaluation.results import Metrics, read_metrics
 from detaux_pl.metrics.udr import udr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
-from detaux_pl.cli.groups import GROUPS, read_evaluated, read_groups
+from detaux_pl.cli.seed_groups import GROUPS, read_evaluated, read_groups
 from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.evaluation.results import Probes, read_probes
 from detaux_pl.report.grid import WRITERS

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.discover import Discovery
+from detaux_pl.cluster.relation import Kind
 from detaux_pl.cluster.subspace import score_subspaces
 
 SAME = 0.95
@@ -121,6 +122,11 @@ class Candidate:
             principal task, on images it never saw; None where it was not tried.
         refused: Why it is not chosen, in words; None where it may be.
         kind: What the clusterer is called among the others.
+        scope: `free` subspaces give tasks; the `principal` one and classes by themselves
+            (`within_class`) are looked at for shortcuts and subclasses alone.
+        relation: `unrelated` to the label, a `shortcut`, a `subclass` or the `label` itself.
+        effect: Cramér's V with the label.
+        p_value: That it goes with the label by chance, corrected for the number of candidates.
     """
 
     codes: str
@@ -139,11 +145,16 @@ class Candidate:
     gain: float | None = None
     refused: str | None = None
     kind: str = ""
+    scope: Literal["free", "principal", "within_class"] = "free"
+    relation: Kind | None = None
+    effect: float | None = None
+    p_value: float | None = None
 
     @property
     def name(self) -> str:
         """The clusterer, the subspace, and the restart where there are several."""
         name = f"{self.kind or _name_clusterer(self.clusterer)} · subspace {self.subspace}"
+        name += " · within classes" if self.scope == "within_class" else ""
         restart = re.fullmatch(r"discoveries/(restart\d+)/.*", self.codes)
         return name if restart is None else f"{name} · {restart[1]}"
 
@@ -174,7 +185,9 @@ def propose(
     found = [
         candidate
         for stage, codes in sources.items()
-        for candidate in _of_codes(stage, codes, discovery, selection, progress)
+        for candidate in of_codes(
+            stage, codes, discovery, selection, proposing_subspaces(codes, discovery), progress
+        )
     ]
     _compare_restarts(found)
     for candidate in found:
@@ -326,22 +339,36 @@ def _tell(headline: str, details: list[str]) -> dict[str, Any]:
     return {"headline": headline, "details": details, "sentence": sentence}
 
 
-def _of_codes(
+def of_codes(
     stage: str,
     codes: Codes,
     discovery: Discovery,
     selection: Selection,
-    progress: Callable[[int], object],
+    subspaces: Sequence[int],
+    progress: Callable[[int], object] = lambda n: None,
+    scope: Literal["free", "principal", "within_class"] = "free",
 ) -> Iterator[Candidate]:
+    """Cluster some subspaces of codes by every clusterer; the arguments are those of `propose`.
+
+    Args:
+        stage: Name of the stage of the codes.
+        codes: The codes.
+        discovery: The settings that all candidates share.
+        selection: What else to cluster with.
+        subspaces: The subspaces.
+        progress: Called with 1 after each candidate.
+        scope: That of the candidates.
+    """
     fitted = discovery.fitted_rows(codes)
     clusterers = (discovery.clusterer, *selection.clusterers)
     kinds = name_clusterers([clusterer.settings for clusterer in clusterers])
     scores = score_subspaces(codes, np.random.default_rng([discovery.seed, 0]))
-    for subspace in proposing_subspaces(codes, discovery):
+    for subspace in subspaces:
         for clusterer, kind in zip(clusterers, kinds, strict=True):
-            candidate = Candidate(stage, subspace, clusterer.settings, kind=kind)
+            candidate = Candidate(stage, subspace, clusterer.settings, kind=kind, scope=scope)
             own = copy(discovery)
             own.clusterer = clusterer
+            own.scope = "within_class" if scope == "within_class" else "all"
             try:
                 candidate.task = own.label(codes, subspace, fitted, scores)
             except UserError as failure:

@@ -50,6 +50,9 @@ class Discovery:
         pca: Reduce codes of more dimensions than this to as many principal components of the
             fitted samples; null for never. Official code: 256 for convolutional codes.
         seed: Seed of the pairs that score the subspaces, of `fit_on` and of `pca`.
+        scope: `all` clusters all images; `within_class` each class by itself, in the principal
+            subspace unless `subspace` names another: groups that split classes (GEORGE). Labels of
+            validation and test images say which class an image is of; unlabelled ones are noise.
 
     Raises:
         ValueError: If a number is outside its range, or there is not one subspace for each task.
@@ -66,7 +69,8 @@ class Discovery:
         (1, array([40, 40]))
 
     References:
-        Skenderi et al., Detaux, section 4.
+        Skenderi et al., Detaux, section 4. Sohoni et al. 2020, GEORGE (2011.12945), section 4:
+        clusters within classes, there of UMAP's projections.
     """
 
     def __init__(
@@ -82,7 +86,10 @@ class Discovery:
         pca: int | None = None,
         seed: int = 0,
         further: Literal["subspaces", "erase"] = "subspaces",
+        scope: Literal["all", "within_class"] = "all",
     ) -> None:
+        if scope not in ("all", "within_class"):
+            raise ValueError(f"scope is {scope!r}: give all or within_class.")
         if n_tasks < 1:
             raise ValueError(f"n_tasks is {n_tasks}: give at least 1.")
         if further == "erase" and isinstance(subspace, int):
@@ -111,6 +118,7 @@ class Discovery:
         self.pca = pca
         self.seed = seed
         self.further = further
+        self.scope = scope
 
     def __call__(self, codes: Codes) -> list[AuxiliaryLabels]:
         """Discover the tasks, that of the best subspace first.
@@ -214,7 +222,11 @@ class Discovery:
             DiscoveryError: If there are not two clusters.
         """
         points = self._reduce(codes.values[:, subspace], fitted)
-        clusters, strength = self._cluster(points, fitted)
+        clusters, strength = (
+            self._cluster(points, fitted)
+            if self.scope == "all"
+            else self._cluster_within(points, fitted, codes.factor(codes.info.principal))
+        )
         strength[_leave_to_noise(clusters, codes)] = 0.0
         clusters = _number_by_size(clusters, codes.rows("train"))
         labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
@@ -234,6 +246,14 @@ class Discovery:
         if given is not None:
             return given if self.further == "subspaces" else [given[n_before]]
         principal = codes.info.principal_subspace
+        if self.scope == "within_class":
+            if principal is None or self.n_tasks > 1:
+                raise UserError(
+                    "scope: within_class clusters the principal subspace, "
+                    f"{'which these codes do not have' if principal is None else 'one task'}: "
+                    f"give subspace, {'one' if self.n_tasks == 1 else 'a list of them'}."
+                )
+            return [principal]
         ranked = rank_subspaces(scores, self.rule, principal)
         if not ranked:
             n_free = len(scores) - (principal is not None)
@@ -289,6 +309,26 @@ class Discovery:
             clusters[rest], strength[rest] = self.clusterer.predict(points[rest])
         return clusters, strength
 
+    def _cluster_within(
+        self, points: NDArray[np.float64], fitted: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Cluster each class by itself; one that falls into no two clusters is one."""
+        clusters, strength = np.full(len(points), NOISE), np.zeros(len(points))
+        total, classes = 0, np.unique(labels[fitted][labels[fitted] >= 0])
+        for label in classes:
+            rows = np.flatnonzero(labels == label)
+            own = np.flatnonzero(np.isin(rows, fitted, assume_unique=True))
+            try:
+                found, sure = self._cluster(points[rows], own)
+            except UserError:  # too few or all alike, to this clusterer
+                found, sure = np.zeros(len(rows), np.int64), np.ones(len(rows))
+            clusters[rows] = np.where(found == NOISE, NOISE, found + total)
+            strength[rows] = sure
+            total += int(found.max()) + 1
+        if total <= len(classes):
+            raise DiscoveryError(f"splits none of its {len(classes)} classes")
+        return clusters, strength
+
     def _apply_noise_policy(
         self, clusters: NDArray[np.int64], points: NDArray[np.float64], fitted: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], int]:
@@ -330,6 +370,7 @@ class Discovery:
             "scores": [asdict(score) for score in scores],
             "failures": failures,
             "clusterer": self.clusterer.settings,
+            **({} if self.scope == "all" else {"scope": self.scope}),
             "pca": self.pca,
             "n_fitted": n_fitted,
             "n_clusters": int(clusters.max()) + 1,

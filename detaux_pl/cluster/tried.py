@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, TypeVar
+from typing import NotRequired, TypedDict, TypeVar
 
 from detaux_pl.artifacts.stage import StageFolder
 
@@ -33,6 +33,10 @@ class Known(TypedDict):
     learnability: float | None
     gain: float | None
     refused: str | None
+    scope: NotRequired[str]
+    relation: NotRequired[str | None]
+    effect: NotRequired[float | None]
+    p_value: NotRequired[float | None]
 
 
 class Tried(TypedDict):

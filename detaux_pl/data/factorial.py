@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detaux_pl.artifacts.codes import LABELLED, SPLITS
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.data.correlation import Correlate
 from detaux_pl.data.factor_dataset import FactorDataset
 
 
@@ -27,6 +29,7 @@ class Factorial(FactorDataset):
         n_test: Number of test images; None for all.
         seed: Seed of the splits and of the drawing; a smaller number draws a part of what a
             larger one does.
+        correlate: A factor that goes with another one in train and val; None for none.
 
     Raises:
         ValueError: If a number is outside its range, where the sizes need no reading.
@@ -41,8 +44,12 @@ class Factorial(FactorDataset):
         n_val: int | None = None,
         n_test: int | None = None,
         seed: int = 0,
+        correlate: Correlate | None = None,
     ) -> None:
         super().__init__(principal)
+        self.correlate = correlate
+        if correlate is not None and hasattr(self, "factor_names"):
+            correlate.check(self.factor_names)
         self.wanted = (n_train, n_val, n_test)
         self.seed = seed
         if hasattr(self, "factor_sizes"):
@@ -85,7 +92,11 @@ class Factorial(FactorDataset):
         super().describe()
 
     def setup(self) -> None:
-        """Assign the images to their splits."""
+        """Assign the images to their splits.
+
+        Raises:
+            UserError: If fewer images than asked for let one factor go with another.
+        """
         self.describe()
         factors = np.indices(self.factor_sizes).reshape(len(self.factor_sizes), -1).T
         rng = np.random.default_rng(self.seed)
@@ -93,6 +104,8 @@ class Factorial(FactorDataset):
         rest = rng.permutation(np.flatnonzero(~test))
         n_val = self.capacities[SPLITS.index("val")]
         pools = rest[n_val:], rest[:n_val], rng.permutation(np.flatnonzero(test))
+        if self.correlate is not None:
+            pools = self._tied(self.correlate, pools, factors)
         drawn = [pool[:n] for pool, n in zip(pools, self.wanted, strict=True)]
         ids = np.concatenate(drawn)
         order = np.argsort(ids)
@@ -100,6 +113,27 @@ class Factorial(FactorDataset):
         counts = [len(part) for part in drawn]
         self.splits = np.repeat(np.arange(len(LABELLED), dtype=np.int8), counts)[order]
         self.factors = factors[self.ids]
+
+    def _tied(
+        self,
+        correlate: Correlate,
+        pools: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+        factors: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Draw of each pool, in random order, what lets one factor go with another."""
+        rows = np.concatenate(pools)
+        splits = np.repeat(np.arange(len(LABELLED), dtype=np.int8), [len(pool) for pool in pools])
+        rng = np.random.default_rng([self.seed, 1])
+        names, sizes = self.factor_names, self.factor_sizes
+        kept = rng.permutation(correlate.draw(factors[rows], names, sizes, splits, rng))
+        train, val, test = (rows[kept[splits[kept] == k]] for k in range(len(LABELLED)))
+        for name, pool, wanted in zip(LABELLED, (train, val, test), self.wanted, strict=True):
+            if wanted is not None and wanted > len(pool):
+                raise UserError(
+                    f"n_{name} is {wanted:,}, but a share of {correlate.share:g} leaves "
+                    f"{len(pool):,} images: give at most that, or a lower share."
+                )
+        return train, val, test
 
     def _check_wanted(self, most: tuple[int | None, int | None, int | None]) -> None:
         for name, wanted, limit in zip(LABELLED, self.wanted, most, strict=True):

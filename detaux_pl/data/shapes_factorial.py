@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detaux_pl.data.correlation import Correlate
 from detaux_pl.data.factorial import Factorial
 
 
@@ -30,6 +31,8 @@ class ShapesFactorial(Factorial):
         n_train: Number of training images, drawn uniformly of 342,000; None for all.
         n_val: Number of validation images, of 18,000; None for all.
         n_test: Number of test images, of 120,000; None for all.
+        correlate: A factor that goes with another one in train and val, as a shortcut does;
+            None for none.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -50,8 +53,9 @@ class ShapesFactorial(Factorial):
         n_val: int | None = None,
         n_test: int | None = None,
         seed: int = 0,
+        correlate: Correlate | None = None,
     ) -> None:
-        super().__init__(principal, n_train, n_val, n_test, seed)
+        super().__init__(principal, n_train, n_val, n_test, seed, correlate)
         if split not in ("compositional", "random"):
             raise ValueError(f"split is {split!r}: give compositional or random.")
         self.split = split

@@ -136,12 +136,22 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     """
     if n == 0:
         return None
+    low, high = wilson_ends(np.array(successes), np.array(n), confidence)
+    return float(low), float(high)
+
+
+def wilson_ends(
+    successes: NDArray[np.integer], n: NDArray[np.integer], confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper ends of many intervals, as `wilson` gives one; NaN without a trial."""
     z = float(stats.norm.ppf(0.5 + confidence / 2))
-    share, whole = successes / n, 1 + z**2 / n
-    middle = (share + z**2 / (2 * n)) / whole
-    half = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5 / whole
+    trials = np.where(n > 0, n, np.nan)
+    share, whole = successes / trials, 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / whole
+    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2)) / whole
     # At 0 and 1 the ends are exact but for rounding.
-    return (0.0 if successes == 0 else middle - half, 1.0 if successes == n else middle + half)
+    low, high = np.where(share == 0, 0.0, middle - half), np.where(share == 1, 1.0, middle + half)
+    return low, high
 
 
 def bootstrap_mean(

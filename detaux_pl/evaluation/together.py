@@ -1,4 +1,4 @@
-"""What the networks of all seeds of an arm say together of the test images."""
+"""What the networks of all seeds of an arm say together of the images of a split."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sureness:
 
 @dataclass(frozen=True)
 class Together:
-    """What S networks say together of N labelled test images, in the order of their ids.
+    """What S networks say together of N labelled images, in the order of their ids.
 
     The class is that of the mean of their probabilities; how probable it is, is told at the
     temperature at which the validation labels are the likeliest, as a classifier tells it.
@@ -104,7 +104,7 @@ def fit_temperatures(parts: Sequence[Predictions]) -> dict[str, float]:
 
 
 def put_together(
-    parts: Mapping[int, Predictions], principal: str, classes: Sequence[str]
+    parts: Mapping[int, Predictions], principal: str, classes: Sequence[str], split: str = "test"
 ) -> Together | None:
     """Let networks answer together about the principal task.
 
@@ -112,9 +112,10 @@ def put_together(
         parts: What the network of each seed says.
         principal: Name of the principal factor.
         classes: Names of its classes.
+        split: `test` or `val`.
 
     Returns:
-        What they say; None where no test image has a label.
+        What they say; None where no image of the split has a label.
 
     Raises:
         ArtifactError: If they are of different samples.
@@ -122,7 +123,7 @@ def put_together(
     task = next(iter(parts.values())).tasks[0]
     own = [part.only(task) for part in parts.values()]
     temperature = fit_temperatures(own)[task]
-    own = [part.of("test") for part in own]
+    own = [part.of(split) for part in own]
     mean = average(own)
     known = np.flatnonzero(mean.target(task) >= 0)
     if not known.size:
@@ -147,7 +148,9 @@ def put_together(
     )
 
 
-def read_together(run_dir: Path, arm: str, seeds: Sequence[int]) -> Together | None:
+def read_together(
+    run_dir: Path, arm: str, seeds: Sequence[int], split: str = "test"
+) -> Together | None:
     """Read what finished trainings of an arm say together.
 
     Args:
@@ -155,9 +158,10 @@ def read_together(run_dir: Path, arm: str, seeds: Sequence[int]) -> Together | N
         arm: Name of the arm.
         seeds: Which of its seeds; those without predictions, as earlier versions left them, and
             those that did not finish are left out.
+        split: `test` or `val`.
 
     Returns:
-        What they say; None where there is no prediction of a labelled test image.
+        What they say; None where there is no prediction of a labelled image of the split.
 
     Raises:
         ArtifactError: If a file was changed or is damaged, or the seeds do not fit together.
@@ -182,7 +186,9 @@ def read_together(run_dir: Path, arm: str, seeds: Sequence[int]) -> Together | N
                 "give one seed."
             )
         parts[seed], named = part, own
-    return None if named is None else put_together(parts, named["principal"], _classes(named))
+    if named is None:
+        return None
+    return put_together(parts, named["principal"], _classes(named), split)
 
 
 def _classes(named: _Named) -> list[str]:

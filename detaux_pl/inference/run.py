@@ -196,12 +196,15 @@ class Run:
             first = replace(first, temperatures=fit_temperatures(parts))
         return Classifier([self.model(arm, seed) for seed in chosen], first)
 
-    def together(self, arm: str | None = None, seeds: Sequence[int] | None = None) -> Together:
-        """Return what the networks of an arm say together of the test images.
+    def together(
+        self, arm: str | None = None, seeds: Sequence[int] | None = None, split: str = "test"
+    ) -> Together:
+        """Return what the networks of an arm say together of the images of a split.
 
         Args:
             arm: Name of the arm; None for the main one.
             seeds: Which of its seeds; None for all.
+            split: `test` or `val`.
 
         Raises:
             ArtifactError: If there is no such training, or one kept no predictions.
@@ -209,10 +212,10 @@ class Run:
         arm, chosen = self.choose(arm, seeds)
         for seed in chosen:
             self._training(arm, seed)
-        found = read_together(self.run_dir, arm, chosen)
+        found = read_together(self.run_dir, arm, chosen, split)
         if found is None or len(found.seeds) < len(chosen):
             raise ArtifactError(
-                f"{arm!r} kept no predictions of labelled test images, as trainings of earlier "
+                f"{arm!r} kept no predictions of labelled {split} images, as trainings of earlier "
                 f"versions: --redo {redo_name(arm_folder(arm))} makes them."
             )
         return found

@@ -21,7 +21,7 @@ from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
-from detaux_pl.pipeline.stages.cluster import found_task, read_verdict
+from detaux_pl.pipeline.stages.cluster import found_task, read_verdict, told
 from detaux_pl.settings.devices import on_cpu
 
 
@@ -117,10 +117,11 @@ def _tell_verdicts(
     """Say whether a task worth training on was found, where that is new or none was."""
     for job in jobs:
         verdict = read_verdict(_folder(chain, job))
-        if verdict is not None and (job in fresh or not verdict["found"]):
+        if job in fresh or (verdict is not None and not verdict["found"]):
             discovery = job.config["discovery"]
             lead = "" if discovery is None else f"{discovery}: "
-            console.print(f"{lead}{verdict['sentence']}", soft_wrap=True)
+            for sentence in told(_folder(chain, job)):
+                console.print(f"{lead}{sentence}", soft_wrap=True)
 
 
 def _end_without_task(

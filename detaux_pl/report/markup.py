@@ -46,12 +46,13 @@ def html_table(
     )
 
 
-def html_bar(share: float, text: str | None = None) -> str:
-    """A cell with a bar behind its number."""
+def html_bar(share: float, text: str | None = None, detail: str = "") -> str:
+    """A cell with a bar behind its number, and a detail in small print."""
     inside = min(max(share, 0.0), 1.0)
     rounded = round(share, 3) + 0.0  # no negative zero
     shown = f"{rounded:.3f}".replace("-", "\N{MINUS SIGN}") if text is None else text
-    return f'<td class="bar" style="--share:{inside:.3f}">{html_text(shown)}</td>'
+    small = f"<small>{html_text(detail)}</small>" if detail else ""
+    return f'<td class="bar" style="--share:{inside:.3f}">{html_text(shown)}{small}</td>'
 
 
 def html_optional(value: float | None, write: Any) -> str:

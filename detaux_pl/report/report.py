@@ -17,6 +17,7 @@ from detaux_pl.report.page import render_page
 from detaux_pl.report.section import Images, View
 from detaux_pl.report.sections import find_sections
 from detaux_pl.report.sections.run import describe_run
+from detaux_pl.report.sections.shortcuts import describe_shortcuts
 from detaux_pl.report.style import to_png, to_svg
 from detaux_pl.report.task import read_tasks
 from detaux_pl.report.wording import Verdict, accuracy_text, p_text, percent, points, verdict
@@ -113,6 +114,7 @@ def write_report_without_task(run_dir: Path) -> dict[str, Any]:
         "principal": Codes.load(run_dir / "disentangle" / "codes").info.principal,
         "candidates": candidates,
         "arms": {},
+        **describe_shortcuts(run_dir, None),
         **describe_run(run_dir),
     }
     told = Verdict("none", f"{found['headline']}.", tuple(found["details"]))

@@ -66,8 +66,16 @@ class View:
 
     @cached_property
     def together(self) -> dict[str, Together]:
-        """What all seeds of an arm say together, of the arms that kept predictions."""
-        found = {arm: read_together(self.run_dir, arm, self.seeds) for arm in self.arms}
+        """What all seeds of an arm say together of test images, where it kept predictions."""
+        return self._read("test")
+
+    @cached_property
+    def held_out(self) -> dict[str, Together]:
+        """The same of the validation images."""
+        return self._read("val")
+
+    def _read(self, split: str) -> dict[str, Together]:
+        found = {arm: read_together(self.run_dir, arm, self.seeds, split) for arm in self.arms}
         return {arm: each for arm, each in found.items() if each is not None}
 
 

@@ -31,11 +31,11 @@ def describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
     best = max(hidden, key=lambda name: factors[name]["nmi"], default=None)
     noise_class = labels.meta.get("noise_class")
     clusters = []
-    for label in range(labels.n_classes):
+    for label, name in enumerate(labels.class_names):
         members = given[found == label]
         cluster = {
             "label": label,
-            "name": "noise" if label == noise_class else f"cluster {label}",
+            "name": name,
             "size": len(members),
             "share": len(members) / len(train),
         }

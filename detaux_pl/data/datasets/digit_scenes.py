@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from detaux_pl.artifacts.codes import LABELLED
+from detaux_pl.data.correlation import check_correlation, tie
 from detaux_pl.data.factor_dataset import FactorDataset
 
 _SHARES = (0.6, 0.2, 0.2)
@@ -24,8 +25,9 @@ class DigitScenes(FactorDataset):
     width of the canvas and is composed by per-pixel maximum; locations lie in two rows, and
     neighbouring columns overlap. A background class is a hue and an orientation of a grating
     whose phase, period and brightness differ from image to image. All three factors are drawn
-    independently and uniformly, from `(seed, split)`. A handwritten digit belongs to one split,
-    so that held-out digits never appear in training.
+    independently and uniformly, from `(seed, split)`, unless `correlation` ties the location to the
+    digit. A handwritten digit belongs to one split, so that held-out digits never appear in
+    training.
 
     Args:
         principal: `digit`, `background` or `location`.
@@ -36,6 +38,8 @@ class DigitScenes(FactorDataset):
         n_locations: 4, 6 or 8 (two rows).
         n_backgrounds: 2 to 10.
         seed: Seed of the drawing.
+        correlation: Share of the training and validation images whose location is that of the
+            digit (its number modulo `n_locations`), a shortcut; test images have none.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -59,8 +63,10 @@ class DigitScenes(FactorDataset):
         n_locations: int = 8,
         n_backgrounds: int = 10,
         seed: int = 0,
+        correlation: float = 0.0,
     ) -> None:
         super().__init__(principal)
+        check_correlation("correlation", correlation)
         if image_size not in (16, 32, 64):
             raise ValueError(f"image_size is {image_size}: DigitScenes has 16, 32 or 64.")
         if n_locations not in (4, 6, 8):
@@ -75,6 +81,7 @@ class DigitScenes(FactorDataset):
         self.factor_sizes = (10, n_backgrounds, n_locations)
         self.image_shape = (3, image_size, image_size)
         self.seed = seed
+        self.correlation = correlation
 
     def setup(self) -> None:
         """Draw the factors and compose all images."""
@@ -87,6 +94,10 @@ class DigitScenes(FactorDataset):
         for split, count in enumerate(self.counts):
             rng = np.random.default_rng([self.seed, split])
             drawn = np.stack([rng.integers(0, size, count) for size in self.factor_sizes], axis=1)
+            if self.correlation and LABELLED[split] != "test":
+                tied = np.random.default_rng([self.seed, split, 1])  # all else stays as it is
+                location, n = drawn[:, 2], self.factor_sizes[2]
+                drawn[:, 2] = tie(drawn[:, 0], location, n, self.correlation, tied)
             glyph = _draw_of_class(drawn[:, 0], classes, pools[split], rng)
             scenes = _textures(drawn[:, 1], self.image_size, rng)
             _paste(scenes, glyphs[glyph], self.corners[drawn[:, 2]])

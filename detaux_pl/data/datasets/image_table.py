@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import LABELLED, SPLITS
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
+from detaux_pl.data.correlation import Correlate
 from detaux_pl.data.csv_rows import CsvRows
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.grouped_splits import draw_missing_groups
@@ -59,6 +60,9 @@ class ImageTable(ImageFiles):
             the object that is photographed, so that the test is of others than the training. Rows
             without a principal label and of a value that is held out are left aside. None to
             draw each image by itself.
+        correlate: Two columns of labels, of which one shall go with the other in train and val,
+            for studies of shortcuts: only images that make it so are kept, of the splits that
+            there are or are drawn. None to keep all.
 
     Raises:
         ValueError: If an argument is outside its range or a column is to be two things.
@@ -76,11 +80,13 @@ class ImageTable(ImageFiles):
         leave_out: Sequence[str] | None = None,
         unlabelled: bool = False,
         split_by: str | None = None,
+        correlate: Correlate | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(principal, image_size, **kwargs)
         self.unlabelled = unlabelled
         self.split_by = split_by
+        self.correlate = correlate
         self.leave_out = LeftOut(leave_out)
         path = Path(path)
         if path.suffix.lower() not in (*_TEXT, ".parquet"):
@@ -139,13 +145,18 @@ class ImageTable(ImageFiles):
                 splits, factors[:, 0], groups, shares, self.seed, repr(self.split_by)
             )
             order, splits, factors = order[kept], splits[kept], factors[kept]
+        sizes = tuple(len(column.values) for column in columns.values())
+        if self.correlate is not None:
+            rng = np.random.default_rng([self.seed, len(SPLITS)])
+            drawn = self.correlate.draw(factors, tuple(columns), sizes, splits, rng)
+            order, splits, factors = order[drawn], splits[drawn], factors[drawn]
         return FileIndex(
             paths=[paths[row] for row in order],
             ids=ids[order],
             splits=splits,
             factors=factors,
             names=tuple(columns),
-            sizes=tuple(len(column.values) for column in columns.values()),
+            sizes=sizes,
             value_names={name: column.values for name, column in columns.items()},
         )
 

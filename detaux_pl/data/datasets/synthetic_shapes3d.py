@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path, replacing
+from detaux_pl.data.correlation import Correlate
 from detaux_pl.data.pixel_cache import default_cache_dir
 from detaux_pl.data.shapes_factorial import ShapesFactorial
 
@@ -70,8 +71,9 @@ class SyntheticShapes3D(ShapesFactorial):
         n_test: int | None = None,
         seed: int = 0,
         cache_dir: Path | str | None = None,
+        correlate: Correlate | None = None,
     ) -> None:
-        super().__init__(principal, split, n_train, n_val, n_test, seed)
+        super().__init__(principal, split, n_train, n_val, n_test, seed, correlate)
         if image_size < 16 or image_size % 16:
             raise ValueError(f"image_size is {image_size}: it must be a multiple of 16.")
         self.image_size = image_size

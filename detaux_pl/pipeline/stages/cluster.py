@@ -33,6 +33,8 @@ from detaux_pl.cluster.candidates import (
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.erased import ERASURES, find_erasure, load_features, read_erasures
 from detaux_pl.cluster.erasing import Erasing
+from detaux_pl.cluster.related import look_beside, relate_candidates, relate_tasks
+from detaux_pl.cluster.shortcuts import SHORTCUTS, Shortcuts, read_shortcuts
 from detaux_pl.cluster.tried import CANDIDATES, Verdict, read_candidates
 from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
@@ -155,14 +157,25 @@ def run(args: list[str]) -> int:
             n_nets = config["nets"]["folds"] * n_fits
             with net_workers(config["nets"], config["jobs"], n_nets) as workers:
                 return _select(folder, config, sources, discovery, selection, workers)
-        return save_tasks(discovery(sources[stages[0]]), folder.path)
+        codes = sources[stages[0]]
+        tasks = discovery(codes)
+        shortcuts = relate_tasks(tasks, stages[0], codes, discovery)
+        return [*_write_shortcuts(folder, shortcuts), *save_tasks(tasks, folder.path)]
 
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
-    if code or not is_global_zero() or (verdict := read_verdict(folder)) is None:
+    if code or not is_global_zero():
         return code
     if "DETAUX_STAGE" not in os.environ:  # the planner says it
-        print(verdict["sentence"], file=sys.stderr)
+        for sentence in told(folder):
+            print(sentence, file=sys.stderr)
     return 0 if found_task(folder) else NOTHING_FOUND
+
+
+def told(folder: StageFolder) -> list[str]:
+    """What a finished stage has to say: of its candidates, and of shortcuts."""
+    verdict, shortcuts = read_verdict(folder), read_shortcuts(folder)
+    sentences = [] if verdict is None else [verdict["sentence"]]
+    return sentences + [alarm["sentence"] for alarm in (shortcuts or {"alarms": []})["alarms"]]
 
 
 def read_verdict(folder: StageFolder) -> Verdict | None:
@@ -171,12 +184,22 @@ def read_verdict(folder: StageFolder) -> Verdict | None:
     return None if found is None else found["verdict"]
 
 
+def _write_shortcuts(folder: StageFolder, shortcuts: Shortcuts) -> list[Path]:
+    path = folder.path / SHORTCUTS
+    if is_global_zero():
+        write_json(path, shortcuts)
+    return [path]
+
+
 def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]:
     """Choose groups to erase, and write them and what was found of all."""
     choice, tasks = find_erasure(features, erasing)
     path = folder.path / ERASURES
     write_json(path, choice.record())
-    return [path, *save_tasks(tasks, folder.path)]
+    name = "features"
+    groups = [Candidate(name, 0, task.meta["clusterer"], task) for task in tasks]
+    shortcuts = relate_candidates(groups, {name: features}, erasing.seed)
+    return [path, *_write_shortcuts(folder, shortcuts), *save_tasks(tasks, folder.path)]
 
 
 def _select(
@@ -205,9 +228,14 @@ def _select(
         plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
         return run_nets(folder.run_dir, room / name, plan, workers).fits
 
-    n_subspaces = sum(len(proposing_subspaces(c, discovery)) for c in sources.values())
+    n_subspaces = sum(
+        len(proposing_subspaces(c, discovery)) + 1 + (discovery.scope == "within_class")
+        for c in sources.values()
+    )
     with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
         candidates = propose(sources, discovery, selection, advance)
+        beside = look_beside(sources, discovery, selection, advance)
+    shortcuts = relate_candidates([*candidates, *beside], sources, discovery.seed)
     picked = pick_tries(candidates, selection, discovery.n_tasks)
     tried = {f"candidate{k}": candidate for k, candidate in enumerate(picked)}
     seed = discovery.seed
@@ -231,9 +259,9 @@ def _select(
     principal = next(iter(sources.values())).info.principal
     n_folds = config["nets"]["folds"]
     verdict = judge(chosen, discovery.n_tasks, n_folds, alone, together, principal)
-    outputs = [folder.path / CANDIDATES]
+    outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, shortcuts)]
     if is_global_zero():
-        records = [candidate.record() for candidate in candidates]
+        records = [candidate.record() for candidate in [*candidates, *beside]]
         write_json(outputs[0], {"verdict": verdict, "candidates": records})
         if verdict["found"]:
             outputs += save_tasks([c.task for c in chosen if c.task is not None], folder.path)
@@ -288,5 +316,6 @@ def cluster_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     # As before there was a choice.
     apart += ["erase"] if config.get("erase") is None else []
     apart += ["further"] if config.get("further") == "subspaces" else []
+    apart += ["scope"] if config.get("scope") == "all" else []
     settings = {k: without_places(v) for k, v in config.items() if k not in apart}
     return settings | ({"nets": nets_settings(config["nets"])} if "nets" in settings else {})

@@ -9,7 +9,7 @@ from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cluster.tried import read_candidates
 from detaux_pl.report.markup import html_bar, html_cell, html_lead, html_optional, html_table
 from detaux_pl.report.section import Charts, Part, Report, Section, View
-from detaux_pl.report.wording import points
+from detaux_pl.report.wording import p_clause, points
 
 
 def _describe(view: View) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def _body(report: Report, charts: Charts) -> str:
     if found is None:
         return ""
     alone = all(each["restarts"] is None for each in found["candidates"])
+    related = any(each.get("relation") for each in found["candidates"])  # not of earlier versions
     rows, marks = [], []
     for each in found["candidates"]:
         best = each["name"] in found["verdict"]["chosen"]
@@ -29,6 +30,7 @@ def _body(report: Report, charts: Charts) -> str:
                 html_cell(each["name"], _outcome(each, best, found["verdict"]["found"])),
                 html_cell(str(each["n_classes"]), f"balance {each['balance']:.2f}"),
                 html_bar(each["ami_principal"]),
+                *([_relation(each)] if related else []),
                 html_bar(each["stability"]),
                 *([] if alone else [_optional_bar(each["restarts"])]),
                 _optional_bar(each["learnability"]),
@@ -37,7 +39,8 @@ def _body(report: Report, charts: Charts) -> str:
         )
         marks.append(best)
     head = [
-        "candidate", "classes", f"AMI with {report['principal']}", "stability",
+        "candidate", "classes", f"AMI with {report['principal']}",
+        *([f"relation to {report['principal']}"] if related else []), "stability",
         *([] if alone else ["in other restarts"]), "learnability", "gain [points]",
     ]  # fmt: skip
     told = html_lead(found["verdict"]["sentence"]) if found["verdict"]["found"] else ""
@@ -59,6 +62,12 @@ def _outcome(candidate: Mapping[str, Any], best: bool, found: bool) -> str:
         return "chosen" if found else "the best one"
     refused: str | None = candidate["refused"]
     return refused or ("not tried" if candidate["gain"] is None else "tried")
+
+
+def _relation(candidate: Mapping[str, Any]) -> str:
+    effect, p = candidate["effect"], candidate["p_value"]
+    detail = "" if effect is None else f"V {effect:.2f}, {p_clause(p)}"
+    return html_cell(candidate["relation"] or "", detail)
 
 
 def _optional_bar(value: float | None) -> str:
