@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.cluster.agreement import agreement
 from detaux_pl.cluster.base import Clusterer
-from detaux_pl.cluster.candidates import agreement
 from detaux_pl.cluster.erasing import Choice, Erasing, ErasureCandidate, Labels
 from detaux_pl.models.erased_probe import erase_groups
 from detaux_pl.models.erasure import Erasure, fit_erasure, mean_erasure
