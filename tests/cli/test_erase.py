@@ -205,16 +205,18 @@ def test_arms_have_the_network_of_the_codes_unless_they_name_one(config: Path):
     own = {"class_path": "FrozenClassifier", "init_args": {"model": "timm/test_vit"}}
     baselines = ["NearestNeighbors", {**own, "name": "own"}]
     words = ["--config", str(config), "--baselines", json.dumps(baselines)]
-    arms = parse([*words, "--multitask.model.size", "64"]).arms
+    more = ["--multitask.model.size", "64", "--disentangle.model.cache_dir", "cache"]
+    arms = parse([*words, *more]).arms
+    names = ("model", "weights", "size", "cache_dir")
     given = {
-        arm: [configs[0]["model"]["init_args"][name] for name in ("model", "weights", "size")]
+        arm: [configs[0]["model"]["init_args"][name] for name in names]
         for arm, configs in arms.items()
     }
     weights = str(config.with_name("weights.pth"))
     # What the main arm says is as in it in the others.
-    assert given["erasing_classifier"] == ["timm/test_resnet", weights, 64]
+    assert given["erasing_classifier"] == ["timm/test_resnet", weights, 64, "cache"]
     assert given["nearest_neighbors"] == given["shuffled"] == given["erasing_classifier"]
-    assert given["own"] == ["timm/test_vit", None, 64]
+    assert given["own"] == ["timm/test_vit", None, 64, None]
     other = ["--disentangle", "configs/disentangle/residual.yaml", "--cluster.erase", "null"]
     arms = parse([*words, *other]).arms
     assert arms["erasing_classifier"][0]["model"]["init_args"]["model"] is None
