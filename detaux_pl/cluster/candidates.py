@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_mutual_info_score
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.agreement import UNLIKE, agreement
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.relation import Kind
@@ -30,8 +30,6 @@ ADVICE = (
     "Try more restarts or clusterers, train the disentangler longer or take another one, or do "
     "without: the principal task alone is the better choice here."
 )
-UNLIKE = 0.5
-"""AMI up to which two candidates are tasks of their own."""
 
 
 class Selection:
@@ -484,16 +482,3 @@ def _clusters(candidate: Candidate) -> NDArray[np.int64]:
 
 def _ami(first: Candidate, second: Candidate) -> float:
     return agreement(_clusters(first), _clusters(second))
-
-
-def agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """AMI of two labellings where both have one; 0 where that says nothing of them.
-
-    scikit-learn calls two labellings equal of which each has one cluster there, or as many as
-    samples: so they are, by chance.
-    """
-    both = (first != IGNORED) & (second != IGNORED)
-    shared = [labels[both] for labels in (first, second)]
-    if not all(2 <= len(np.unique(labels)) < len(labels) for labels in shared):
-        return 0.0
-    return float(adjusted_mutual_info_score(*shared))

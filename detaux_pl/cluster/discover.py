@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS, UNLABELLED, Codes
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.agreement import UNLIKE, agreement
 from detaux_pl.cluster.base import NOISE, Clusterer
 from detaux_pl.cluster.further import erase_task
 from detaux_pl.cluster.hdbscan import HDBSCAN
@@ -40,8 +41,8 @@ class Discovery:
         n_tasks: Number of tasks. Paper: 1.
         further: Where those beyond the first are looked for: in the next best `subspaces` in the
             order of the rule; or, with `erase`, one after the other in codes from which those that
-            were found are erased, see `erase_task`, so that they are unlike one another. A subspace
-            may then give several, and one that is given alone gives all.
+            were found are erased, see `erase_task`. A subspace may then give several, and one that
+            is given alone gives all; what is like one before (AMI above 0.5) is no task.
         noise: What becomes of samples in no cluster, in all splits alike: `own_class` makes them
             class 0 (paper), `drop` leaves them out of the auxiliary loss, `nearest` gives them
             to the cluster of the nearest training sample that is in one.
@@ -133,21 +134,27 @@ class Discovery:
         tasks = self._search(codes, fitted, 1)
         while len(tasks) < self.n_tasks:
             codes = erase_task(codes, tasks[-1], fitted, self.pca)
-            (task,) = self._search(codes, fitted, 1, len(tasks))
+            (task,) = self._search(codes, fitted, 1, tasks)
             tasks.append(replace(task, meta={**task.meta, "erased": len(tasks)}))
         return tasks
 
     def _search(
-        self, codes: Codes, fitted: NDArray[np.int64], n_tasks: int, n_before: int = 0
+        self,
+        codes: Codes,
+        fitted: NDArray[np.int64],
+        n_tasks: int,
+        before: Sequence[AuxiliaryLabels] = (),
     ) -> list[AuxiliaryLabels]:
         """Find tasks, after some that were erased from the codes."""
         scores = score_subspaces(codes, np.random.default_rng([self.seed, 0]))
         tasks: list[AuxiliaryLabels] = []
         failures: list[str] = []
-        subspaces = self._subspaces(codes, scores, n_before)
+        subspaces = self._subspaces(codes, scores, len(before))
         for subspace in subspaces:
             try:
-                tasks.append(self.label(codes, subspace, fitted, scores, failures))
+                task = self.label(codes, subspace, fitted, scores, failures)
+                _refuse_like(task, before, codes.rows("train"))
+                tasks.append(task)
             except DiscoveryError as failure:
                 failures.append(f"subspace {subspace} {failure}")
                 if self.try_next:
@@ -159,8 +166,8 @@ class Discovery:
             failures.append(f"only {len(subspaces)} of {len(scores)} subspaces may be chosen")
         fewer = ", lower n_tasks" if self.n_tasks > 1 else ""
         raise DiscoveryError(
-            f"{self._tell(n_before + len(tasks))}: {'; '.join(failures)}. Change the clusterer (of "
-            "HDBSCAN lower min_cluster_size or min_samples), take another subspace (subspace, "
+            f"{self._tell(len(before) + len(tasks))}: {'; '.join(failures)}. Change the clusterer "
+            "(of HDBSCAN lower min_cluster_size or min_samples), take another subspace (subspace, "
             f"rule, try_next){fewer}, or train the disentangler longer."
         )
 
@@ -409,3 +416,17 @@ def _number_by_size(clusters: NDArray[np.int64], train: NDArray[np.int64]) -> ND
     number = np.full(found.max() + 2, NOISE)
     number[found[inside][order]] = np.arange(order.size)
     return number[clusters]
+
+
+def _refuse_like(
+    task: AuxiliaryLabels, before: Sequence[AuxiliaryLabels], train: NDArray[np.int64]
+) -> None:
+    """Refuse a task that says the same as one before it, which not only linear traces can tell.
+
+    Raises:
+        DiscoveryError: If one does.
+    """
+    labels, *others = (each.without_noise().labels[train] for each in (task, *before))
+    like = max((agreement(labels, other) for other in others), default=0.0)
+    if like > UNLIKE:
+        raise DiscoveryError(f"is like what was found before (AMI {like:.2f})")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.cluster.agreement import agreement
 from detaux_pl.cluster.base import Clusterer
-from detaux_pl.cluster.candidates import agreement
 from detaux_pl.cluster.erasing import Choice, Erasing, ErasureCandidate, Labels
 from detaux_pl.models.erased_probe import erase_groups
 from detaux_pl.models.erasure import Erasure, fit_erasure, mean_erasure
@@ -161,6 +161,22 @@ def assign_groups(
     return np.stack(columns, axis=1)
 
 
+def rows_to_hold_out(labels: NDArray[np.integer]) -> Labels:
+    """Return the rows with a label that another row has too.
+
+    Raises:
+        UserError: If there is none.
+    """
+    given = np.flatnonzero(labels >= 0)
+    rows: Labels = given[np.bincount(labels[given])[labels[given]] > 1]
+    if not len(rows):
+        raise UserError(
+            "no class has two labelled training images, so that none can be held out to choose "
+            "what to erase: label more of them, or leave cluster.erase out."
+        )
+    return rows
+
+
 def _checked(features: NDArray[np.floating], labels: NDArray[np.integer], n_classes: int) -> Labels:
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise UserError(
@@ -235,12 +251,7 @@ def _hold_out(
         shape (images, deals, 1 + candidates); whether it is told rightly, likewise; its fold,
         shape (images, deals). Images whose class has no other one are left out.
     """
-    rows = np.flatnonzero(labels >= 0)
-    rows = rows[np.bincount(labels[rows])[labels[rows]] > 1]
-    if not len(rows):
-        raise UserError(
-            "no class has two labelled images, so none can be held out: label more of them."
-        )
+    rows = rows_to_hold_out(labels)
     told = np.zeros((len(rows), len(deals), 1 + len(members)))
     right = np.zeros_like(told)
     folds = np.stack([deal_folds(labels[rows], erasing.folds, deal) for deal in deals], axis=1)

@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -90,6 +92,13 @@ class Disentangler(EpochMeans, ABC):
         Each by its name, shape (B, K, D'); images as `encode` takes them.
         """
         return {self.code_name: self.encode(images)}
+
+    def refuse_labels(self, labels: NDArray[np.int64]) -> None:
+        """Refuse principal labels of the training images, -1 for none, that are no use to it.
+
+        Raises:
+            UserError: If they are not.
+        """
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
         """Return what `encode_all` gives of a batch, float32."""

@@ -14,7 +14,7 @@ from detaux_pl.data.batch import Batch
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.models.feature_cache import open_features
-from detaux_pl.models.feature_split import FeatureSplit, split_features
+from detaux_pl.models.feature_split import FeatureSplit, refuse_few_labels, split_features
 from detaux_pl.models.pretrained import PretrainedNet
 
 
@@ -131,6 +131,10 @@ class PretrainedFeatures(Disentangler):
         """
         return self._split(self.net(images))
 
+    def refuse_labels(self, labels: NDArray[np.int64]) -> None:
+        """Refuse labels that tell nothing of the classes, before any feature is computed."""
+        refuse_few_labels(labels, self.n_classes)
+
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
         """Return codes and features, float32, of a batch whose features are in the cache."""
         if self._features is None:
@@ -141,8 +145,10 @@ class PretrainedFeatures(Disentangler):
 
     def on_fit_start(self) -> None:
         """Compute the features that are missing, and fit the split to those of the train rows."""
-        features, dataset = self._open(), self._data.dataset
+        dataset = self._data.dataset
         rows = np.concatenate([dataset.rows(split) for split in ("train", UNLABELLED)])
+        self.refuse_labels(dataset.labels[rows])
+        features = self._open()
         split = split_features(
             features, rows, dataset.labels[rows], self.n_classes, self.pca, self.subspace_dim,
             self.principal_subspace, self.shrinkage,

@@ -63,15 +63,10 @@ def split_features(
         seed: Of the folds of the probe.
 
     Raises:
-        UserError: If fewer rows have a label than there are classes, or all the same one.
+        UserError: See `refuse_few_labels`.
     """
+    refuse_few_labels(labels, n_classes)
     labelled = labels >= 0
-    if labelled.sum() < n_classes or len(np.unique(labels[labelled])) < 2:
-        raise UserError(
-            f"{labelled.sum():,} training images have a label, of "
-            f"{len(np.unique(labels[labelled]))} of the {n_classes} classes: give at least as many "
-            "as there are classes, of 2 of them or more."
-        )
     points, mean, axes = project(features, pca, rows)
     if not labelled.all():
         probe = fit_linear_probe(points[labelled], labels[labelled], n_classes, seed)
@@ -88,6 +83,21 @@ def split_features(
         leading = _upright(own[:, alive][:, ::-1].T[:subspace_dim] @ part @ axes.T)
         analysis[index, : len(leading)] = leading
     return FeatureSplit(mean, analysis, shrinkage)
+
+
+def refuse_few_labels(labels: NDArray[np.integer], n_classes: int) -> None:
+    """Refuse labels of training images, below 0 for none, that tell nothing of the classes.
+
+    Raises:
+        UserError: If fewer have a label than there are classes, or all the same one.
+    """
+    given = labels[labels >= 0]
+    n_given = len(np.unique(given))
+    if len(given) < n_classes or n_given < 2:
+        raise UserError(
+            f"{len(given):,} training images have a label, of {n_given} of the {n_classes} classes:"
+            " give at least as many as there are classes, of 2 of them or more."
+        )
 
 
 def optimal_shrinkage(points: Array) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ _INNER = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "net"
 """Under which keys of a checkpoint its weights may be, the preferred one first."""
 _PREFIXES = ("_orig_mod.", "module.")
 """What wrappers of torch put before the names of weights."""
+_NO_CHECKPOINT = "it is no checkpoint of torch"
 _OTHER = (
     AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
@@ -151,24 +155,34 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_checkpoint(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles of other ages
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
         if objects := _python_objects(path):
             raise ValueError(
                 f"weights is '{path}', which holds Python objects ({', '.join(objects[:3])}) that "
                 "could run code: save its state_dict alone, best as safetensors."
             ) from None
-        raise _damaged(path, str(error)) from None
+        raise _damaged(path, _NO_CHECKPOINT) from None
     except Exception as error:  # torch.load has no error of its own for a damaged file
-        raise _damaged(path, str(error) or type(error).__name__) from None
+        raise _damaged(path, str(error) if " " in str(error) else _NO_CHECKPOINT) from None
 
 
 def _python_objects(path: Path) -> list[str]:
-    """What a file would need beside arrays, by name."""
-    try:
+    """What a file would need beside arrays, by name, of which nothing is run."""
+    with suppress(Exception):  # of a damaged file, of many kinds
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # of a damaged file, of many kinds
-        return []
+    names, words = [], ["", ""]
+    with suppress(Exception), path.open("rb") as file:
+        for code, value, _ in pickletools.genops(file):
+            if code.name == "GLOBAL":
+                names.append(str(value).replace(" ", "."))
+            elif code.name == "STACK_GLOBAL":
+                names.append(".".join(words[-2:]))
+            elif isinstance(value, str):
+                words.append(value)
+    return sorted(set(names))
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

@@ -157,7 +157,7 @@ def _with_network(model: dict[str, Any], disentangler: dict[str, Any]) -> dict[s
     if cls.trained or not other.gives_features or own.get("model", "") is not None:
         return model
     defaults = constructor_defaults(cls)
-    network = {"model", "weights", "size", "pretrained"} & own.keys() & given.keys()
+    network = {"model", "weights", "size", "pretrained", "cache_dir"} & own.keys() & given.keys()
     shared = {name: given[name] for name in network if own[name] == defaults[name]}
     return {**model, "init_args": {**own, **shared}}
 

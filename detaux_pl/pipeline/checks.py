@@ -7,10 +7,13 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.stage import StageFolder, stage_key
+from detaux_pl.cluster.erasure_choice import rows_to_hold_out
 from detaux_pl.data.demands import refusals
 from detaux_pl.data.modules import FactorDataModule, ImageDataModule
 from detaux_pl.disentangle.base import Disentangler
@@ -85,6 +88,8 @@ def _build(chain: Chain) -> str | None:
                     task_sizes=_task_sizes(chain, config, data) if kind is MultitaskModel else None,
                 )
                 _try_lone_image(kind, config, model, data)
+            if known and kind is Disentangler and reached(chain, name):
+                _refuse_labels(chain, model, data.dataset.labels[data.dataset.rows("train")])
             wanted, factors = chain.config["evaluate"], data.dataset.factor_names
             refuse_impossible_evaluation(wanted, factors)
             if config is chain.config["disentangle"] and wanted["metrics"] != []:
@@ -98,6 +103,14 @@ def _build(chain: Chain) -> str | None:
         nets = (own[row.name]["nets"] for row, own in trying)
         _build_nets(next(each for each in nets if each is not None), numbers)
     return files
+
+
+def _refuse_labels(chain: Chain, model: Disentangler, labels: NDArray[np.int64]) -> None:
+    """Refuse labels of the training images of which a stage would say so after its work."""
+    model.refuse_labels(labels)
+    erasing = any(own["cluster"]["erase"] is not None for own in chain.every.values())
+    if erasing and reached(chain, "cluster"):
+        rows_to_hold_out(labels)
 
 
 def _try_lone_image(kind: type, config: dict[str, Any], model: Any, data: FactorDataModule) -> None:

@@ -162,6 +162,20 @@ def test_new_images_get_class_and_group(run: tuple[str, Path], table: Path, tmp_
     assert {row["group"] for row in rows} <= set("012345")
 
 
+def test_the_nearest_images_are_part_of_a_run_and_of_what_is_exported(
+    run: tuple[str, Path], table: Path, tmp_path: Path
+):
+    _, folder = run
+    images = sorted(str(path) for path in table.parent.glob("00*.png"))
+    told = load(folder).classifier("nearest_neighbors").predict(images).probabilities["principal"]
+    n_train = len(load(folder).codes.rows("train"))
+    assert len(load(folder).model("nearest_neighbors").heads[0].known) == n_train
+    words = ["export", str(folder), str(tmp_path / "bundle"), "--arm", "nearest_neighbors"]
+    assert main([*words, "--format", "safetensors"]) == 0
+    again = load(tmp_path / "bundle").predict(images).probabilities["principal"]
+    np.testing.assert_allclose(again, told, atol=1e-6)
+
+
 def test_a_run_is_gone_on_with_wherever_its_weights_lie(
     run: tuple[str, Path], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -193,16 +207,18 @@ def test_arms_have_the_network_of_the_codes_unless_they_name_one(config: Path):
     own = {"class_path": "FrozenClassifier", "init_args": {"model": "timm/test_vit"}}
     baselines = ["NearestNeighbors", {**own, "name": "own"}]
     words = ["--config", str(config), "--baselines", json.dumps(baselines)]
-    arms = parse([*words, "--multitask.model.size", "64"]).arms
+    more = ["--multitask.model.size", "64", "--disentangle.model.cache_dir", "cache"]
+    arms = parse([*words, *more]).arms
+    names = ("model", "weights", "size", "cache_dir")
     given = {
-        arm: [configs[0]["model"]["init_args"][name] for name in ("model", "weights", "size")]
+        arm: [configs[0]["model"]["init_args"][name] for name in names]
         for arm, configs in arms.items()
     }
     weights = str(config.with_name("weights.pth"))
     # What the main arm says is as in it in the others.
-    assert given["erasing_classifier"] == ["timm/test_resnet", weights, 64]
+    assert given["erasing_classifier"] == ["timm/test_resnet", weights, 64, "cache"]
     assert given["nearest_neighbors"] == given["shuffled"] == given["erasing_classifier"]
-    assert given["own"] == ["timm/test_vit", None, 64]
+    assert given["own"] == ["timm/test_vit", None, 64, None]
     other = ["--disentangle", "configs/disentangle/residual.yaml", "--cluster.erase", "null"]
     arms = parse([*words, *other]).arms
     assert arms["erasing_classifier"][0]["model"]["init_args"]["model"] is None
@@ -223,6 +239,25 @@ def test_what_does_not_go_with_it_is_refused_before_anything_runs(
     folder = tmp_path / "run"
     assert said in error_line(["fit", "--config", str(config), "--run_dir", str(folder), *words])
     assert not (folder / "disentangle").exists()
+
+
+@pytest.mark.slow
+def test_groups_found_one_after_the_other_are_erased_together(config: Path, tmp_path: Path):
+    kmeans = {"class_path": "KMeans", "init_args": {"n_clusters": 4}}
+    words = ["--config", str(config), "--run_dir", str(tmp_path), "--controls", "[]"]
+    words += ["--cluster.erase", "null", "--cluster.clusterer", json.dumps(kmeans)]
+    words += ["--cluster.n_tasks", "2", "--cluster.further", "erase"]
+    assert run_chain(words, in_process) == 0
+    first, second = load_tasks(tmp_path / "cluster")
+    assert [task.meta["subspace"] for task in (first, second)] == [1, 1]
+    model = load(tmp_path).model("erasing_classifier")
+    assert [head.out_features for head in model.heads] == [2, 4, 4]
+    report = read_json(tmp_path / "report" / "report.json")
+    assert report["auxiliary"]["factors"]["colour"]["ami"] == pytest.approx(1)
+    (task,) = report["further_tasks"]
+    assert task["ami_before"][0] < 0.5  # there is nothing else to find
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"AMI with what was found before: {task['ami_before'][0]:.2f}" in page
 
 
 @pytest.mark.ddp

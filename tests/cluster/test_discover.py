@@ -18,6 +18,7 @@ from sklearn.metrics import (
 from detaux_pl.artifacts.codes import Codes, FactorInfo
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.discover import Discovery, _number_by_size
 from detaux_pl.cluster.further import erase_task
 from detaux_pl.cluster.hdbscan import HDBSCAN
@@ -463,3 +464,27 @@ def test_what_is_found_afterwards_is_not_the_same_again(seed):
     for task, factor in zip((first, second), hidden, strict=False):
         assert adjusted_rand_score(factor, task.labels) > 0.98
     assert adjusted_mutual_info_score(first.labels, second.labels) < 0.02
+
+
+def test_what_no_linear_map_takes_away_is_not_found_again(make_codes):
+    rng = np.random.default_rng(0)
+    label, side = rng.integers(0, 2, (2, 400))
+    # Means are alike in all but the first axis, after which the second still tells the sides.
+    values = np.stack([side + 0.0, (1 + 4 * side) * rng.choice([-1, 1], 400)], axis=1)
+    values += rng.normal(scale=0.02, size=values.shape)
+    codes = make_codes(np.stack([0 * values, values], axis=1), label=label)
+    discovery = Discovery(Rings(), n_tasks=2, further="erase", subspace=1)
+    with pytest.raises(DiscoveryError, match=r"^1 of 2 .*: subspace 1 is like what was .*AMI 1.00"):
+        discovery(codes)
+
+
+class Rings(Clusterer):
+    """Within and beyond a distance from the mean."""
+
+    def fit(self, points):
+        self.mean = points.mean(axis=0)
+        return self.predict(points)
+
+    def predict(self, points):
+        far = np.abs(points - self.mean).max(axis=1) > 3
+        return far.astype(np.int64), np.ones(len(points))

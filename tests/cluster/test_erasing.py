@@ -155,7 +155,7 @@ def test_the_larger_margin_is_the_more_careful_one():
     [
         ({"labels": np.zeros(3, dtype=int)}, r"labels \(3,\): give \(n, d\) and \(n,\)"),
         ({"labels": np.zeros(200, dtype=int)}, "1 of 3 classes have a labelled image"),
-        ({"labels": np.r_[0, 1, 2, np.full(197, -1)]}, "no class has two labelled images"),
+        ({"labels": np.r_[0, 1, 2, np.full(197, -1)]}, "no class has two labelled training images"),
         ({"labels": np.r_[0, 3, np.full(198, -1)]}, "a label is 3: give 0 to 2"),
         ({"features": np.full((200, 4), np.inf)}, "NaN or infinite"),
     ],

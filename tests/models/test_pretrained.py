@@ -253,7 +253,7 @@ def _write(folder, what):
     ("what", "message"),
     [
         ("code", r"which holds Python objects \(.*setattr.*\) that could run code: save its state"),
-        ("old pickle", "which holds Python objects|which cannot be read"),
+        ("old pickle", "which holds Python objects"),
         ("truncated", "which cannot be read .*: it is damaged, or no file of weights.$"),
         ("truncated safe", "which cannot be read .*: it is damaged, or no file of weights.$"),
         ("empty", "which cannot be read .*: it is damaged, or no file of weights.$"),
