@@ -23,7 +23,7 @@ _PLACES = {
 }  # fmt: skip
 """Where the data lie and how they are read: nothing that changes the result."""
 
-_LATER = ("value_range", "leave_out", "unlabelled")
+_LATER = ("value_range", "leave_out", "unlabelled", "uses")
 """Settings that are younger than some runs: null or false, they change nothing, and keys are
 without."""
 
