@@ -214,7 +214,10 @@ def test_a_run_without_a_task_ends_so(tmp_path: Path, finished_run: Path, capsys
     page = (run_dir / "report" / "report.html").read_text()
     assert "What was tried" in page
     assert "KMeans 4 · subspace 1" in page
-    assert main(["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]) == 4
+    alone = ["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]
+    assert main(alone) == 4
+    assert main([*alone, "--select.uses", "true"]) == 2
+    assert "nets does not say how groups are balanced" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -140,6 +140,11 @@ def run(args: list[str]) -> int:
             "cluster."
         )
     refuse_nets(config["nets"])
+    if selection is not None and selection.uses and "balance" not in config["nets"]:
+        raise UserError(
+            "select.uses is set, and nets does not say how groups are balanced: run `detaux fit "
+            "--until cluster` with cluster.select.uses, which writes it."
+        )
     stages = _stages(config)
 
     def work() -> list[Path]:
