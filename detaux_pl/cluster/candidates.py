@@ -18,6 +18,7 @@ from detaux_pl.cluster.agreement import UNLIKE, agreement
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.relation import Kind
+from detaux_pl.cluster.resampled import resampled_p
 from detaux_pl.cluster.subspace import score_subspaces
 
 SAME = 0.95
@@ -53,6 +54,8 @@ class Selection:
             from 0 (no more than the largest class) to 1.
         halves: Number of random halves of the training samples that are clustered anew, for the
             stability.
+        uses: Whether to try, too, what the best task and the most stable grouping that goes with
+            the label are good for: to be learned, to be balanced, or to be left alone.
 
     Raises:
         ValueError: If a number is outside its range.
@@ -76,6 +79,7 @@ class Selection:
         min_class: int = 8,
         min_learnability: float = 0.2,
         halves: int = 5,
+        uses: bool = False,
     ) -> None:
         if min(tries, confirmations, min_class, halves) < 1:
             raise ValueError(
@@ -95,6 +99,7 @@ class Selection:
         self.min_class = min_class
         self.min_learnability = min_learnability
         self.halves = halves
+        self.uses = uses
 
 
 @dataclass
@@ -306,13 +311,8 @@ def judge(
             lead = f"Only {len(chosen)} of {n_tasks} tasks that gain something were found"
             advice = f"Ask for fewer (cluster.n_tasks: {len(chosen)}), or try more candidates."
         return {"found": False, **_tell(lead, [advice]), "chosen": [c.name for c in chosen]}
-    from scipy.stats import t
-
     gains = together - alone
-    p = float(gains.mean() <= 0)
-    if np.ptp(gains):
-        error = gains.std(ddof=1) * np.sqrt(1 / len(gains) + 1 / (n_folds - 1))
-        p = float(t.sf(gains.mean() / error, len(gains) - 1))
+    p = resampled_p(gains, n_folds)
     found = bool(gains.mean() > WORTH and p < SURE)
     numbers = (
         f"On images held out, accuracy of {principal} is {together.mean():.1%} with "

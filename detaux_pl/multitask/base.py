@@ -19,7 +19,7 @@ from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.epoch_means import EpochMeans
 from detaux_pl.models.seeding import reseed_batch
-from detaux_pl.multitask.cells import WorstCell, cell_of
+from detaux_pl.multitask.cells import MOST, WorstCell, cell_of
 from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
@@ -47,7 +47,7 @@ class MultitaskModel(EpochMeans, ABC):
     - `val/loss/principal` and, per task, `val/accuracy/<task>` (micro) and `val/f1/<task>`
       (macro), and the same for `test`;
     - for several tasks, `val/worst_group`: the accuracy of the principal task in the worst cell,
-      class × group, see `worst_accuracy`.
+      class × group, see `worst_accuracy`; not of more than 1,000,000 cells.
 
     Tasks are named `principal` and `auxiliary`, or `auxiliary1`, `auxiliary2` and so on where
     there are several. Checkpoints should be chosen by `monitor` alone.
@@ -119,7 +119,7 @@ class MultitaskModel(EpochMeans, ABC):
                 self.metrics[f"{stage}/f1/{task}"] = MulticlassF1Score(
                     size, average="macro", ignore_index=IGNORED
                 )
-        if len(task_sizes) > 1:
+        if len(task_sizes) > 1 and math.prod(task_sizes) <= MOST:
             self.metrics["val/worst_group"] = WorstCell(math.prod(task_sizes))
 
     def setup(self, stage: str) -> None:
@@ -262,7 +262,7 @@ class MultitaskModel(EpochMeans, ABC):
                 logged[key] = self._metric(key)
                 if n:  # a rank may run out of images before the others
                     logged[key].update(z, y)
-        if stage == "val" and len(targets) > 1:
+        if f"{stage}/worst_group" in self.metrics:
             logged["val/worst_group"] = worst = self._metric("val/worst_group")
             worst.update(logits[0].argmax(dim=1) == targets[0], cell_of(own, self.sizes))
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=n)

@@ -11,6 +11,9 @@ from torchmetrics import Metric
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.metrics.worst_cell import worst_accuracy
 
+MOST = 1_000_000
+"""Most cells that are told apart: each is a number in memory, and several tasks multiply."""
+
 
 def cell_of(targets: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return the cell of each image, class × group, or `IGNORED` without a class or a group.

@@ -12,7 +12,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.multitask.base import refuse_one_task
-from detaux_pl.multitask.cells import cell_of
+from detaux_pl.multitask.cells import MOST, cell_of
 from detaux_pl.multitask.one_backbone import OneBackbone
 
 
@@ -27,8 +27,8 @@ class Remedy(OneBackbone):
     not count in `val/worst_group`, and each remedy says what they do in its training.
 
     Raises:
-        ValueError: If there is no auxiliary task, there is no such backbone, or the images are
-            too small for it.
+        ValueError: If there is no auxiliary task, there are too many cells, there is no such
+            backbone, or the images are too small for it.
     """
 
     monitor: ClassVar[str] = "val/worst_group"
@@ -42,6 +42,11 @@ class Remedy(OneBackbone):
         **kwargs: Any,
     ) -> None:
         refuse_one_task(type(self).__name__, task_sizes)
+        if math.prod(task_sizes) > MOST:
+            raise ValueError(
+                f"task_sizes are {tuple(task_sizes)}: {type(self).__name__} tells each class in "
+                f"each group apart, at most {MOST:,} in all; give fewer auxiliary tasks."
+            )
         super().__init__(image_shape, task_sizes, backbone, pretrained, weighting=None, **kwargs)
         self.n_cells = math.prod(self.sizes)
 

@@ -40,14 +40,15 @@ class NetSettings:
     epochs: int | None = None
 
 
-def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
+def resolve_nets(config: dict[str, Any], uses: bool = False) -> dict[str, Any]:
     """Resolve what the nets that try tasks and refine labels are built from.
 
     Args:
         config: The resolved configuration of the chain.
+        uses: Whether groups are balanced, too.
 
     Returns:
-        `model`, `single`, `data`, `trainer` and `folds`.
+        `model`, `single`, `data`, `trainer` and `folds`, and `balance` where groups are balanced.
 
     Raises:
         UserError: If a setting is outside its range, or the model learns no auxiliary labels.
@@ -59,7 +60,8 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
             "least 2 and 1."
         )
     models = []
-    for given in (settings["model"] or "HardParameterSharing", "SingleTask"):
+    balanced = ["BalancedSampling"] * uses
+    for given in (settings["model"] or "HardParameterSharing", "SingleTask", *balanced):
         model, _ = _inherit(given, main["model"], "nets.model")
         arm = _resolve_arm({**main, "model": model, "arm": None}, "nets.model")
         models.append(arm["model"])
@@ -90,6 +92,7 @@ def resolve_nets(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": models[0],
         "single": models[1],
+        **({"balance": models[2]} if uses else {}),
         "data": {
             "class_path": data["class_path"],
             "init_args": {**data["init_args"], **own},

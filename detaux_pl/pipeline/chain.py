@@ -136,9 +136,11 @@ def parse(args: Sequence[str]) -> Chain:
         if row.tries_nets and row.code.net_tasks(own)
     ]
     if tried:
-        nets = resolve_nets(config)
-        for each in tried:
-            each |= {"nets": nets, "jobs": config["jobs"]}
+        selections = [each.get("select") for each in tried]
+        asked = [bool(own and own["init_args"]["uses"]) for own in selections]
+        nets = {uses: resolve_nets(config, uses) for uses in set(asked)}
+        for each, uses in zip(tried, asked, strict=True):
+            each |= {"nets": nets[uses], "jobs": config["jobs"]}
     refined = {name for name, own in chain.every.items() if own["refine"]["rounds"]}
     arms = dict(resolve_arms(config, refined))
     for configs in arms.values():

@@ -157,13 +157,14 @@ def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:
     data = build(FactorDataModule, nets["data"])  # which was built for the main arm before
     for n_tasks in sorted(numbers):
         sizes = (data.n_classes, *[2] * (n_tasks - 1))
-        config = nets["single" if n_tasks == 1 else "model"]
-        try:
-            with torch.device("meta"):
-                build(MultitaskModel, config, image_shape=data.image_shape, task_sizes=sizes)
-        except (ValueError, TypeError) as error:
-            line = explain(error)
-            raise UserError(f"nets.model, of {n_tasks} task(s): {line}") from error
+        several = [nets[name] for name in ("model", "balance") if name in nets]
+        for config in [nets["single"]] if n_tasks == 1 else several:
+            try:
+                with torch.device("meta"):
+                    build(MultitaskModel, config, image_shape=data.image_shape, task_sizes=sizes)
+            except (ValueError, TypeError) as error:
+                line = explain(error)
+                raise UserError(f"nets.model, of {n_tasks} task(s): {line}") from error
 
 
 def _code_shape(

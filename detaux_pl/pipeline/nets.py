@@ -7,9 +7,9 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, Net
 from detaux_pl.pipeline.discovery_stage import NetsConfig
 from detaux_pl.pipeline.workers import Workers, answer
-from detaux_pl.settings.build import build, import_room
+from detaux_pl.settings.build import Spec, build, import_room
 from detaux_pl.settings.devices import on_cpu
 from detaux_pl.settings.keys import nets_settings
 from detaux_pl.settings.parser import explain
@@ -44,11 +44,13 @@ class CrossFitPlan(TypedDict):
 
     labels: str | None
     seed: int
+    model: NotRequired[str]
 
 
 class NetsPlan(NetsConfig):
     """The content of `nets.json`, see `Nets`."""
 
+    balance: NotRequired[Spec]
     rounds: int
     replace: bool
     fits: dict[str, CrossFitPlan]
@@ -64,7 +66,8 @@ class Nets:
     - `trainer`: settings of Lightning's trainer; `folds`, `rounds`;
     - `replace`: whether what the nets say is to replace the labels: those of noise are left out
       then, and validation and test images are asked about too;
-    - `fits`: by name, `labels` (folder of the labels; None for the principal task alone), `seed`.
+    - `fits`: by name, `labels` (folder of the labels; None for the principal task alone), `seed`,
+      and `model` for a net that is neither of the two, such as `balance`.
 
     Args:
         folder: The folder.
@@ -84,7 +87,7 @@ class Nets:
         refuse_few(n, self.plan["folds"], self.plan["rounds"], self.data.batch_size)
         self.fits = {name: self._fit(name, **fit) for name, fit in self.plan["fits"].items()}
 
-    def _fit(self, name: str, labels: str | None, seed: int) -> CrossFit:
+    def _fit(self, name: str, labels: str | None, seed: int, model: str = "") -> CrossFit:
         dataset = self.data.dataset
         given = [] if labels is None else load_tasks(Path(labels))
         tasks = [task.without_noise() if self.plan["replace"] else task for task in given]
@@ -131,12 +134,15 @@ class Nets:
         trainer = {**self.plan["trainer"], "devices": devices}
         name, net = work
         try:
-            self.fits[name].fit(net, self.data, self._build, trainer)
+            build_net = partial(self._build, self.plan["fits"][name].get("model"))
+            self.fits[name].fit(net, self.data, build_net, trainer)
         except SIGTERMException:
             raise Stopped(TERMINATED) from None
 
-    def _build(self, sizes: tuple[int, ...]) -> MultitaskModel:
+    def _build(self, model: str | None, sizes: tuple[int, ...]) -> MultitaskModel:
         config = self.plan["single" if len(sizes) == 1 else "model"]
+        if model is not None:
+            config = self.plan[model]  # type: ignore[literal-required]
         shape = self.data.image_shape
         with _settings_in_one_line(f"model, of {len(sizes)} task(s)"):
             net: MultitaskModel = build(MultitaskModel, config, image_shape=shape, task_sizes=sizes)

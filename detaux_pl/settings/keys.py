@@ -27,7 +27,7 @@ _PLACES = {
 }  # fmt: skip
 """Where the data lie and how they are read: nothing that changes the result."""
 
-_LATER = ("value_range", "leave_out", "unlabelled", "split_by", "correlate", "correlation")
+_LATER = ("value_range", "leave_out", "unlabelled", "split_by", "correlate", "correlation", "uses")
 """Settings that are younger than some runs: null, false or 0, they change nothing, and keys are
 without."""
 

@@ -214,7 +214,28 @@ def test_a_run_without_a_task_ends_so(tmp_path: Path, finished_run: Path, capsys
     page = (run_dir / "report" / "report.html").read_text()
     assert "What was tried" in page
     assert "KMeans 4 · subspace 1" in page
-    assert main(["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]) == 4
+    alone = ["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]
+    assert main(alone) == 4
+    assert main([*alone, "--select.uses", "true"]) == 2
+    assert "nets does not say how groups are balanced" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_groupings_are_good_for_is_told(tmp_path: Path, finished_run: Path, capsys):
+    run_dir = copy_stages(finished_run, tmp_path / "run", "disentangle", "evaluate")
+    words = [*SELECT, "--cluster.select.uses", "true"]
+    words += ["--cluster.select.min_learnability", "0", "--nets.epochs", "6"]
+    assert fit(run_dir, *words, "--until", "cluster") in (0, 4)
+    found = read_json(run_dir / "cluster" / "candidates.json")
+    names = [each["name"] for each in found["candidates"]]
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert 1 <= len(found["uses"]) <= 2
+    for told in found["uses"]:
+        assert told["name"] in names
+        assert list(told["uses"]) == ["leave", "learn", "balance"]
+        assert told["use"] in told["uses"]
+        assert told["sentence"] in found["verdict"]["sentence"]
+        assert f"{told['name']} is best" in said
 
 
 def test_arms_that_were_trained_are_in_nobodys_way(run_copy: Path):

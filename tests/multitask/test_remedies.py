@@ -470,6 +470,8 @@ def test_groups_that_no_validation_image_has_are_refused(cls):
     check_refusal(caught.value, "no validation image has a class and a group", cls.__name__)
     with pytest.raises(ValueError, match=f"{cls.__name__} shares between tasks"):
         cls(SHAPE, SIZES[:1], **SMALL)
+    with pytest.raises(ValueError, match="at most 1,000,000 in all; give fewer auxiliary tasks"):
+        cls(SHAPE, (10, 1000, 1000), **SMALL)
 
 
 def test_a_class_that_the_last_layer_cannot_be_fitted_to_is_refused():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from pydoc import locate
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
@@ -36,6 +39,7 @@ from detaux_pl.cluster.erasing import Erasing
 from detaux_pl.cluster.related import look_beside, relate_candidates, relate_tasks
 from detaux_pl.cluster.shortcuts import SHORTCUTS, Shortcuts, read_shortcuts
 from detaux_pl.cluster.tried import CANDIDATES, Verdict, read_candidates
+from detaux_pl.cluster.uses import LEAVE, UseVerdict, judge_uses, pick_for_uses
 from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.workers import Workers, net_workers
@@ -144,6 +148,11 @@ def run(args: list[str]) -> int:
             "cluster."
         )
     refuse_nets(config["nets"])
+    if selection is not None and selection.uses and "balance" not in config["nets"]:
+        raise UserError(
+            "select.uses is set, and nets does not say how groups are balanced: run `detaux fit "
+            "--until cluster` with cluster.select.uses, which writes it."
+        )
     stages = _stages(config)
 
     def work() -> list[Path]:
@@ -153,7 +162,8 @@ def run(args: list[str]) -> int:
             return _erase(folder, load_features(folder.run_dir / stages[0]), erasing)
         sources = {stage: Codes.load(folder.run_dir / stage) for stage in stages}
         if selection is not None:
-            n_fits = max(1 + selection.tries, 2 * selection.confirmations)
+            per_seed = 5 if selection.uses else 2  # two candidates, each learned and balanced
+            n_fits = max(1 + selection.tries, per_seed * selection.confirmations)
             n_nets = config["nets"]["folds"] * n_fits
             with net_workers(config["nets"], config["jobs"], n_nets) as workers:
                 return _select(folder, config, sources, discovery, selection, workers)
@@ -215,7 +225,12 @@ def _select(
 
     room = folder.path / "nets"
 
-    def cross_fit(name: str, tasks: dict[str, Sequence[Candidate]], seeds: Sequence[int]) -> Any:
+    def cross_fit(
+        name: str,
+        tasks: Mapping[str, Sequence[Candidate]],
+        seeds: Sequence[int],
+        models: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         fits = {}
         for task, candidates in tasks.items():
             labels = None
@@ -225,6 +240,8 @@ def _select(
                 save_tasks([c.task for c in candidates if c.task is not None], labels)
             for seed in seeds:
                 fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
+                if task in models:
+                    fits[f"{task}-{seed}"]["model"] = models[task]
         plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
         return run_nets(folder.run_dir, room / name, plan, workers).fits
 
@@ -259,15 +276,51 @@ def _select(
     principal = next(iter(sources.values())).info.principal
     n_folds = config["nets"]["folds"]
     verdict = judge(chosen, discovery.n_tasks, n_folds, alone, together, principal)
+    known: dict[str, Any] = {"verdict": verdict}
+    if selection.uses and (asked := pick_for_uses(candidates, chosen, selection)):
+        fitted = partial(cross_fit, seeds=[seed + 1 + k for k in range(selection.confirmations)])
+        known["uses"] = uses = _try_uses(asked, fitted)
+        verdict["details"] += [each["sentence"] for each in uses]
+        verdict["sentence"] = " ".join([f"{verdict['headline']}.", *verdict["details"]])
     outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, shortcuts)]
     if is_global_zero():
         records = [candidate.record() for candidate in [*candidates, *beside]]
-        write_json(outputs[0], {"verdict": verdict, "candidates": records})
+        write_json(outputs[0], {**known, "candidates": records})
         if verdict["found"]:
             outputs += save_tasks([c.task for c in chosen if c.task is not None], folder.path)
     if rank_and_world() == (0, 1):  # another rank may still read them
         shutil.rmtree(room, ignore_errors=True)
     return outputs
+
+
+def _try_uses(candidates: Sequence[Candidate], cross_fit: Callable[..., Any]) -> list[UseVerdict]:
+    """Say what each candidate is good for, by nets that leave it, learn it and balance it.
+
+    Args:
+        candidates: The candidates.
+        cross_fit: Trains nets, by the name of their room, tasks and models.
+    """
+    tasks: dict[str, Sequence[Candidate]] = {LEAVE: ()}
+    for k, candidate in enumerate(candidates):
+        tasks |= {f"learn{k}": (candidate,), f"balance{k}": (candidate,)}
+    fits = cross_fit("uses", tasks, models={f"balance{k}": "balance" for k in range(len(tasks))})
+
+    def of(task: str) -> list[Any]:
+        return [fit for name, fit in fits.items() if name.rpartition("-")[0] == task]
+
+    def right(task: str) -> NDArray[np.bool_]:
+        own = of(task)
+        rows = own[0].train
+        told = [fit.out_of_fold()[0][rows].argmax(axis=1) == fit.targets[rows, 0] for fit in own]
+        return np.stack(told)
+
+    alone, found = of(LEAVE), []
+    folds, rows = np.stack([fit.folds for fit in alone]), alone[0].train
+    for k, candidate in enumerate(candidates):
+        told = {LEAVE: right(LEAVE), "learn": right(f"learn{k}"), "balance": right(f"balance{k}")}
+        groups = of(f"learn{k}")[0].targets[rows, 1]
+        found.append(judge_uses(candidate.name, told, folds, alone[0].targets[rows, 0], groups))
+    return found
 
 
 def check(own: Mapping[str, Any], folds: int) -> None:
