@@ -147,7 +147,7 @@ def look(codes: Codes) -> Shortcuts:
     sources = {"codes": codes}
     candidates = propose(sources, discovery, selection)
     beside = look_beside(sources, discovery, selection)
-    return relate_candidates([*candidates, *beside], sources, 0)
+    return relate_candidates([*candidates, *beside], sources, 0)[0]
 
 
 def _line(name: str, share: float, found: Sequence[Shortcuts], planted: str) -> str:
