@@ -69,7 +69,7 @@ draws: $(STAMP)  ## The quickstart over 10 draws of its data, the table in docs/
 photos: $(STAMP)  ## Erasing discovered groups on photographs, FOLDER=... WEIGHTS=... (an hour)
 	$(BIN)/python -m tests.photos $(FOLDER) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-shortcuts: $(STAMP)  ## Whether the shortcut alarm and the group sheet's intervals hold (twenty minutes)
+shortcuts: $(STAMP)  ## Whether the shortcut alarm and the group sheet's intervals hold (half an hour)
 	$(BIN)/python -m tests.shortcuts
 
 clean:  ## Remove the environment, caches and runs

@@ -32,7 +32,7 @@ from detaux_pl.evaluation.together import Sureness, Together
 
 DRAWN = {"principal": (0.0, 0.5, 0.7, 0.9, 0.99), "free": (0.0,)}
 """Shares of samples whose place is that of the digit, by where codes have the place."""
-TRAINED = (0.0, 0.5, 0.9)
+TRAINED = {"DigitScenes": (0.0, 0.5, 0.7, 0.9, 0.95), "SyntheticShapes3D": (0.0, 0.5, 0.9)}
 NAMED = 0.5
 """NMI with the planted factor from which an alarm names it."""
 
@@ -57,7 +57,7 @@ def main() -> None:
             found = [look(draw_codes(share, where, seed)) for seed in range(100, 100 + n)]
             print(_line(f"drawn, place in a {where} subspace", share, found, "place"), flush=True)
     for name, given in (("DigitScenes", _digits), ("SyntheticShapes3D", _shapes)):
-        for share in TRAINED:
+        for share in TRAINED[name]:
             runs = [given(share, seed, args.run_dir) for seed in range(args.seeds)]
             found = [look(codes) for codes, _ in runs]
             print(_line(f"trained, {name}", share, found, runs[0][1]), flush=True)
@@ -147,7 +147,7 @@ def look(codes: Codes) -> Shortcuts:
     sources = {"codes": codes}
     candidates = propose(sources, discovery, selection)
     beside = look_beside(sources, discovery, selection)
-    return relate_candidates([*candidates, *beside], sources, 0)
+    return relate_candidates([*candidates, *beside], sources, 0)[0]
 
 
 def _line(name: str, share: float, found: Sequence[Shortcuts], planted: str) -> str:

@@ -12,8 +12,10 @@ from rich.text import Text
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import OK
 from detaux_pl.artifacts.files import write_csv
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.table import PlainParser, put_out
-from detaux_pl.evaluation.groups import GroupSheet, group_sheet
+from detaux_pl.cluster.shortcuts import read_shortcut_groups
+from detaux_pl.evaluation.groups import GroupSheet, group_sheet, name_groups
 from detaux_pl.report.wording import percent, plural, points, range_text, short_name
 
 _NAME = 32
@@ -43,9 +45,11 @@ def run(args: list[str]) -> int:
     from detaux_pl.inference.run import Run
 
     run_ = Run(given.run_dir)
-    if not 1 <= given.task <= len(run_.tasks):
-        raise UserError(f"--task is {given.task}: the run has {plural(len(run_.tasks), 'task')}.")
-    task = run_.tasks[given.task - 1]
+    groups = name_groups(read_shortcut_groups(StageFolder(run_.run_dir, "cluster")), run_.tasks)
+    name = next(iter(groups)) if given.groups is None else given.groups
+    if name not in groups:
+        raise UserError(f"--groups is {name}: the run has {', '.join(groups)}.")
+    task = groups[name]
     principal = None
     if (run_.run_dir / "disentangle" / "codes").is_dir():
         principal = run_.codes.factor(run_.codes.info.principal)
@@ -58,9 +62,11 @@ def run(args: list[str]) -> int:
         print(line, file=sys.stderr)
     if output is None:
         ((arm, sheet),) = sheets.items()
-        put_out(_table(arm, sheet), None)
+        put_out(_table(f"{arm}, groups of {name}", sheet), None)
         return OK
-    rows = [{"arm": arm, **row} for arm, sheet in sheets.items() for row in sheet.rows()]
+    rows = [
+        {"arm": arm, "groups": name, **row} for arm, sheet in sheets.items() for row in sheet.rows()
+    ]
     write_csv(output, list(rows[0]), rows)
     print(f"{plural(len(rows), 'row')} of {plural(len(sheets), 'arm')}: {output}", file=sys.stderr)
     return OK
@@ -80,8 +86,10 @@ def _parser() -> PlainParser:
         help="seeds whose networks answer together; by default all",
     )  # fmt: skip
     parser.add_argument(
-        "--task", type=int, default=1, help="whose groups: 1 for the first task, and so on"
-    )
+        "--groups", metavar="NAME",
+        help="shortcut1 and so on for those of an alarm, task1 for those of the first task; by "
+        "default the first there are",
+    )  # fmt: skip
     parser.add_argument(
         "--output", metavar="FILE",
         help=f"CSV file of all cells; by default the terminal shows {_ROWS}",

@@ -52,13 +52,16 @@ def look_beside(
 
 def relate_candidates(
     candidates: Sequence[Candidate], sources: Mapping[str, Codes], seed: int
-) -> Shortcuts:
+) -> tuple[Shortcuts, list[AuxiliaryLabels]]:
     """Fill in how each candidate relates to the label, and raise the alarm.
 
     Args:
         candidates: All of them.
         sources: Codes by the name of their stage, of the same samples.
         seed: Seed of the permutations.
+
+    Returns:
+        How they relate, and the groups of each alarm.
     """
     known = [(candidate, candidate.task) for candidate in candidates if candidate.task is not None]
     codes = next(iter(sources.values()))
@@ -74,12 +77,14 @@ def relate_candidates(
             relations[k] = replace(relations[k], kind="subclass")
         own = relations[k]
         candidate.relation, candidate.effect, candidate.p_value = own.kind, own.effect, own.p_value
-    return find_shortcuts({c.name: task for c, task in known}, codes, relations)
+    tasks = {candidate.name: task for candidate, task in known}
+    found = find_shortcuts(tasks, codes, relations)
+    return found, [tasks[alarm["name"]] for alarm in found["alarms"]]
 
 
 def relate_tasks(
     tasks: Sequence[AuxiliaryLabels], stage: str, codes: Codes, discovery: Discovery
-) -> Shortcuts:
+) -> tuple[Shortcuts, list[AuxiliaryLabels]]:
     """Say how tasks that were found by the rule relate to the label, and raise the alarm.
 
     Args:
@@ -87,6 +92,9 @@ def relate_tasks(
         stage: Name of the stage of the codes.
         codes: The codes.
         discovery: What found them.
+
+    Returns:
+        As `relate_candidates`.
     """
     within = discovery.scope == "within_class"
     candidates = [

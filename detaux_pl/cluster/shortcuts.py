@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cluster.relation import PERMUTATIONS, Relation, count, rare_cells
 from detaux_pl.cluster.tried import read_of_stage
@@ -18,12 +18,16 @@ from detaux_pl.metrics.agreement import agreement
 
 SHORTCUTS = "shortcuts.json"
 """How all groupings relate to the label, and the alarms: a file of the stage."""
+SHORTCUT_GROUPS = "shortcuts"
+"""Folder of the stage with the groups of each alarm, as `save_tasks` writes them."""
 _CELLS = 12
 """Rare cells of an alarm that are listed."""
 _TOLD = 3
 """Those that the sentence names."""
 _IMAGES = 10
 """Images of each that are shown."""
+_FINER = 0.03
+"""Cramér's V that twice as many groups make up for, where one alarm stands for several."""
 _ALIKE = 0.5
 """NMI from which two groupings are one alarm."""
 
@@ -69,6 +73,19 @@ def read_shortcuts(stage: StageFolder) -> Shortcuts | None:
     return read_of_stage(stage, SHORTCUTS, Shortcuts)
 
 
+def read_shortcut_groups(stage: StageFolder) -> list[AuxiliaryLabels]:
+    """Read the groups of each alarm, in their order.
+
+    Raises:
+        ArtifactError: If a file was changed or is damaged.
+    """
+    first = f"{SHORTCUT_GROUPS}/labels.npz"
+    if stage.manifest is None or first not in stage.manifest["outputs"]:
+        return []
+    stage.output(first)
+    return load_tasks(stage.path / SHORTCUT_GROUPS)
+
+
 def find_shortcuts(
     tasks: Mapping[str, AuxiliaryLabels], codes: Codes, relations: Sequence[Relation]
 ) -> Shortcuts:
@@ -85,7 +102,10 @@ def find_shortcuts(
     labels = codes.factor(codes.info.principal)[train]
     groups = {name: train_groups(task) for name, task in tasks.items()}
     of = dict(zip(tasks, relations, strict=True))
-    ranked = sorted(of, key=lambda name: -of[name].effect)
+    # Half of the groups of a shortcut go with the label as far as all: finer ones come first.
+    ranked = sorted(
+        tasks, key=lambda name: -of[name].effect - _FINER * np.log2(tasks[name].n_classes)
+    )
     alarms: list[Alarm] = []
     for name in ranked:
         if of[name].kind != "shortcut":

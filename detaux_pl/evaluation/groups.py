@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,19 @@ class GroupSheet:
             return None
         name = self.classes[self.worst[0]], self.groups[self.worst[1]]
         return next(row for row in self.rows() if (row["class"], row["group"]) == name)
+
+
+def name_groups(
+    shortcuts: Sequence[AuxiliaryLabels], tasks: Sequence[AuxiliaryLabels]
+) -> dict[str, AuxiliaryLabels]:
+    """Name the groups that a run has: `shortcut1` and so on, then `task1`.
+
+    Args:
+        shortcuts: Groups of each alarm, which mislead classifiers the most.
+        tasks: The discovered tasks.
+    """
+    named = {f"shortcut{k}": task for k, task in enumerate(shortcuts, start=1)}
+    return named | {f"task{k}": task for k, task in enumerate(tasks, start=1)}
 
 
 def group_sheet(

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.labels import AuxiliaryLabels, save_tasks
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
 from tests.report.fake_predictions import guesses, keep, predictions
@@ -62,9 +63,31 @@ def test_the_terminal_says_which_is_worst(run_dir, capsys):
     assert "[red]dog[/red]" in text
 
 
+def test_groups_of_an_alarm_come_first(run_dir, tmp_path, capsys, error_line):
+    stage = StageFolder(run_dir, "cluster")
+    stage.begin({}, {}, {})
+    write_groups(run_dir, GROUPS)
+    empty = np.zeros(240, bool), np.ones(240, np.float32)
+    alarm = AuxiliaryLabels(np.arange(240), SPLITS, TARGETS, *empty, 2)
+    paths = save_tasks([alarm], stage.path / "shortcuts")
+    stage.finish([*paths, *stage.path.glob("labels.*")], 1.0)
+    counts = {}
+    for name in ("shortcut1", "task1", None):
+        path = tmp_path / "groups.csv"
+        given = ["groups", str(run_dir), "--arm", MAIN, "--output", str(path)]
+        assert main(given if name is None else [*given, "--groups", name]) == 0
+        with path.open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        counts[name] = len(rows)
+        assert {row["groups"] for row in rows} == {name or "shortcut1"}
+    assert counts == {"shortcut1": 2, "task1": 6, None: 2}
+    paths[0].write_bytes(b"other")
+    assert "was changed" in error_line(["groups", str(run_dir), "--arm", MAIN])
+
+
 def test_bad_input_is_one_line(run_dir, tmp_path, error_line):
     given = ["groups", str(run_dir), "--arm", MAIN]
-    assert "the run has 1 task" in error_line([*given, "--task", "2"])
+    assert "the run has task1" in error_line([*given, "--groups", "task2"])
     assert "ending in .csv" in error_line([*given, "--output", str(tmp_path / "groups")])
     assert "no finished arm 'other'" in error_line(["groups", str(run_dir), "--arm", "other"])
     assert "give --arm" in error_line(["groups", str(run_dir)])
@@ -96,6 +119,7 @@ def test_report_of_a_chain_says_the_same(finished_run: Path, tmp_path: Path):
         for row, cell in zip(own, told["cells"], strict=True):
             assert row == {
                 "arm": arm,
+                "groups": report["groups"]["of"],
                 **{name: "" if value is None else str(value) for name, value in cell.items()},
             }
     codes = load(finished_run).codes

@@ -207,13 +207,22 @@ def test_a_run_without_a_task_ends_so(tmp_path: Path, finished_run: Path, capsys
     assert not (run_dir / "multitask").exists()
     found = read_json(run_dir / "cluster" / "candidates.json")
     assert not found["verdict"]["found"]
-    assert len(found["candidates"]) == 6
+    free = [each for each in found["candidates"] if each["scope"] == "free"]
+    assert len(free) == 6
+    beside = [each for each in found["candidates"] if each["scope"] == "principal"]
+    assert [each["subspace"] for each in beside] == [0, 0]  # looked at for shortcuts alone
+    assert all(each["refused"] and each["gain"] is None for each in beside)
+    relations = read_json(run_dir / "cluster" / "shortcuts.json")["relations"]
+    assert {each["name"]: each["kind"] for each in relations} == {
+        each["name"]: each["relation"] for each in found["candidates"] if each["relation"]
+    }
     tried = [each for each in found["candidates"] if each["gain"] is not None]
     assert 1 <= len(tried) <= 2
     assert all("cannot tell it" in each["refused"] for each in tried)
     page = (run_dir / "report" / "report.html").read_text()
     assert "What was tried" in page
     assert "KMeans 4 · subspace 1" in page
+    assert "What goes with digit" in page
     alone = ["cluster", "--config", str(run_dir / "cluster" / "config.yaml")]
     assert main(alone) == 4
     assert main([*alone, "--select.uses", "true"]) == 2

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
+from sklearn.metrics import adjusted_rand_score
 
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.labels import IGNORED
@@ -120,7 +121,7 @@ def test_alarm_of_the_principal_subspace(planted):
     candidates = propose(sources, discovery, selection)
     before = [(c.name, c.refused) for c in candidates]
     beside = look_beside(sources, discovery, selection)
-    found = relate_candidates([*candidates, *beside], sources, 0)
+    found, (groups,) = relate_candidates([*candidates, *beside], sources, 0)
     assert [(c.name, c.refused) for c in candidates] == before
     assert all(c.relation in (None, "unrelated") for c in candidates)
     assert {c.relation for c in beside} == {"shortcut"}
@@ -128,6 +129,8 @@ def test_alarm_of_the_principal_subspace(planted):
     (alarm,) = found["alarms"]
     assert len(alarm["alike"]) == 1  # two clusterers found the same
     assert alarm["known"]["place"] > 0.95
+    np.testing.assert_array_equal(groups.ids, planted.ids)
+    assert adjusted_rand_score(groups.labels, planted.factor("place")) > 0.95  # in test, too
     train = planted.rows("train")
     label, place = (planted.factor(name)[train] for name in ("label", "place"))
     assert alarm["rare"] == pytest.approx(np.mean(label % 3 != place) * 480, abs=5)
@@ -150,7 +153,8 @@ def test_known_factors_raise_no_alarm(planted, make_codes):
     codes = make_codes(values, np.array(planted.splits), label=planted.factor("label"),
                        place=planted.factor("place"))  # fmt: skip
     tasks = Discovery(KMeans(4), subspace=1)(codes)
-    found = relate_tasks(tasks, "codes", codes, Discovery(KMeans(4)))
+    found, groups = relate_tasks(tasks, "codes", codes, Discovery(KMeans(4)))
+    assert groups == []
     assert found["alarms"] == []
     assert found["sentence"] == "No shortcut was found among 2 grouping(s) of the codes."
 
@@ -169,7 +173,7 @@ def test_classes_are_clustered_by_themselves(planted):
         np.testing.assert_array_equal(task.labels[mine] == usual, place[mine] == k % 3)
     sizes = task.meta["cluster_sizes"]
     assert sizes == sorted(sizes, reverse=True)
-    found = relate_tasks([task], "codes", planted, discovery)
+    found, _ = relate_tasks([task], "codes", planted, discovery)
     kinds = {row["name"]: row["kind"] for row in found["relations"]}
     assert kinds["KMeans 2 · subspace 0 · within classes"] == "subclass"
 

@@ -12,6 +12,7 @@ from detaux_pl.evaluation.significance import wilson
 from detaux_pl.evaluation.together import put_together
 from tests.found import check_refusal
 from tests.report.fake_predictions import guesses, predictions
+from tests.shortcuts import coverage
 
 NAMES = ["cat", "dog", "owl"]
 N_VAL, N = 200, 500
@@ -120,3 +121,13 @@ def test_many_images_and_cells():
     told = describe_groups(group_sheet(*both, task, targets))
     assert told["n_cells"] == 1000
     assert len(told["cells"]) == 1000
+
+
+@pytest.mark.slow
+def test_intervals_hold_what_they_say():
+    draws = [coverage(seed) for seed in range(1000)]
+    for name in ("cells of validation", "cells of test", "the worst, told of test"):
+        held = np.concatenate([draw[name] for draw in draws])
+        assert 0.93 <= held.mean() <= 0.97
+    naive = np.concatenate([d["the worst of validation, told of it (naive)"] for d in draws])
+    assert naive.mean() < 0.85  # which is why the worst is told of other images

@@ -20,7 +20,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import write_json
-from detaux_pl.artifacts.labels import save_tasks
+from detaux_pl.artifacts.labels import AuxiliaryLabels, save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world
 from detaux_pl.artifacts.stage import StageFolder
@@ -37,7 +37,7 @@ from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.erased import ERASURES, find_erasure, load_features, read_erasures
 from detaux_pl.cluster.erasing import Erasing
 from detaux_pl.cluster.related import look_beside, relate_candidates, relate_tasks
-from detaux_pl.cluster.shortcuts import SHORTCUTS, Shortcuts, read_shortcuts
+from detaux_pl.cluster.shortcuts import SHORTCUT_GROUPS, SHORTCUTS, Shortcuts, read_shortcuts
 from detaux_pl.cluster.tried import CANDIDATES, Verdict, read_candidates
 from detaux_pl.cluster.uses import LEAVE, UseVerdict, judge_uses, pick_for_uses
 from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
@@ -169,8 +169,8 @@ def run(args: list[str]) -> int:
                 return _select(folder, config, sources, discovery, selection, workers)
         codes = sources[stages[0]]
         tasks = discovery(codes)
-        shortcuts = relate_tasks(tasks, stages[0], codes, discovery)
-        return [*_write_shortcuts(folder, shortcuts), *save_tasks(tasks, folder.path)]
+        related = relate_tasks(tasks, stages[0], codes, discovery)
+        return [*_write_shortcuts(folder, *related), *save_tasks(tasks, folder.path)]
 
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
     if code or not is_global_zero():
@@ -194,11 +194,16 @@ def read_verdict(folder: StageFolder) -> Verdict | None:
     return None if found is None else found["verdict"]
 
 
-def _write_shortcuts(folder: StageFolder, shortcuts: Shortcuts) -> list[Path]:
+def _write_shortcuts(
+    folder: StageFolder, shortcuts: Shortcuts, groups: Sequence[AuxiliaryLabels]
+) -> list[Path]:
+    """Write how groupings relate to the label, and the groups of the alarms."""
     path = folder.path / SHORTCUTS
-    if is_global_zero():
-        write_json(path, shortcuts)
-    return [path]
+    if not is_global_zero():
+        return [path]
+    write_json(path, shortcuts)
+    shutil.rmtree(folder.path / SHORTCUT_GROUPS, ignore_errors=True)
+    return [path, *(save_tasks(groups, folder.path / SHORTCUT_GROUPS) if groups else [])]
 
 
 def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]:
@@ -208,8 +213,8 @@ def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]
     write_json(path, choice.record())
     name = "features"
     groups = [Candidate(name, 0, task.meta["clusterer"], task) for task in tasks]
-    shortcuts = relate_candidates(groups, {name: features}, erasing.seed)
-    return [path, *_write_shortcuts(folder, shortcuts), *save_tasks(tasks, folder.path)]
+    related = relate_candidates(groups, {name: features}, erasing.seed)
+    return [path, *_write_shortcuts(folder, *related), *save_tasks(tasks, folder.path)]
 
 
 def _select(
@@ -252,7 +257,7 @@ def _select(
     with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
         candidates = propose(sources, discovery, selection, advance)
         beside = look_beside(sources, discovery, selection, advance)
-    shortcuts = relate_candidates([*candidates, *beside], sources, discovery.seed)
+    related = relate_candidates([*candidates, *beside], sources, discovery.seed)
     picked = pick_tries(candidates, selection, discovery.n_tasks)
     tried = {f"candidate{k}": candidate for k, candidate in enumerate(picked)}
     seed = discovery.seed
@@ -282,7 +287,7 @@ def _select(
         known["uses"] = uses = _try_uses(asked, fitted)
         verdict["details"] += [each["sentence"] for each in uses]
         verdict["sentence"] = " ".join([f"{verdict['headline']}.", *verdict["details"]])
-    outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, shortcuts)]
+    outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, *related)]
     if is_global_zero():
         records = [candidate.record() for candidate in [*candidates, *beside]]
         write_json(outputs[0], {**known, "candidates": records})

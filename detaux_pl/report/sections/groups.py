@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from detaux_pl.artifacts.errors import UserError
-from detaux_pl.evaluation.groups import describe_groups, group_sheet, members
+from detaux_pl.artifacts.labels import AuxiliaryLabels
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.shortcuts import read_shortcut_groups
+from detaux_pl.evaluation.groups import describe_groups, group_sheet, members, name_groups
 from detaux_pl.report.markup import (
     html_bar,
     html_cell,
@@ -37,22 +40,28 @@ def _describe(view: View) -> dict[str, Any]:
     if not both or not view.tasks:
         return {"groups": None}
     principal = view.codes.factor(view.codes.info.principal)
+    name, task = next(iter(_groups(view).items()))
     arms = {}
     for arm in both:
         own = view.held_out[arm], view.together[arm]
         try:
-            sheet = group_sheet(*own, view.tasks[0], principal)
+            sheet = group_sheet(*own, task, principal)
         except UserError as nothing:
-            return {"groups": {"arms": {}, "why_not": str(nothing)}}
+            return {"groups": {"of": name, "arms": {}, "why_not": str(nothing)}}
         arms[arm] = describe_groups(sheet)
-    return {"groups": {"arms": arms, "why_not": None}}
+    return {"groups": {"of": name, "arms": arms, "why_not": None}}
+
+
+def _groups(view: View) -> dict[str, AuxiliaryLabels]:
+    shortcuts = read_shortcut_groups(StageFolder(view.run_dir, "cluster"))
+    return name_groups(shortcuts, view.tasks)
 
 
 def _draw(view: View, report: Report) -> Iterator[Picture]:
     arm, groups = view.arms[0], report["groups"]
     if groups is None or arm not in groups["arms"]:
         return
-    test, task = view.together[arm], view.tasks[0]
+    test, task = view.together[arm], _groups(view)[groups["of"]]
     rows = []
     for cell in _pictured(groups["arms"][arm]):
         ids = test.ids[members(test, task, cell)[:_IMAGES]]
@@ -82,7 +91,8 @@ def _body(report: Report, charts: Charts) -> str:
     )
     main = groups["arms"].get(report["main"])
     told = html_lead(
-        "Accuracy of each class in each discovered group [%], all seeds together, in small print "
+        f"Accuracy of each class in each discovered group [%] ({groups['of']}; `detaux groups "
+        "--groups` has others), all seeds together, in small print "
         "the 95 % interval (Wilson). The worst one is chosen by validation images, as the one "
         "whose interval ends lowest, and told of test images, which had no say: its interval there "
         "needs no correction for having been the worst. Gap: to the accuracy of all, in points."
