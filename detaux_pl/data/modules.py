@@ -25,6 +25,7 @@ from detaux_pl.data.demands import draw_first, in_split, refuse_small
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows, naming_text_of
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
+from detaux_pl.data.photo_augmentation import PhotoAugmentation, Strength
 from detaux_pl.data.preprocessing import as_floats
 from detaux_pl.data.samplers import EvalSampler, TrainLoader, TrainSampler
 from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
@@ -83,7 +84,7 @@ class FactorDataModule(LightningDataModule):
         self.augmentation: Augmentation | None = None
         self.tasks: list[str] | None = None
         self.fold: Fold | None = None
-        self.balanced = False  # whether each combination of labels is trained on as often
+        self.balanced = 0  # by the labels of how many tasks, each as often trained on as the others
         self._resident: Tensor | None = None
 
     def describe(self) -> None:
@@ -167,7 +168,7 @@ class FactorDataModule(LightningDataModule):
 
         def draw(rng: np.random.Generator) -> NDArray[np.int64]:
             if self.balanced:
-                return draw_balanced(self.targets.numpy()[rows], rows, rng)
+                return draw_balanced(self.targets.numpy()[rows, : self.balanced], rows, rng)
             return in_split(self.dataset, "train", self.draw, rows, rng)
 
         sampler = TrainSampler(draw, n, self.batch_size, self.seed, rank, world, self._batches_done)
@@ -394,7 +395,8 @@ class LabelledDataModule(ImageDataModule):
         auxiliary: `discovered` for the labels as they are, `shuffled` for the same labels dealt
             out at random within each split (a control), or one factor of the data set or several
             (a ceiling, where the hidden factors are known).
-        augment: Random changes of the training images, such as `CropFlip`; None for none.
+        augment: Random changes of the training images: `light`, `standard` or `strong`, see
+            `PhotoAugmentation`, or an object, such as `CropFlip`; None for none.
 
     Example:
         >>> from detaux_pl.data.datasets.digit_scenes import DigitScenes
@@ -409,13 +411,13 @@ class LabelledDataModule(ImageDataModule):
         dataset: FactorDataset,
         labels: Path | str | None = None,
         auxiliary: str | list[str] = "discovered",
-        augment: Augmentation | None = None,
+        augment: Augmentation | Strength | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(dataset, **kwargs)
         self.labels = as_path(labels)
         self.auxiliary = auxiliary
-        self.augmentation = augment
+        self.augmentation = PhotoAugmentation(augment) if isinstance(augment, str) else augment
 
     def describe(self) -> None:
         """Learn what models are built for, and check that the auxiliary task exists.

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from detaux_pl.multitask.base import mean_cross_entropy
 from detaux_pl.multitask.class_remedy import ClassRemedy
 
 
@@ -36,4 +35,4 @@ class BalancedSampling(ClassRemedy):
 
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy [nats]."""
-        return mean_cross_entropy(logits, targets[:, 0])
+        return self.cross_entropy(logits, targets[:, 0])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -17,9 +19,11 @@ from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.data.batch import Batch
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
+from detaux_pl.models.average_weights import AverageWeights
 from detaux_pl.models.epoch_means import EpochMeans
 from detaux_pl.models.seeding import reseed_batch
 from detaux_pl.multitask.cells import MOST, WorstCell, cell_of
+from detaux_pl.multitask.recipe import Recipe
 from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
@@ -52,9 +56,9 @@ class MultitaskModel(EpochMeans, ABC):
     Tasks are named `principal` and `auxiliary`, or `auxiliary1`, `auxiliary2` and so on where
     there are several. Checkpoints should be chosen by `monitor` alone.
 
-    The weighting is a module and therefore not among the hyper-parameters of a checkpoint: give
-    it again, as in `load_from_checkpoint(path, weighting=FixedWeighting([10.0, 1.0]))`, unless
-    it is the default.
+    The weighting is a module and therefore not among the hyper-parameters of a checkpoint, nor is
+    the recipe, which is of the training alone: give it again, as in
+    `load_from_checkpoint(path, weighting=FixedWeighting([10.0, 1.0]))`, unless it is the default.
 
     Args:
         task_sizes: Number of classes of each task, the principal one first. Filled in from the
@@ -65,6 +69,7 @@ class MultitaskModel(EpochMeans, ABC):
             official code: 5e-3.
         optimizer: `adamw` (Detaux), or `sgd` with momentum 0.9.
         lr_schedule: `constant`, or `cosine` from `lr` to 0 over all training steps.
+        recipe: Mixing of images, smoothing of labels and the like; None for none of it.
 
     Raises:
         ValueError: If a task has fewer than 2 classes, or the weighting is for another number
@@ -90,6 +95,7 @@ class MultitaskModel(EpochMeans, ABC):
         weight_decay: float = 5e-3,
         optimizer: OptimizerName = "adamw",
         lr_schedule: LearningRateSchedule = "constant",
+        recipe: Recipe | None = None,
     ) -> None:
         super().__init__()
         if not task_sizes or min(task_sizes) < 2:
@@ -99,13 +105,15 @@ class MultitaskModel(EpochMeans, ABC):
                 f"lr is {lr} and weight_decay is {weight_decay}: lr must be positive, "
                 "weight_decay must not be negative, and both finite."
             )
-        self.save_hyperparameters(ignore=["weighting"])
+        self.save_hyperparameters(ignore=["weighting", "recipe"])
         self.task_names = _task_names(len(task_sizes))
         self.sizes = tuple(task_sizes)
         self.lr = lr
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
+        self.recipe = Recipe() if recipe is None else recipe
+        self._shares = (1.0, 0.0)
         self.weighting = EqualWeighting() if weighting is None else weighting
         self.weighting.setup(len(task_sizes))
         self.metrics = nn.ModuleDict()
@@ -125,7 +133,11 @@ class MultitaskModel(EpochMeans, ABC):
     def setup(self, stage: str) -> None:
         """Tell the data how the training images are to be drawn."""
         if (data := self.labelled_data()) is not None:
-            data.balanced = self.balanced
+            data.balanced = len(self.sizes) if self.balanced else int(self.recipe.balance)
+
+    def averaging(self) -> list[Callback]:
+        """Return what averages the weights, if anything; the trainer needs it before others."""
+        return [AverageWeights(self.recipe.ema)] if self.recipe.ema else []
 
     def refit(self, data: LabelledDataModule) -> None:
         """Fit the weights of the best epoch to what is left, where the model is one of these."""
@@ -167,12 +179,39 @@ class MultitaskModel(EpochMeans, ABC):
 
         Args:
             features: What `represent` returned.
-            targets: Labels, shape (B, T), or `IGNORED`.
+            targets: Labels, shape (B, T), or `IGNORED`; of mixed images shape (B, T, 2).
         """
         logits = self.classify(features)
         return torch.stack(
-            [mean_cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
+            [self.cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
         )
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the training loss of a task, its labels smoothed as the recipe says [nats].
+
+        Args:
+            logits: Shape (B, classes).
+            labels: Shape (B,), or `IGNORED`; of mixed images shape (B, 2).
+        """
+        smoothing = self.recipe.smoothing
+        return self.mean_over_shares(lambda y: mean_cross_entropy(logits, y, smoothing), labels, 1)
+
+    def mean_over_shares(
+        self, loss: Callable[[Tensor], Tensor], labels: Tensor, dims: int
+    ) -> Tensor:
+        """Return the loss of labels, or of mixed images that of both, by their shares.
+
+        It is linear in the targets, so that this is the loss of mixed targets.
+
+        Args:
+            loss: Of labels.
+            labels: Labels, of mixed images with both in a last dimension of 2.
+            dims: Number of dimensions of labels that are not mixed.
+        """
+        if labels.ndim == dims:
+            return loss(labels)
+        own, other = labels.unbind(-1)
+        return self._shares[0] * loss(own) + self._shares[1] * loss(other)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the batch's randomness a function of the seed, its place and the rank."""
@@ -180,8 +219,13 @@ class MultitaskModel(EpochMeans, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted loss."""
-        features = self.represent(batch.images)
-        losses = self.task_losses(features, self._own_targets(batch))
+        images, targets = batch.images, self._own_targets(batch)
+        if self.recipe.mixes:
+            images, share = self.recipe.mix(images)
+            self._shares = share, 1 - share
+            targets = torch.stack([targets, targets.roll(1, 0)], dim=-1)
+        features = self.represent(images)
+        losses = self.task_losses(features, targets)
         loss: Tensor = self.weighting(losses, Shared(features, self.shared_parameters()))
         logged = {"train/loss": loss}
         for task, value, weight in zip(
@@ -229,7 +273,7 @@ class MultitaskModel(EpochMeans, ABC):
         """The optimizer and the schedule that were asked for, step by step.
 
         Raises:
-            ValueError: If a cosine schedule has no end to fall to.
+            ValueError: If a cosine schedule has no end to fall to, or a warm-up no length.
         """
         groups = self.parameter_groups()
         optimizer: torch.optim.Optimizer
@@ -246,7 +290,10 @@ class MultitaskModel(EpochMeans, ABC):
                 fused=not self.trainer.gradient_clip_val,
             )
         return schedule_learning_rate(
-            optimizer, self.lr_schedule, lambda: self.trainer.estimated_stepping_batches
+            optimizer,
+            self.lr_schedule,
+            lambda: self.trainer.estimated_stepping_batches,
+            self.recipe.warmup,
         )
 
     def _evaluate(self, batch: Batch, stage: Literal["val", "test"]) -> Answer:
@@ -276,7 +323,7 @@ class MultitaskModel(EpochMeans, ABC):
         return batch.targets[:, : len(self.task_names)]
 
 
-def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def mean_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross entropy of one task, summed over its labelled samples, over the batch size [nats].
 
     A sample that is left out counts as zero, so that every label weighs the same in whatever
@@ -286,8 +333,11 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: Shape (B, classes).
         targets: Labels, int64, shape (B,), or `IGNORED`.
+        smoothing: Share of each target that goes to all classes alike.
     """
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    total = F.cross_entropy(
+        logits, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
     return total / max(len(targets), 1)
 
 

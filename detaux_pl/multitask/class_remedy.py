@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detaux_pl.multitask.base import mean_cross_entropy
 from detaux_pl.multitask.remedy import Remedy
 
 
@@ -43,7 +42,7 @@ class ClassRemedy(Remedy):
         losses = [self.principal_loss(principal(features[0]), targets)]
         groups = self.features_of_groups(features[0])
         for head, labels in zip(others, targets.unbind(1)[1:], strict=True):
-            losses.append(mean_cross_entropy(head(groups), labels))
+            losses.append(self.cross_entropy(head(groups), labels))
         return torch.stack(losses)
 
     def features_of_groups(self, features: Tensor) -> Tensor:
@@ -56,5 +55,6 @@ class ClassRemedy(Remedy):
 
         Args:
             logits: Of the classes, shape (B, classes).
-            targets: Labels of all tasks, shape (B, T), or `IGNORED`.
+            targets: Labels of all tasks, shape (B, T), or `IGNORED`; of mixed images shape
+                (B, T, 2).
         """

@@ -321,7 +321,7 @@ def fit_net(
         # Nets are not shared by the ranks of torchrun or SLURM: each has its own.
         try:
             runner = Trainer(
-                **trainer, callbacks=[watch], plugins=[LightningEnvironment()],
+                **trainer, callbacks=[*model.averaging(), watch], plugins=[LightningEnvironment()],
                 use_distributed_sampler=False, limit_val_batches=0, logger=False,
                 enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             )  # fmt: skip

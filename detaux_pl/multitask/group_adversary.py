@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from detaux_pl.data.batch import Batch
-from detaux_pl.multitask.base import mean_cross_entropy
 from detaux_pl.multitask.class_remedy import ClassRemedy
 
 
@@ -71,7 +70,7 @@ class GroupAdversary(ClassRemedy):
 
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy [nats]."""
-        return mean_cross_entropy(logits, targets[:, 0])
+        return self.cross_entropy(logits, targets[:, 0])
 
     def features_of_groups(self, features: Tensor) -> Tensor:
         """Return the features, through which gradients come back reversed."""

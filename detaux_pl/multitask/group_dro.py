@@ -68,6 +68,11 @@ class GroupDRO(ClassRemedy):
                 "positive, adjustment must not be negative, and both finite."
             )
         super().__init__(image_shape, task_sizes, backbone, pretrained, **kwargs)
+        if self.recipe.mixes:
+            raise ValueError(
+                "recipe.mixup or recipe.cutmix is set, and GroupDRO weighs images by their cell, "
+                "which a mixed one has not: give it 0 for both."
+            )
         self.step_size = step_size
         self.adjustment = adjustment
         self.log_weights = State(torch.zeros(self.n_cells, dtype=torch.float64).log_softmax(0))
@@ -93,7 +98,13 @@ class GroupDRO(ClassRemedy):
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, and move the weights."""
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        losses = F.cross_entropy(exact, targets[:, 0], ignore_index=IGNORED, reduction="none")
+        losses = F.cross_entropy(
+            exact,
+            targets[:, 0],
+            ignore_index=IGNORED,
+            reduction="none",
+            label_smoothing=self.recipe.smoothing,
+        )
         # Images of no cell have a place of their own, the last.
         place = cell_of(targets, self.sizes) % (self.n_cells + 1)
         sums = losses.new_zeros(self.n_cells + 1).index_add(0, place, losses)

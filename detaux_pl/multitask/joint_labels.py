@@ -44,6 +44,11 @@ class JointLabels(Remedy):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_shape, task_sizes, backbone, pretrained, **kwargs)
+        if self.recipe.smoothing:
+            raise ValueError(
+                f"recipe.smoothing is {self.recipe.smoothing}, and JointLabels does not smooth its "
+                "labels, of which an image may lack some: give it 0."
+            )
         self.head = self.build_head(self.n_cells)
 
     def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -54,7 +59,10 @@ class JointLabels(Remedy):
 
     def task_losses(self, features: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Return what the label of each task adds to the loss, after those before it."""
-        left = self._joint(features)
+        joint = self._joint(features)
+        return self.mean_over_shares(lambda labels: self._added(joint, labels), targets, 2)
+
+    def _added(self, left: Tensor, targets: Tensor) -> Tensor:
         tasks = tuple(range(1, left.dim()))
         told = [left.logsumexp(tasks)]
         for task, labels in zip(tasks, targets.unbind(1), strict=True):

@@ -14,7 +14,7 @@ from torchvision.ops import SqueezeExcitation
 from detaux_pl.models.backbone import BackboneName, StageMaps, build_backbone
 from detaux_pl.models.dry_run import dry_run
 from detaux_pl.models.hrnet import HRNet
-from detaux_pl.multitask.base import MultitaskModel, mean_cross_entropy, refuse_one_task
+from detaux_pl.multitask.base import MultitaskModel, refuse_one_task
 from detaux_pl.multitask.weighting.base import Weighting
 
 AttentionName = Literal["tasks", "legacy"]
@@ -125,12 +125,17 @@ class MTINet(MultitaskModel):
             targets: Labels, shape (B, T), or `IGNORED`.
         """
         refined = self._refine(features)
-        losses = _losses(self._finish(refined), targets)
+        losses = self._losses(self._finish(refined), targets)
         for maps, heads in zip(refined, self.initial_heads, strict=True):
             scale = cast(nn.ModuleList, heads)
             initial = [head(own.mean((2, 3))) for head, own in zip(scale, maps, strict=True)]
-            losses = losses + self.deep_supervision_weight * _losses(initial, targets)
+            losses = losses + self.deep_supervision_weight * self._losses(initial, targets)
         return losses
+
+    def _losses(self, logits: Sequence[Tensor], targets: Tensor) -> Tensor:
+        return torch.stack(
+            [self.cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
+        )
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the backbone's parameters."""
@@ -245,9 +250,3 @@ def _block(n_in: int, n_out: int) -> nn.Module:
 
 def _resize(maps: Tensor, finer: Tensor) -> Tensor:
     return F.interpolate(maps, size=finer.shape[2:], mode="bilinear", align_corners=False)
-
-
-def _losses(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
-    return torch.stack(
-        [mean_cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
-    )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from detaux_pl.data.modules import LabelledDataModule
-from detaux_pl.multitask.base import mean_cross_entropy
 from detaux_pl.multitask.class_remedy import ClassRemedy
 
 
@@ -29,7 +28,7 @@ class Refitted(ClassRemedy):
 
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy [nats]."""
-        return mean_cross_entropy(logits, targets[:, 0])
+        return self.cross_entropy(logits, targets[:, 0])
 
     def refit(self, data: LabelledDataModule) -> None:
         """Fit to all validation images, on every rank, in 32 bits."""

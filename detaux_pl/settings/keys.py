@@ -32,6 +32,10 @@ _LATER = ("value_range", "leave_out", "unlabelled", "split_by", "correlate", "co
 without."""
 
 
+_LATER_OF_MODELS = ("recipe",)
+"""The same of settings of models."""
+
+
 def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> dict[str, Any]:
     """Pick from a resolved stage config what changes the result of its training.
 
@@ -64,7 +68,11 @@ def nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _by_content(value: Any) -> Any:
     """Put what is in files of weights for where they lie, in settings of a model, at any depth."""
     if isinstance(value, Mapping):
-        kept = {k: _by_content(v) for k, v in value.items() if k != "cache_dir"}
+        kept = {
+            k: _by_content(v)
+            for k, v in value.items()
+            if k != "cache_dir" and (k not in _LATER_OF_MODELS or v is not None)
+        }
         if isinstance(file := kept.get("weights"), str):
             with suppress(OSError):  # it is refused when the model is built
                 stat = Path(file).stat()

@@ -14,7 +14,7 @@ from detaux_pl.inference.checkpoint import checkpoint_path, read_checkpoint
 
 _OF_TRAINING = (
     "optimizer_states", "lr_schedulers", "loops", "callbacks", "MixedPrecision",
-    "LightningDataModule",
+    "LightningDataModule", "current_model_state", "averaging_state",
 )  # fmt: skip
 """What a checkpoint holds that only a training needs which goes on."""
 

@@ -208,8 +208,9 @@ class StageJob:
         watch = DivergenceWatch(self.folder.name)
         predictions = PredictionsWriter(self.folder.path, self.data.dataset)
         asked = [predictions] if multitask else []
+        averaging = self.model.averaging() if multitask else []
         trainer = self._trainer(
-            [watch, *checkpoints, *costs, *asked, snapshot], [record, *self._wandb()]
+            [*averaging, watch, *checkpoints, *costs, *asked, snapshot], [record, *self._wandb()]
         )
         with (
             _in_one_line(f"{self.cli.stage}.trainer"),
