@@ -22,6 +22,8 @@ from tests.cli.conftest import in_process
 from tests.found import ROOT, configs, dataset_of, written
 
 CONFIGS = ROOT / "configs"
+MANY = ["shortcut", "showdown"]
+"""Chains of many arms."""
 
 _TINY = """
     --seeds 1 --run_dir {run}
@@ -96,7 +98,7 @@ def _own(stage: dict[str, Any]) -> dict[str, Any]:
     [
         pytest.param(name, marks=[pytest.mark.slow] if name in _LARGE else [])
         for name in sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-        if name != "showdown"
+        if name not in MANY
     ],
 )
 def test_a_shipped_chain_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -136,16 +138,15 @@ _BASELINES = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", "showdown"])
+@pytest.mark.parametrize("name", ["cars", "cifar10", "faces", "svhn", *MANY])
 def test_a_chain_of_many_arms_runs_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    showdown = name == "showdown"
-    config = CONFIGS / ("." if showdown else "paper") / f"{name}.yaml"
+    config = CONFIGS / ("." if name in MANY else "paper") / f"{name}.yaml"
     words = ["--config", str(config), *_TINY.format(run=tmp_path / "run").split()]
     words += _words(config, tmp_path / "files", tmp_path / "cache", monkeypatch)
     # Nothing is learnt in an epoch: there is nothing to refine.
-    words += ["--refine.rounds", "0"] if showdown else ["--baselines", _BASELINES]
+    words += ["--refine.rounds", "0"] if name in MANY else ["--baselines", _BASELINES]
     words += ["--discoveries", json.dumps(_small_discoveries(config))]
     assert run_chain(words, in_process) == 0
     assert set(load(tmp_path / "run").arms) == set(parse(words).arms)

@@ -339,7 +339,9 @@ def test_two_ranks_judge_as_one(finished_run: Path, tmp_path: Path):
     found = read_json(run_dir / "cluster" / "candidates.json")
     assert found["verdict"]["chosen"]
     for path in (run_dir / "cluster").iterdir():
-        if path.name != "config.yaml":
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "config.yaml":
             path.unlink()
     assert set(fork_ranks(_words("cluster", run_dir))) <= {0, 4}
     assert read_json(run_dir / "cluster" / "candidates.json") == found
