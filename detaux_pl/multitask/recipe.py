@@ -49,10 +49,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
             if not 0 <= (value := getattr(self, name)) <= 100:
-                raise ValueError(f"recipe.{name} is {value}: give 0 for none, or up to 100.")
+                raise ValueError(f"{name} is {value}: give 0 for none, or up to 100.")
         for name in ("smoothing", "ema", "warmup"):
             if not 0 <= (value := getattr(self, name)) < 1:
-                raise ValueError(f"recipe.{name} is {value}: give a share in [0, 1).")
+                raise ValueError(f"{name} is {value}: give a share in [0, 1).")
 
     @property
     def mixes(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from inspect import isabstract, signature
@@ -14,7 +14,7 @@ from pathlib import Path
 from pydoc import ErrorDuringImport, locate
 from traceback import walk_tb
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -306,7 +306,13 @@ def _in_value(
         found = [_in_value(a, value, key, linked, default) for a in arguments if a is not NoneType]
         # What was meant is the one that has something to say of a part of the value.
         partly = [each for each in found if [p.key for p in each if type(p) is WrongValue] != [key]]
-        return min(partly, key=len, default=wrong)
+        words = [word for a in arguments if get_origin(a) is Literal for word in get_args(a)]
+        return [
+            replace(each, allowed=[*words, *each.allowed])
+            if isinstance(each, UnknownClass) and each.key == key
+            else each
+            for each in min(partly, key=len, default=wrong)
+        ]
     if get_origin(hint) is None:
         return _in_object(hint, value, key, linked, default)
     value = _loaded(value)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.crop_flip import CropFlip
+from detaux_pl.data.photo_augmentation import PhotoAugmentation
 from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
 
 
@@ -117,3 +118,49 @@ class TestCropFlip:
         mirrored = (crops == images.flip(-1)).flatten(1).all(dim=1)
         assert (same ^ mirrored).all()
         assert torch.equal(CropFlip(16).clean(images), images)
+
+
+class TestPhotoAugmentation:
+    @pytest.mark.parametrize("strength", ["light", "standard", "strong"])
+    @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 9, 17)])
+    def test_every_image_is_changed_as_the_seed_says(
+        self, strength: Any, shape: tuple[int, int, int]
+    ) -> None:
+        images = torch.rand(24, *shape, generator=torch.Generator().manual_seed(0))
+        before = torch.get_rng_state()
+        augment = PhotoAugmentation(strength)
+        assert augment.output_shape(shape) == shape
+        changed = augment(images, 3)
+        assert changed.shape == images.shape
+        assert 0 <= changed.min() < changed.max() <= 1
+        assert (changed != images).flatten(1).any(dim=1).float().mean() > 0.7
+        assert torch.equal(PhotoAugmentation(strength)(images, 3), changed)
+        assert not torch.equal(augment(images, 4), changed)
+        assert torch.equal(augment.clean(images), images)
+        assert torch.equal(torch.get_rng_state(), before)
+        alike = augment(images[:1].expand(24, -1, -1, -1), 0)
+        assert len({tuple(image.flatten().tolist()) for image in alike}) > 8
+
+    @pytest.mark.parametrize("flip", [False, True])
+    def test_light_is_a_shift_by_an_eighth_and_a_flip_where_asked_for(self, flip: bool) -> None:
+        columns = torch.arange(16.0).expand(400, 1, 16, 16) / 15
+        row = PhotoAugmentation("light", flip)(columns, 0)[:, 0, 0] * 15
+        middle = row[:, 4:12]
+        steps = middle[:, 1:] - middle[:, :-1]
+        torch.testing.assert_close(steps.abs(), torch.ones_like(steps))
+        assert (steps > 0).all(dim=1).float().mean() == pytest.approx(1 - flip / 2, abs=0.08)
+        shift = (row[steps[:, 0] > 0, 7] - 7).round()
+        assert sorted(set(shift.tolist())) == [-2, -1, 0, 1, 2]
+
+    def test_a_quarter_of_strong_images_has_a_rectangle_erased(self) -> None:
+        images = torch.zeros(400, 1, 16, 16)
+        strong = PhotoAugmentation("strong")(images, 0)
+        grey = (strong == 0.5).flatten(1).float().mean(dim=1)
+        assert (grey > 0.01).float().mean() == pytest.approx(0.25, abs=0.08)
+
+    def test_what_does_not_fit(self) -> None:
+        with pytest.raises(ValueError, match="strength is 'heavy': give light, standard or strong"):
+            PhotoAugmentation("heavy")  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="augment: strong changes colours, but the images have"):
+            PhotoAugmentation("strong").output_shape((4, 16, 16))
+        assert PhotoAugmentation("light").output_shape((4, 16, 16)) == (4, 16, 16)

@@ -140,11 +140,11 @@ def test_joint_labels_mix_as_the_losses_of_both():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"mixup": -0.1}, "recipe.mixup is -0.1: give 0 for none, or up to 100"),
-        ({"cutmix": math.nan}, "recipe.cutmix is nan"),
-        ({"smoothing": 1.0}, r"recipe.smoothing is 1.0: give a share in \[0, 1\)"),
-        ({"ema": 1.5}, "recipe.ema is 1.5"),
-        ({"warmup": -1}, "recipe.warmup is -1"),
+        ({"mixup": -0.1}, "mixup is -0.1: give 0 for none, or up to 100"),
+        ({"cutmix": math.nan}, "cutmix is nan"),
+        ({"smoothing": 1.0}, r"smoothing is 1.0: give a share in \[0, 1\)"),
+        ({"ema": 1.5}, "ema is 1.5"),
+        ({"warmup": -1}, "warmup is -1"),
     ],
 )
 def test_numbers_outside_their_range(given: dict[str, Any], said: str):
