@@ -21,7 +21,13 @@ gc.set_threshold(100_000, 50, 100)
 # No file of a test is to outlive a loss of power, and the disk takes its time.
 os.fsync = lambda handle: None
 
-_LONGEST = ("test_shipped_chains.py", "test_configs.py", "test_multitask_ddp.py")
+_LONGEST = (
+    "test_refine.py",
+    "test_chain.py",
+    "test_shipped_chains.py",
+    "test_configs.py",
+    "test_ddp.py",
+)
 """Files of one test after the other that take minutes."""
 
 

@@ -35,8 +35,8 @@ _TINY = """
     --multitask.data.batch_size 4
     --multitask.trainer.accelerator cpu --multitask.trainer.enable_progress_bar false
 """
-_LARGE = ("cars", "shapes3d", "svhn")
-"""Chains of large networks or files."""
+_QUICK = ("quickstart", "contrastive_quickstart", "folder", "table")
+"""One chain of each kind is a fast test."""
 _ROW = """
     --disentangle.model.encoder small_convnet --disentangle.data.batch_size 16
     --disentangle.trainer.max_epochs 1 --disentangle.trainer.limit_train_batches 2
@@ -96,7 +96,7 @@ def _own(stage: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in _LARGE else [])
+        pytest.param(name, marks=[] if name in _QUICK else [pytest.mark.slow])
         for name in sorted(path.stem for path in CONFIGS.glob("*.yaml"))
         if name not in MANY
     ],
@@ -174,15 +174,9 @@ def _small_discoveries(config: Path) -> dict[str, Any]:
     return discoveries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "row",
-    [
-        "supervised",
-        *(
-            pytest.param(row, marks=pytest.mark.slow)
-            for row in ("infomin_low", "permuted_orthogonality_hessian", "slice_bound")
-        ),
-    ],
+    "row", ["supervised", "infomin_low", "permuted_orthogonality_hessian", "slice_bound"]
 )
 def test_a_row_of_the_papers_tables_runs(
     row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -255,6 +255,7 @@ def test_arms_that_were_trained_are_in_nobodys_way(run_copy: Path):
     assert "What was tried" in (run_copy / "report" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_further_discovery_that_finds_nothing_leaves_the_others_alone(tmp_path: Path, run_copy):
     nothing = {"select": {"tries": 1, "halves": 1, "min_learnability": 1}}
     words = ["--discoveries", json.dumps({"nothing": {"cluster": nothing}}), "--seeds", "1"]
@@ -266,6 +267,7 @@ def test_a_further_discovery_that_finds_nothing_leaves_the_others_alone(tmp_path
     assert read_json(run_copy / "report" / "report.json")["arms"]
 
 
+@pytest.mark.slow
 def test_the_codes_of_restarts_are_all_clustered(tmp_path: Path, finished_run: Path, monkeypatch):
     from detaux_pl.cluster import candidates
 
@@ -321,6 +323,7 @@ def _begun_anew(refined: Path, run_dir: Path) -> None:
             path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_find_the_labels_of_one(refined: Path, tmp_path: Path):
     run_dir = tmp_path / "run"
@@ -329,6 +332,7 @@ def test_two_ranks_find_the_labels_of_one(refined: Path, tmp_path: Path):
     _assert_same_labels(run_dir, refined)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_judge_as_one(finished_run: Path, tmp_path: Path):
     run_dir = tmp_path / "run"

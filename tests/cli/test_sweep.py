@@ -505,6 +505,7 @@ def test_another_sweep_in_the_same_folder_is_refused(tmp_path: Path, fakes: Fake
         sweep.run(_write(folder, {"seed": [0]}, until="disentangle"), fakes)
 
 
+@pytest.mark.slow
 def test_a_trial_is_a_run_as_any_other(tmp_path: Path):
     class Whole:
         def __init__(self, start: Start) -> None:

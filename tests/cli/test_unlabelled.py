@@ -172,6 +172,7 @@ def test_a_run_goes_on_where_their_folder_was_moved_and_not_with_another(
     assert "dataset.init_args.unlabelled was True, is 'absent'" in without
 
 
+@pytest.mark.slow
 def test_a_table_tells_other_labels_of_them_too(photos: Path, tmp_path: Path):
     given = {"path": str(photos / "table.csv"), "principal": "digit", "unlabelled": True}
     words = _words(tmp_path, "ImageTable", "--cluster.clusterer.n_clusters", "3", **given)

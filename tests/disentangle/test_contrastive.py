@@ -200,6 +200,7 @@ Path(sys.argv[1], f"{devices}-{trainer.global_rank}.json").write_text(json.dumps
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_train_as_one_on_the_joined_batch(tmp_path: Path):
     script = tmp_path / "train.py"

@@ -252,6 +252,7 @@ Path(sys.argv[1], f"{trainer.global_rank}.json").write_text(json.dumps(result))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_train_to_the_same_weights(tmp_path: Path):
     script = tmp_path / "train.py"

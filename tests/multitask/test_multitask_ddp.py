@@ -165,6 +165,7 @@ def _run_rank(rank: int, folder: Path) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_ranks_train_as_one_on_the_joined_batch(tmp_path: Path):
     root = Path(__file__).parents[2]
