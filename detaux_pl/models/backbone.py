@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -23,7 +24,8 @@ from torchvision.models import (
 )
 
 from detaux_pl.models.dry_run import dry_run
-from detaux_pl.models.timm_model import build_timm_model, refuse_images
+from detaux_pl.models.resize import Resize
+from detaux_pl.models.timm_model import build_timm_model, check_timm_name, refuse_images
 from detaux_pl.models.weights import checkpoint_folder, impatient, wants_download
 
 BackboneName = Literal["small_convnet", "resnet18", "vgg16", "resnet34", "resnet50"]
@@ -49,12 +51,17 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def build_backbone(
-    name: str, image_shape: tuple[int, int, int], pretrained: bool = False
+    name: str,
+    image_shape: tuple[int, int, int],
+    pretrained: bool = False,
+    weights: Path | str | None = None,
+    size: int | Literal["weights"] | None = None,
+    pooled: bool = False,
 ) -> nn.Sequential:
     """Build a network from images in [0, 1], shape (B, C, H, W), to maps (B, C', H', W').
 
     The maps keep their places: nothing is pooled to one vector, and heads see the flattened map
-    (docs/methods.md, 'Backbones and heads').
+    (docs/methods.md, 'Backbones and heads'), unless it is asked for or the network has no maps.
     A net whose stages are shared or coupled takes them by name.
 
     Args:
@@ -62,25 +69,76 @@ def build_backbone(
             with pooling; 103,000 parameters, for images of 16 to 32 pixels), `resnet18`,
             `resnet34` or `resnet50` (standard stem, without average pooling and classifier),
             `vgg16` (its `features`, without batch norm, as in the official code), or
-            `timm/<model>`, any of `timm.list_models()` that has feature maps, up to them; with a
-            tag, `timm/<model>.<tag>`, its pretrained weights are those.
+            `timm/<model>`, any of `timm.list_models()`, up to its maps, or, where it has none,
+            as transformers, to its pooled features, which are maps of one place; with a tag,
+            `timm/<model>.<tag>`, its pretrained weights are those.
         image_shape: Channels, height and width of the images.
         pretrained: Start from torchvision's ImageNet weights, which are downloaded once: the second
             version for `resnet50`, the first and only one for the others; or from those that timm
             recommends. The images are then standardised first, by ImageNet's mean and deviation
             or by what timm says, and filters for other channel counts see each channel as a grey
             image.
+        weights: A file with weights of a model of timm, see `load_weights`, which is pretrained
+            by them.
+        size: Height and width that the network sees [pixels], `weights` for those of its weights;
+            None for those of the images.
+        pooled: Pool the maps to one place, a model of timm as it does for its classifier.
 
     Raises:
-        ValueError: If there is no such net, no weights for it, it has no feature maps, or the
+        ValueError: If there is no such net, no weights for it, it gives no features, or the
             images are too small.
 
     Example:
         >>> build_backbone("small_convnet", (3, 16, 16))(torch.zeros(2, 3, 16, 16)).shape
         torch.Size([2, 128, 2, 2])
     """
-    if name.startswith("timm/"):
-        return _timm_backbone(name, image_shape, pretrained)
+    of_timm = name.startswith("timm/")
+    if weights is not None and not of_timm:
+        raise ValueError(
+            f"weights is '{weights}', but backbone is {name!r}: files are read for models of timm, "
+            f"such as timm/{name}."
+        )
+    path = None if weights is None else Path(weights)
+    given, interpolation = image_shape[1:], "bilinear"
+    if size is None:
+        seen = given
+    elif size == "weights":
+        if not pretrained and path is None:
+            raise ValueError(
+                "size is weights, but the network starts from random ones: set pretrained, give "
+                "weights, or a number of pixels."
+            )
+        seen, interpolation = _size_of_weights(name)
+    elif size < 1:
+        raise ValueError(f"size is {size}: give at least 1 pixel, weights, or null.")
+    else:
+        seen = (size, size)
+    shape = (image_shape[0], *seen)
+    if of_timm:
+        net = _timm_backbone(name, shape, pretrained, path, pooled)
+    else:
+        net = _plain_backbone(name, shape, pretrained)
+    before = [] if seen == given else [("resize", Resize(given, seen, interpolation))]
+    after = [("pool", nn.AdaptiveAvgPool2d(1))] if pooled and not of_timm else []
+    return nn.Sequential(OrderedDict([*before, *net.named_children(), *after]))
+
+
+def _size_of_weights(name: str) -> tuple[tuple[int, int], str]:
+    """Height and width of the images that weights were trained on, and how these were resized."""
+    if not name.startswith("timm/"):
+        return (224, 224), "bilinear"
+    model = name.removeprefix("timm/")
+    check_timm_name(f"backbone is {name!r}", model)
+    from timm.models import get_pretrained_cfg  # its import takes seconds
+
+    trained_on = get_pretrained_cfg(model)
+    assert trained_on is not None  # registered names have one
+    return trained_on.input_size[1:], trained_on.interpolation
+
+
+def _plain_backbone(
+    name: str, image_shape: tuple[int, int, int], pretrained: bool
+) -> nn.Sequential:
     if name not in _SMALLEST:
         raise ValueError(
             f"backbone is {name!r}: choose one of {', '.join(_SMALLEST)}, or timm/<model> for a "
@@ -152,7 +210,7 @@ def split_stages(backbone: nn.Module) -> list[nn.Sequential]:
     elif any(isinstance(module, nn.MaxPool2d) for _, module in modules):
         ends = [i for i, (_, m) in enumerate(modules, 1) if isinstance(m, nn.MaxPool2d)]
     else:
-        models = [module.name for _, module in modules if isinstance(module, _TimmMaps)]
+        models = [module.name for _, module in modules if isinstance(module, TimmFeatures)]
         given = models[0] if models else type(backbone).__name__
         raise ValueError(
             f"backbone is {given!r}, which cannot be cut in stages: choose one of "
@@ -249,47 +307,87 @@ def _adapt_first_convolution(net: nn.Sequential, in_channels: int, pretrained: b
         initialise_convolution(first)
 
 
-def _timm_backbone(name: str, image_shape: tuple[int, int, int], pretrained: bool) -> nn.Sequential:
+def _timm_backbone(
+    name: str,
+    image_shape: tuple[int, int, int],
+    pretrained: bool,
+    weights: Path | None,
+    pooled: bool,
+) -> nn.Sequential:
     model = name.removeprefix("timm/")
     given = f"backbone is {name!r}"
-    net = build_timm_model(given, model, image_shape, pretrained, num_classes=0)
-    modules: list[tuple[str, nn.Module]] = [("maps", _TimmMaps(name, net))]
-    if pretrained:
-        modules.insert(0, ("standardize", standardize_for(net, image_shape[0])))
-    backbone = nn.Sequential(OrderedDict(modules))
+    net = build_timm_model(given, model, image_shape, pretrained, weights, num_classes=0)
     with refuse_images(model, image_shape):
-        maps = dry_run(backbone, image_shape)
+        features = TimmFeatures(name, net, pooled)
+        maps = dry_run(features, image_shape)
+        if not pooled and not (isinstance(maps, Tensor) and maps.ndim == 4):
+            features = TimmFeatures(name, net, pooled=True)
+            maps = dry_run(features, image_shape)
     if not isinstance(maps, Tensor) or maps.ndim != 4:
         what = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(
-            f"{given}, whose features are no maps of shape (B, C, H, W) but {what}: choose a "
-            "convolutional model, such as timm/resnet18."
+            f"{given}, whose features are neither maps nor one vector but {what}: choose another "
+            "model, such as timm/resnet18."
         )
-    _drop_unused(net, image_shape)
-    return backbone
+    _drop_unused(features, image_shape)
+    modules: list[tuple[str, nn.Module]] = [("maps", features)]
+    if pretrained or weights is not None:
+        modules.insert(0, ("standardize", standardize_for(net, image_shape[0])))
+    return nn.Sequential(OrderedDict(modules))
 
 
-class _TimmMaps(nn.Module):
-    """The last feature maps of a model of timm, shape (B, C, H, W)."""
+class TimmFeatures(nn.Module):
+    """The last feature maps of a model of timm, or its pooled features, shape (B, C, H, W).
 
-    def __init__(self, name: str, net: nn.Module) -> None:
+    Args:
+        name: What the user calls it.
+        net: The model, without its classifier.
+        pooled: Whether its features are pooled, to maps of one place.
+    """
+
+    def __init__(self, name: str, net: nn.Module, pooled: bool) -> None:
         super().__init__()
         self.name = name
         self.net = net
+        self.pooled = pooled
         self.channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        self.checkpointing = False  # whether a training computes what lies between anew
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the features."""
+        if not (self.checkpointing and self.training):
+            return self._features(images)
+        self._checkpoint(True)
+        try:
+            return self._features(images)
+        finally:
+            self._checkpoint(False)
+
+    def can_checkpoint(self) -> bool:
+        """Whether the model can compute what lies between anew."""
+        try:
+            self._checkpoint(True)
+        except (AttributeError, AssertionError):
+            return False
+        self._checkpoint(False)
+        return True
+
+    def _checkpoint(self, on: bool) -> None:
+        self.net.set_grad_checkpointing(on)  # type: ignore[operator]
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self.pooled:
+            vector: Tensor = self.net(images)
+            return vector[:, :, None, None] if vector.ndim == 2 else vector
         maps: Tensor = self.net.forward_features(images)  # type: ignore[operator]
         return maps.permute(0, 3, 1, 2) if self.channels_last else maps
 
 
-def _drop_unused(net: nn.Module, image_shape: tuple[int, int, int]) -> None:
-    """Take away what follows the feature maps: DDP waits for the gradient of every parameter."""
+def _drop_unused(net: TimmFeatures, image_shape: tuple[int, int, int]) -> None:
+    """Take away what follows the features: DDP waits for the gradient of every parameter."""
     shadow = copy.deepcopy(net).to("meta").eval()
     with torch.enable_grad():
-        shadow.forward_features(  # type: ignore[operator]
-            torch.empty(1, *image_shape, device="meta")
-        ).sum().backward()
+        shadow(torch.empty(1, *image_shape, device="meta")).sum().backward()
     unused = {name for name, parameter in shadow.named_parameters() if parameter.grad is None}
     for name, module in list(net.named_modules()):
         own = {f"{name}.{key}" for key, _ in module.named_parameters()}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detaux_pl.models.backbone import standardize_for
 from detaux_pl.models.dry_run import dry_run
+from detaux_pl.models.resize import Resize
 from detaux_pl.models.timm_model import build_timm_model, check_timm_name, refuse_images
 
 
@@ -44,9 +44,6 @@ class PretrainedNet(nn.Module):
         >>> net(torch.zeros(2, 1, 48, 64)).shape, net.n_features
         (torch.Size([2, 64]), 64)
     """
-
-    rows: Tensor | None
-    columns: Tensor | None
 
     def __init__(
         self,
@@ -92,9 +89,7 @@ class PretrainedNet(nn.Module):
         # Convolutions follow the layout of their weights; on a CPU they take 2/3 of the time.
         self.net.to(memory_format=torch.channels_last)
         self.standardize = standardize_for(self.net, 3)
-        for axis, n, wanted in zip(("rows", "columns"), image_shape[1:], self.size, strict=True):
-            weights_of_axis = None if n == wanted else resizing(n, wanted, self.interpolation)
-            self.register_buffer(axis, weights_of_axis, persistent=False)
+        self.resize = Resize(image_shape[1:], self.size, self.interpolation)
         self.register_load_state_dict_post_hook(_forget_digest)  # type: ignore[no-untyped-call]
         self.requires_grad_(False)
         self.train(False)
@@ -117,11 +112,7 @@ class PretrainedNet(nn.Module):
         images = images.to(self.standardize.mean.dtype)  # a trainer may want 64 bits
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
-        if self.columns is not None:
-            images = (images @ self.columns.T).clamp(0, 1)
-        if self.rows is not None:
-            images = (self.rows @ images).clamp(0, 1)
-        features: Tensor = self.net(self.standardize(images))
+        features: Tensor = self.net(self.standardize(self.resize(images)))
         return features.to(torch.float32)
 
     @cached_property
@@ -147,20 +138,3 @@ _MOMENTS = ("mean", "std")
 def _forget_digest(net: nn.Module, incompatible: Any) -> None:
     """Other weights have another digest."""
     net.__dict__.pop("digest", None)
-
-
-def resizing(n: int, wanted: int, interpolation: str) -> Tensor:
-    """Return the matrix that resizes an axis of n pixels, shape (wanted, n).
-
-    Args:
-        n: Number of pixels.
-        wanted: Number of new pixels.
-        interpolation: `bilinear` or `bicubic`, both with antialiasing.
-
-    Example:
-        >>> resizing(4, 2, "bilinear") @ torch.arange(4.0)
-        tensor([0.7143, 2.2857])
-    """
-    points = torch.eye(n)[None, None]
-    weights = F.interpolate(points, (wanted, n), mode=interpolation, antialias=True)
-    return weights[0, 0]

@@ -21,6 +21,8 @@ _TRAINER = (
     "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
 )  # fmt: skip
 """What the trainer of the nets has from that of the main arm."""
+_OF_NETWORK = {"model", "weights", "size", "pretrained"}
+"""What says which network a frozen one is."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _with_network(model: dict[str, Any], disentangler: dict[str, Any]) -> dict[s
     if cls.trained or not other.gives_features or own.get("model", "") is not None:
         return model
     defaults = constructor_defaults(cls)
-    network = {"model", "weights", "size", "pretrained", "cache_dir"} & own.keys() & given.keys()
+    network = (_OF_NETWORK | {"cache_dir"}) & own.keys() & given.keys()
     shared = {name: given[name] for name in network if own[name] == defaults[name]}
     return {**model, "init_args": {**own, **shared}}
 
@@ -235,11 +237,13 @@ def _inherit(
             f"{closest(name.rpartition('.')[2], sorted(classes))}"
         )
     known, defaults = constructor_defaults(cls), constructor_defaults(locate(main["class_path"]))
+    # A file of weights and their size are of the network that is named beside them.
+    apart = _OF_NETWORK if ("backbone" in known) != ("backbone" in defaults) else set()
     # What the main model has by default, such as an HRNet, the baseline has its own default of.
     shared = {
         key: value
         for key, value in main["init_args"].items()
-        if key in known and (key not in defaults or value != defaults[key])
+        if key in known and key not in apart and (key not in defaults or value != defaults[key])
     }
     model = {"class_path": name, "init_args": {**shared, **given.get("init_args", {})}}
     return model, given.get("name")

@@ -32,8 +32,11 @@ _LATER = ("value_range", "leave_out", "unlabelled", "split_by", "correlate", "co
 without."""
 
 
-_LATER_OF_MODELS = ("recipe",)
-"""The same of settings of models."""
+_LATER_OF_MODELS = {
+    "recipe": None, "weights": None, "size": None, "pooled": False, "freeze": 0, "lr_decay": 1.0,
+    "checkpointing": False,
+}  # fmt: skip
+"""The same of settings of models of a backbone: with these values, they change nothing."""
 
 
 def trainable_settings(config: Mapping[str, Any], files: str | None = None) -> dict[str, Any]:
@@ -68,10 +71,11 @@ def nets_settings(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _by_content(value: Any) -> Any:
     """Put what is in files of weights for where they lie, in settings of a model, at any depth."""
     if isinstance(value, Mapping):
+        later = _LATER_OF_MODELS if "recipe" in value or "backbone" in value else {}
         kept = {
             k: _by_content(v)
             for k, v in value.items()
-            if k != "cache_dir" and (k not in _LATER_OF_MODELS or v is not None)
+            if k != "cache_dir" and not (k in later and v == later[k])
         }
         if isinstance(file := kept.get("weights"), str):
             with suppress(OSError):  # it is refused when the model is built

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from detaux_pl import load
 from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.main import main
-from detaux_pl.inference.open import load
 from detaux_pl.training import stage_job
 from tests.cli.conftest import CONF, copy_stages
 from tests.cli.test_resume import StopAt

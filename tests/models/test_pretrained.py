@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from detaux_pl.models.backbone import build_backbone
-from detaux_pl.models.pretrained import PretrainedNet, resizing
+from detaux_pl.models.pretrained import PretrainedNet
+from detaux_pl.models.resize import resizing
 from detaux_pl.models.weights import trained_weights_follow
 from tests.models.weights_here import MODEL, real_weights
 
