@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from detaux_pl.models.backbone import TimmFeatures, split_stages
 
 Freeze = int | Literal["all"]
+_CLASSIFIER = "_classifier_on_top"
+"""A name that no model of timm has, which is therefore counted to its classifier."""
 
 
-def parts_of(backbone: nn.Module, coarse: bool) -> dict[str, int]:
+def parts_of(backbone: nn.Module, coarse: bool) -> tuple[dict[str, int], int]:
     """Number the parts of a backbone that `build_backbone` built, from the images on.
 
     Args:
@@ -20,7 +23,8 @@ def parts_of(backbone: nn.Module, coarse: bool) -> dict[str, int]:
             blocks. A transformer has its blocks, another net its stages.
 
     Returns:
-        The part of each parameter by its name; part 0 is the stem.
+        The part of each parameter by its name, part 0 being the stem, and that of a classifier on
+        top, to which timm counts a last norm of some models.
 
     Raises:
         ValueError: If its parts are not known.
@@ -35,13 +39,14 @@ def parts_of(backbone: nn.Module, coarse: bool) -> dict[str, int]:
                     f"backbone is {module.name!r}, whose parts timm does not know: leave out "
                     "freeze and lr_decay, or freeze all."
                 )
+            net.register_parameter(_CLASSIFIER, nn.Parameter(torch.empty(0)))
             found = group_parameters(net, net.group_matcher(coarse=coarse), reverse=True)
-            return {f"{name}.net.{own}": part for own, part in found.items()}
-    return {
-        name: part
-        for part, stage in enumerate(split_stages(backbone))
-        for name, _ in stage.named_parameters()
-    }
+            delattr(net, _CLASSIFIER)
+            top = found.pop(_CLASSIFIER)
+            return {f"{name}.net.{own}": part for own, part in found.items()}, top
+    stages = split_stages(backbone)
+    found = {name: k for k, stage in enumerate(stages) for name, _ in stage.named_parameters()}
+    return found, len(stages)
 
 
 def freeze_parts(backbone: nn.Module, freeze: Freeze) -> None:
@@ -59,7 +64,7 @@ def freeze_parts(backbone: nn.Module, freeze: Freeze) -> None:
         return
     if freeze == 0:
         return
-    parts = parts_of(backbone, coarse=True)
+    parts, _ = parts_of(backbone, coarse=True)
     n = max(parts.values()) + 1
     if not 0 < freeze <= n:
         raise ValueError(f"freeze is {freeze}: give 0 to {n} parts, the stem first, or all.")

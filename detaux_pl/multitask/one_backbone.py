@@ -82,7 +82,7 @@ class OneBackbone(MultitaskModel):
         freeze_parts(self.backbone, freeze)
         self.lr_decay = lr_decay
         self._head = feature_size(self.backbone, image_shape), hidden, dropout
-        self._parts = {} if lr_decay == 1 else parts_of(self.backbone, coarse=False)
+        self._parts, self._top = ({}, 0) if lr_decay == 1 else parts_of(self.backbone, False)
         if checkpointing:
             checkpoint_gradients(self.backbone, backbone)
         self.train()  # which a trainer does not ask for
@@ -117,9 +117,8 @@ class OneBackbone(MultitaskModel):
         apart = {id(parameter) for part in own.values() for parameter in part}
         for group in groups:
             group["params"] = [each for each in group["params"] if id(each) not in apart]
-        top = max(own) + 1
         slowed = [
-            {"params": part, "lr": self.lr * self.lr_decay ** (top - k)}
+            {"params": part, "lr": self.lr * self.lr_decay ** (self._top - k)}
             for k, part in sorted(own.items())
         ]
         return [*(group for group in groups if group["params"]), *slowed]

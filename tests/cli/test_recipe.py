@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
+from PIL import Image
 
 from detaux_pl import load
 from detaux_pl.artifacts.predictions import Predictions
@@ -101,3 +105,33 @@ def test_what_a_recipe_does_not_have(
 ):
     chain = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path / "run")]
     assert said in error_line([*chain, *words])
+
+
+def test_freeze_without_weights_is_one_line(tmp_path: Path, error_line: Callable[[list[str]], str]):
+    chain = ["fit", "--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path / "run")]
+    said = error_line([*chain, "--multitask.model.freeze=2"])
+    assert "freeze is 2, but small_convnet starts from random weights" in said
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_transformer_is_exported_without_its_file(tmp_path: Path, finished_run: Path):
+    run_dir = copy_stages(finished_run, tmp_path / "run", "disentangle", "cluster")
+    (run_dir / "config.yaml").write_bytes((finished_run / "config.yaml").read_bytes())
+    file = tmp_path / "mine.safetensors"
+    safetensors.torch.save_file(timm.create_model("test_vit").state_dict(), file)
+    words = [
+        "--model.backbone=timm/test_vit", f"--model.weights={file}", "--model.size=32",
+        "--model.freeze=1", "--model.lr_decay=0.7", "--model.checkpointing=true",
+    ]  # fmt: skip
+    assert main([*_words(finished_run, run_dir), *words]) == 0
+    file.unlink()
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(run_dir), str(bundle), "--format=pt2"]) == 0
+    assert json.loads((bundle / "parity.json").read_text())
+    state, _ = _end(run_dir)
+    assert state["backbone.maps.net.pos_embed"].shape == (1, 5, 64)  # 2 x 2 patches of 32 pixels
+    one = run_dir / "one.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(one)
+    asked = [load(bundle), load(run_dir).classifier()]
+    answers = [each.predict([one]).probabilities["principal"] for each in asked]
+    np.testing.assert_allclose(*answers, atol=1e-5)

@@ -268,12 +268,6 @@ def test_images_are_standardised_as_the_weights_of_timm_want(channels, monkeypat
     ("name", "shape", "pretrained", "message"),
     [
         ("timm/resnet19", (3, 32, 32), False, "^backbone is .*did you mean .*timm/resnet18"),
-        (
-            "timm/test_vit",
-            (3, 32, 32),
-            False,
-            r"'timm/test_vit', .* but \(1, 5, 64\): choose a conv",
-        ),
         ("timm/inception_v3", (3, 4, 4), False, "^timm/inception_v3 does not take images of 3 x 4"),
         ("timm/cspresnet50d", (3, 32, 32), True, "has no pretrained weights: set pretrained to"),
         ("timm/test_resnet", (3, 32, 32), True, "^the weights of timm/test_resnet cannot .*away"),
