@@ -22,6 +22,7 @@ from detaux_pl.pipeline.given import with_config
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import forget, plan_jobs, stage_to_redo
 from detaux_pl.pipeline.process import Runner, run_processes
+from detaux_pl.pipeline.stage import STAGES
 from detaux_pl.settings.places import remember_places
 
 
@@ -38,14 +39,50 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     Raises:
         UserError: If the settings do not fit, or the run folder was made with others.
     """
+    refuse_launched("fit")
+    chain = parse(with_config(args))
+    console = terminal(stderr=True)
+    code = run_chain(chain, runner, console)
+    if code > 128:
+        stopped(code)
+    last = STAGES[-1].name
+    if chain.config["until"] in (None, last) and (code == 0 or has_diverged(chain)):
+        _show(chain, console)
+    if code == 0 and "WANDB_SWEEP_ID" in os.environ:
+        from detaux_pl.training.tracking import log_results
+
+        log_results(chain.run_dir)
+    return code
+
+
+def refuse_launched(command: str) -> None:
+    """Refuse to start processes in each of several that a launcher started.
+
+    Raises:
+        UserError: If there is a launcher.
+    """
     launched = "LOCAL_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if launched or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise UserError(
-            "`detaux fit` starts the processes of a stage itself: under torchrun or SLURM launch "
-            "`detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
+            f"`detaux {command}` starts the processes of a stage itself: under torchrun or SLURM "
+            "launch `detaux disentangle`, `detaux cluster` and `detaux multitask` one by one."
         )
-    chain = parse(with_config(args))
-    console = terminal(stderr=True)
+
+
+def run_chain(chain: Chain, runner: Runner, console: Console) -> int:
+    """Run every stage of a chain that is not done yet.
+
+    Args:
+        chain: The chain.
+        runner: Runs the commands of the stages.
+        console: Where progress is told.
+
+    Returns:
+        The exit code: that of the stage that failed, or 0.
+
+    Raises:
+        UserError: If the settings do not fit, or the run folder was made with others.
+    """
     with run_lock(chain.run_dir) as lock:
         if lock is not None:
             sweep_up(chain.run_dir)
@@ -57,19 +94,10 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
         remember_places(chain.run_dir, chain.config["disentangle"]["data"])
         forget(chain, plan, redo)
         write_text(chain.run_dir / "config.yaml", chain.source)
-        code = execute(chain, plan, runner, lock, console)
-    if code > 128:
-        stopped(code)
-    if chain.config["until"] in (None, list(plan)[-1]) and (code == 0 or _has_diverged(chain)):
-        _show(chain, console)
-    if code == 0 and "WANDB_SWEEP_ID" in os.environ:
-        from detaux_pl.training.tracking import log_results
-
-        log_results(chain.run_dir)
-    return code
+        return execute(chain, plan, runner, lock, console)
 
 
-def _has_diverged(chain: Chain) -> bool:
+def has_diverged(chain: Chain) -> bool:
     """Whether the report is made though arms of it diverged."""
     names = (f"multitask/{arm}/seed*" for arm in chain.arms)
     folders = (path for name in names for path in chain.run_dir.glob(name))

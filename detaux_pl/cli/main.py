@@ -72,6 +72,10 @@ GROUPS = {
         for stage in STAGES
     ],
     "Several runs": [
+        Command(
+            "ladder", f"{_CLI}.ladder",
+            "what people would take on your data, at few labels too: which rung is worth it",
+        ),
         Command("sweep", f"{_CLI}.sweep", "a grid or random search over any settings, its table"),
         Command(
             "compare", f"{_CLI}.compare", "one table and page of their arms: accuracy, tests, cost",
@@ -108,6 +112,7 @@ Examples:
   detaux export runs/quickstart bundles/quickstart
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
+  detaux ladder --config configs/folder.yaml --labels 5,20
   detaux sweep --config configs/sweeps/beta.yaml
 
   detaux COMMAND --help                   what a command takes

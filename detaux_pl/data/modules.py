@@ -23,6 +23,7 @@ from detaux_pl.data.balance import draw_balanced
 from detaux_pl.data.batch import Batch, Fold, Rows, as_is
 from detaux_pl.data.demands import draw_first, in_split, refuse_small
 from detaux_pl.data.factor_dataset import FactorDataset, as_rows, naming_text_of
+from detaux_pl.data.few_labels import FewLabels
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.data.pairings import Pairing, PrincipalPairs, check_factors
 from detaux_pl.data.photo_augmentation import PhotoAugmentation, Strength
@@ -50,6 +51,7 @@ class FactorDataModule(LightningDataModule):
             or mapped to it, which is faster.
         device_resident: Keep all pixels on the accelerator; for data that fit there.
         seed: Seed of the order and of what is drawn; the command line gives it `seed_everything`.
+        few_labels: How many training labels of each class are known; None for all that there are.
 
     Raises:
         ValueError: If a batch size or `image_size` is not positive.
@@ -67,6 +69,7 @@ class FactorDataModule(LightningDataModule):
         num_workers: int = 0,
         device_resident: bool = False,
         seed: int = 0,
+        few_labels: FewLabels | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -81,6 +84,7 @@ class FactorDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.device_resident = device_resident
         self.seed = seed
+        self.few_labels = few_labels
         self.augmentation: Augmentation | None = None
         self.tasks: list[str] | None = None
         self.fold: Fold | None = None
@@ -96,21 +100,21 @@ class FactorDataModule(LightningDataModule):
         """
         with naming_text_of(self.dataset):
             self.dataset.describe()
+        if self.few_labels is not None and hasattr(self.dataset, "splits"):
+            self.few_labels.apply(self.dataset)
         self._check_tasks()
-        shape = self.dataset.image_shape
-        if self.image_size is not None:
-            shape = (shape[0], self.image_size, self.image_size)
+        shape, size = self.dataset.image_shape, self.image_size
+        shape = shape if size is None else (shape[0], size, size)
         self._shape = shape if self.augmentation is None else self.augmentation.output_shape(shape)
 
     def _check_tasks(self) -> None:
         if self.tasks is None:
             return
         check_factors("tasks", self.tasks, self.dataset)
-        principal = self.dataset.principal
-        if self.tasks[:1] != [principal] or len(set(self.tasks)) < len(self.tasks):
+        if self.tasks[:1] != [self.dataset.principal] or len(set(self.tasks)) < len(self.tasks):
             raise UserError(
-                f"tasks is {self.tasks}: name the principal factor {principal!r} first, and each "
-                "factor once."
+                f"tasks is {self.tasks}: name the principal factor {self.dataset.principal!r} "
+                "first, and each factor once."
             )
 
     @property
@@ -137,6 +141,8 @@ class FactorDataModule(LightningDataModule):
         """
         self.describe()
         self.dataset.setup()
+        if self.few_labels is not None:
+            self.few_labels.apply(self.dataset)
         self.dataset.check()
         if self.device_resident and self.dataset.pixels is None:
             raise UserError(
@@ -263,9 +269,8 @@ class FactorDataModule(LightningDataModule):
         )
 
     def _world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
 
 class PairDataModule(FactorDataModule):
@@ -430,7 +435,7 @@ class LabelledDataModule(ImageDataModule):
         if given is None:
             return
         others = [name for name in self.dataset.factor_names if name != self.dataset.principal]
-        if not given or len(set(given)) < len(given) or not set(given) <= set(others):
+        if not given or len({*given}) < len(given) or not {*given} <= {*others}:
             raise ValueError(
                 f"auxiliary is {self.auxiliary!r}: give discovered, shuffled or factors other "
                 f"than the principal one, each once ({', '.join(others) or 'there is none'})."
@@ -440,7 +445,7 @@ class LabelledDataModule(ImageDataModule):
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task, the principal one first."""
         if self.factors is not None:
-            return (self.n_classes, *(self._factor_size(name) for name in self.factors))
+            return (self.n_classes, *map(self._factor_size, self.factors))
         if self.labels is None:
             return (self.n_classes,)
         return (self.n_classes, *(task.n_classes for task in load_tasks(self.labels)))
@@ -452,8 +457,7 @@ class LabelledDataModule(ImageDataModule):
             ArtifactError: If a sample has no auxiliary label.
             UserError: If a class of an auxiliary task has no training sample.
         """
-        columns = [super().build_targets()]
-        noise: list[int | None] = []
+        columns, noise = [super().build_targets()], list[int | None]()
         if self.factors is not None:
             columns += [self.dataset.factor(name)[:, None] for name in self.factors]
         elif self.labels is not None:

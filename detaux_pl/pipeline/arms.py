@@ -23,6 +23,8 @@ _TRAINER = (
 """What the trainer of the nets has from that of the main arm."""
 _OF_NETWORK = {"model", "weights", "size", "pretrained"}
 """What says which network a frozen one is."""
+_SHARED_DATA = {"dataset", "noise", "few_labels", "labels", "auxiliary", "seed", "image_size"}
+"""What of the data no baseline has for itself."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,12 @@ def resolve_arms(
         )
     for n, baseline in enumerate(config["baselines"]):
         other, auxiliary = _split_auxiliary(baseline)
+        other, training = _split_training(other)
         model, name = _inherit(other, main["model"], "a baseline")
-        arm = _resolve_arm({**main, "model": model, "arm": None}, f"baselines[{n}]")
+        data = {**main["data"], "init_args": {**main["data"]["init_args"], **training["data"]}}
+        trainer = {**main["trainer"], **training["trainer"]}
+        own = {"model": model, "data": data, "trainer": trainer, "arm": None}
+        arm = _resolve_arm({**main, **own}, f"baselines[{n}]")
         own_name = arm_name(arm["model"]["class_path"])
         if auxiliary is not None:
             arm = _told(arm, auxiliary)
@@ -184,6 +190,27 @@ def _split_auxiliary(baseline: str | dict[str, Any]) -> tuple[Any, str | list[st
     return {key: value for key, value in baseline.items() if key != "auxiliary"}, auxiliary
 
 
+def _split_training(baseline: str | dict[str, Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """Split off what a baseline has of its own of the data module and of the trainer.
+
+    Raises:
+        UserError: If they are no settings, or those that all arms share.
+    """
+    found: dict[str, dict[str, Any]] = {"trainer": {}, "data": {}}
+    if isinstance(baseline, str):
+        return baseline, found
+    for key in found:
+        own = baseline.get(key) or {}
+        if not isinstance(own, dict) or (key == "data" and _SHARED_DATA & own.keys()):
+            raise UserError(
+                f"{key} of a baseline is {own!r}: give settings of its training, such as "
+                "`trainer: {max_epochs: 5}` or `data: {augment: light}`; all arms have the same "
+                "images and labels."
+            )
+        found[key] = own
+    return {key: value for key, value in baseline.items() if key not in found}, found
+
+
 def _told(arm: dict[str, Any], auxiliary: str | list[str]) -> dict[str, Any]:
     """Give an arm other auxiliary labels.
 
@@ -223,8 +250,8 @@ def _inherit(
     if unknown or not isinstance(settings, dict) or not isinstance(own_name, str):
         raise UserError(
             f"{what} is {baseline!r}: give a class, or class_path and init_args with settings, and "
-            "for a baseline a name where another arm is of the same class, and auxiliary for "
-            "labels other than those discovered."
+            "for a baseline a name where another arm is of the same class, auxiliary for labels "
+            "other than those discovered, and data and trainer for a training of its own."
         )
     classes = {cls.__name__: cls for cls in concrete_subclasses(MultitaskModel)}
     name = str(given.get("class_path", ""))

@@ -11,6 +11,7 @@ from jsonargparse import ActionParser
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.factor_dataset import FactorDataset
+from detaux_pl.data.few_labels import FewLabels
 from detaux_pl.data.noise import SaltPepper
 from detaux_pl.pipeline.arms import NetSettings, resolve_arms, resolve_nets
 from detaux_pl.pipeline.discoveries import resolve_discoveries
@@ -53,6 +54,10 @@ def chain_parser() -> ShortParser:
     parser.add_argument(
         "--noise", type=SaltPepper | None, default=None, help="Corruption of all images."
     )
+    parser.add_argument(
+        "--few_labels", type=FewLabels | None, default=None,
+        help="Labels of each class that are known of the training images; null for all.",
+    )  # fmt: skip
     for number, stage in enumerate(OF_CHAIN, start=1):
         about = f"Stage {number}: {stage.help}."
         parser.add_argument(f"--{stage.name}", action=ActionParser(stage.code.parser()), help=about)
@@ -60,7 +65,8 @@ def chain_parser() -> ShortParser:
     parser.add_argument(
         "--baselines", type=list[str | dict[str, Any]], default=["SingleTask"],
         help="Other models, trained like the main one; what they do not say is as in it. One with "
-        "`auxiliary` learns other labels than those discovered, see controls.",
+        "`auxiliary` learns other labels than those discovered, see controls; `data` and `trainer` "
+        "are settings of its own training.",
     )  # fmt: skip
     parser.add_argument(
         "--discoveries", type=dict[str, dict[str, Any]], default={},

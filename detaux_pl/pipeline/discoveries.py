@@ -13,6 +13,8 @@ from detaux_pl.training.stage_cli import refuse_unusable, resolve, resolving_par
 
 _STAGES = {stage.name: stage for stage in OF_CHAIN if stage.further}
 _OF_CHAIN = ("run_dir", "redo", "discovery", "codes", "jobs", "nets")
+_OF_DATA = ("dataset", "noise", "few_labels", "seed")
+"""Settings of data that a discovery shares with the chain."""
 _SHARED = ("run_dir", "seed_everything", "tracking")
 
 
@@ -82,7 +84,7 @@ def _refuse_shared(name: str, parts: dict[str, dict[str, Any]]) -> None:
         *(f"disentangle.{key}" for key in disentangle.keys() - {"model", "data", "trainer"}),
         *(
             f"disentangle.data.init_args.{key}"
-            for key in ("dataset", "noise", "seed")
+            for key in _OF_DATA
             if key in data.get("init_args", {})
         ),
         *(
@@ -101,7 +103,9 @@ def _refuse_shared(name: str, parts: dict[str, dict[str, Any]]) -> None:
 
 def _disentangle(name: str, own: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
     data = own.get("data") or {}
-    shared = {key: main["data"]["init_args"][key] for key in ("dataset", "noise", "seed")}
+    shared = {
+        key: main["data"]["init_args"][key] for key in ("dataset", "noise", "few_labels", "seed")
+    }
     parser = resolving_parser("disentangle")
     stage = {
         **own,

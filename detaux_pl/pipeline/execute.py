@@ -23,6 +23,7 @@ from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
 from detaux_pl.pipeline.stages.cluster import found_task, read_verdict, told
 from detaux_pl.settings.devices import on_cpu
+from detaux_pl.settings.names import needs_labels
 
 
 def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console: Console) -> int:
@@ -66,7 +67,7 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
             empty = {job.name for job in jobs if not found_task(_folder(chain, job))}
             if empty:
                 worst, lost = max(worst, NOTHING_FOUND), lost | empty
-            if "cluster" in empty:
+            if "cluster" in empty and needs_labels(chain.config["multitask"]):
                 return _end_without_task(chain, plan, runner, lock, console)
         if name == chain.config["until"]:
             break

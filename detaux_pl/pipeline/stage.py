@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _TRAINS = (
     ("dataset", "data.init_args.dataset"),
     ("noise", "data.init_args.noise"),
+    ("few_labels", "data.init_args.few_labels"),
     ("seed", "seed_everything"),
     ("seed", "data.init_args.seed"),
     ("run_dir", "run_dir"),

@@ -27,7 +27,10 @@ _PLACES = {
 }  # fmt: skip
 """Where the data lie and how they are read: nothing that changes the result."""
 
-_LATER = ("value_range", "leave_out", "unlabelled", "split_by", "correlate", "correlation", "uses")
+_LATER = (
+    "value_range", "leave_out", "unlabelled", "split_by", "correlate", "correlation", "uses",
+    "few_labels",
+)  # fmt: skip
 """Settings that are younger than some runs: null, false or 0, they change nothing, and keys are
 without."""
 

@@ -1,0 +1,256 @@
+"""`detaux ladder`: what people would take on one's own data, side by side."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND, OK, stopped
+from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.predictions import Predictions
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.terminal import terminal
+from detaux_pl.cli.fit import has_diverged, refuse_launched, run_chain
+from detaux_pl.cli.table import PlainParser, form_of, put_out
+from detaux_pl.data.modules import FactorDataModule
+from detaux_pl.evaluation.compare import Arm, compare
+from detaux_pl.evaluation.ladder import Budget, Rated, recommend, standard_error, worths
+from detaux_pl.evaluation.results import Cost, read_scores
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.pipeline.checks import build_all
+from detaux_pl.pipeline.ladder import RUNGS, Ladder, plan_ladder
+from detaux_pl.pipeline.process import Runner, run_processes
+from detaux_pl.report.ladder_table import sentences, to_csv, to_json, to_markdown, to_rich
+from detaux_pl.settings.build import build
+from detaux_pl.settings.choices import closest
+
+_FORMS = ("text", "markdown", "csv")
+_SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv"}
+_REFERENCES = ("probe", "network")
+"""What the others are tested against, if nothing is said: the first that there is."""
+
+
+def run(args: list[str], runner: Runner = run_processes) -> int:
+    """Run `detaux ladder`: every chain that is not done yet, then the tables and the page.
+
+    Args:
+        args: Arguments of the command.
+        runner: Runs the commands of the stages; by default in processes of their own.
+
+    Returns:
+        The exit code: that of the chain that failed, or 0.
+
+    Raises:
+        UserError: If the settings do not fit, or a run folder was made with others.
+    """
+    refuse_launched("ladder")
+    given, words = _parser().parse_known_args(args)
+    form = form_of(given.format, given.output, _FORMS, _SUFFIXES)
+    rungs = None if given.rungs is None else given.rungs.split(",")
+    ladder = plan_ladder(
+        words, rungs, _labels(given.labels), given.seeds, given.seed, given.ensemble, given.run_dir
+    )
+    against = _reference(ladder.rungs, given.against)
+    _refuse_few(ladder)
+    console = terminal(stderr=True)
+    for labels in ladder.labels:
+        for seed in ladder.each:
+            code = _climb(ladder, labels, seed, runner, console)
+            if code != OK:
+                return stopped(code) if code > 128 else code
+    budgets = [_read(ladder, labels, against) for labels in ladder.labels]
+    budgets.sort(key=lambda budget: budget.known)
+    found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})
+    said = sentences(budgets, found)
+    about = {name: RUNGS[name].about for name in ladder.rungs}
+    # matplotlib takes longer to import than all else that is left.
+    from detaux_pl.report.ladder_page import render_ladder
+
+    command = shlex.join(["detaux", "ladder", *args])
+    for name, content in (
+        ("ladder.json", to_json(budgets, found, said, about)),
+        ("ladder.md", to_markdown(budgets, said)),
+        ("ladder.csv", to_csv(budgets, said)),
+        ("ladder.html", render_ladder(budgets, said, about, str(ladder.folder), command)),
+    ):
+        write_text(ladder.folder / name, content)
+    writers: dict[str, Any] = {"text": to_rich, "markdown": to_markdown, "csv": to_csv}
+    put_out(writers[form](budgets, said), given.output)
+    print(f"page: {ladder.folder / 'ladder.html'}", file=sys.stderr)
+    return OK
+
+
+def _parser() -> PlainParser:
+    parser = PlainParser(
+        prog="detaux ladder",
+        allow_abbrev=False,
+        description="What people would take on these data, from the most frequent class to "
+        "networks that learn the discovered task: accuracy, tests, cost, and which to take. All "
+        "other arguments are those of `detaux fit`, whose config says data, discovery and network.",
+    )
+    parser.add_argument(
+        "--rungs", metavar="A,B,...",
+        help=f"some of {', '.join(RUNGS)}; by default those of the networks that the config names",
+    )  # fmt: skip
+    parser.add_argument(
+        "--labels", default="all", metavar="N,N,...",
+        help="labels of each class that are known, such as 5,20,all (all); the other training "
+        "images serve without theirs",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, help="how often each is measured (3)")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
+    parser.add_argument(
+        "--ensemble", type=int, default=1,
+        help="networks of each trained rung that answer together, as a rung of its own (1: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--run_dir", help="folder of the ladder; by default that of the config with _ladder"
+    )
+    parser.add_argument(
+        "--against", metavar="RUNG", help=f"what the others are tested against ({_REFERENCES[0]})"
+    )
+    parser.add_argument(
+        "--format", choices=_FORMS, help="by default what the name of the output says, else text"
+    )
+    parser.add_argument("--output", metavar="FILE", help="file to write instead of the terminal")
+    return parser
+
+
+def _labels(text: str) -> list[int | None]:
+    """Read the numbers of labels.
+
+    Raises:
+        UserError: If one is none.
+    """
+    found: list[int | None] = []
+    for word in text.split(","):
+        if word.strip() != "all" and not (word.strip().isdecimal() and int(word) >= 2):
+            raise UserError(
+                f"--labels is {text!r}: give numbers of labels of each class, at least 2, or all, "
+                "such as 5,20,all."
+            )
+        found.append(None if word.strip() == "all" else int(word))
+    if len({*found}) < len(found):
+        raise UserError(f"--labels is {text!r}: give each number once.")
+    return found
+
+
+def _reference(rungs: Sequence[str], against: str | None) -> str:
+    if against is None:
+        return next((name for name in _REFERENCES if name in rungs), rungs[0])
+    if against not in rungs:
+        raise UserError(f"--against is {against!r}: {closest(against, rungs)}")
+    return against
+
+
+def _refuse_few(ladder: Ladder) -> None:
+    """Refuse what does not fit before anything runs: the settings, and more labels than there are.
+
+    Raises:
+        UserError: If it does not.
+    """
+    numbers = [labels for labels in ladder.labels if labels is not None]
+    if numbers:
+        chain = parse(ladder.chain_words(max(numbers), ladder.seed, ladder.rungs))
+        data = build(FactorDataModule, chain.config["multitask"]["data"])
+        data.describe()
+        if not hasattr(data.dataset, "splits"):  # it knows them when it is read
+            data.prepare_data()
+            data.setup("fit")
+    fewest = min(numbers, default=None)
+    build_all(parse(ladder.chain_words(fewest, ladder.seed, ladder.rungs)))
+
+
+def _climb(ladder: Ladder, labels: int | None, seed: int, runner: Runner, console: Any) -> int:
+    """Run one chain; where it finds no task, without the rungs that learn one."""
+    chain = parse(ladder.chain_words(labels, seed, ladder.rungs))
+    code = run_chain(chain, runner, console)
+    others = [name for name in ladder.rungs if not RUNGS[name].kind.uses_auxiliary]
+    if code == NOTHING_FOUND and others:
+        chain = parse(ladder.chain_words(labels, seed, others))
+        code = run_chain(chain, runner, console)
+    return OK if code == NOTHING_FOUND or has_diverged(chain) else code
+
+
+def _read(ladder: Ladder, labels: int | None, against: str) -> Budget:
+    """Read what the chains of one number of labels found.
+
+    Raises:
+        UserError: If no rung, or not the one that others are tested against, has a training.
+    """
+    scores: dict[str, dict[int, float]] = {}
+    costs: dict[str, list[Cost]] = {}
+    seconds: dict[str, list[float]] = {}
+    n_test, known = 0, 0.0
+    every = [ladder.run_dir(number, seed) for number in ladder.labels for seed in ladder.each]
+    # Features are computed once, and kept: what that took is what the longest run says.
+    codes = max(_seconds(folder, "disentangle") for folder in every)
+    for seed in ladder.each:
+        folder = ladder.run_dir(labels, seed)
+        read = Codes.load(folder / "disentangle" / "codes", "code")
+        known = (
+            len(read.rows("train")) / read.info.sizes[read.info.names.index(read.info.principal)]
+        )
+        for name in ladder.rungs:
+            of_seed = range(seed * ladder.ensemble, (seed + 1) * ladder.ensemble)
+            stages = [StageFolder(folder, f"multitask/{name}/seed{k}") for k in of_seed]
+            stages = [stage for stage in stages if stage.complete]
+            if not stages:
+                continue
+            told = [read_scores(stage)["test/accuracy/principal"] for stage in stages]
+            took = [_seconds(folder, stage.name) for stage in stages]
+            needed = _needed(folder, name, codes)
+            own = [stage.read("cost.json", Cost) for stage in stages]
+            scores.setdefault(name, {})[seed] = statistics.mean(told)
+            costs.setdefault(name, []).extend(own)
+            seconds.setdefault(name, []).append(statistics.mean(took) + needed)
+            files = [stage.path / "predictions.npz" for stage in stages]
+            tests = [Predictions.load(file, "--redo multitask").of("test") for file in files]
+            n_test = len(tests[0].ids)
+            if len(stages) > 1 and RUNGS[name].kind.trained:
+                together = f"{name}_ensemble"
+                scores.setdefault(together, {})[seed] = _accuracy(tests)
+                costs.setdefault(together, []).extend(own)
+                seconds.setdefault(together, []).append(sum(took) + needed)
+    if against not in scores:
+        raise UserError(f"no training of {against} is finished: give another rung as --against.")
+    arms = [Arm("", name, "", own, costs[name]) for name, own in scores.items()]
+    comparison = compare(arms, next(arm for arm in arms if arm.arm == against))
+    rated = [
+        Rated(
+            row.name,
+            row.summary.mean,
+            standard_error([*row.arm.scores.values()], n_test),
+            statistics.mean(seconds[row.name]),
+        )
+        for row in comparison.rows
+    ]
+    return Budget(labels, known, n_test, comparison, rated, recommend(rated))
+
+
+def _needed(folder: Path, name: str, codes: float) -> float:
+    """Return what a rung took before its training: features and discovery [s]."""
+    rung = RUNGS[name].kind
+    discovery = sum(_seconds(folder, stage) for stage in ("cluster", "refine"))
+    if rung.uses_auxiliary:
+        return codes + discovery
+    return codes if not rung.trained and name != "majority" else 0.0
+
+
+def _seconds(folder: Path, stage: str) -> float:
+    manifest = StageFolder(folder, stage).manifest
+    return 0.0 if manifest is None else manifest["seconds"]
+
+
+def _accuracy(predictions: Sequence[Predictions]) -> float:
+    """Return the accuracy of the mean of the probabilities."""
+    mean = np.mean([each.probabilities["principal"] for each in predictions], axis=0)
+    return float((mean.argmax(axis=1) == predictions[0].target("principal")).mean())

@@ -1,0 +1,195 @@
+"""The rungs that people would take on their own data, and the chains that measure them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+from detaux_pl.artifacts.errors import UserError
+from detaux_pl.multitask.base import MultitaskModel
+from detaux_pl.pipeline.chain import parse
+from detaux_pl.settings.build import import_room
+from detaux_pl.settings.choices import closest, concrete_subclasses
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to a classifier.
+
+    Args:
+        model: Class of its model; what this does not say is as in `multitask` of the config.
+        about: What it is, for the page.
+        alone: The rung that is the same without the discovered task, where it has one.
+        given: Settings of the model.
+        data: Settings of the data module of its own.
+    """
+
+    model: str
+    about: str
+    alone: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> type[MultitaskModel]:
+        """Its class."""
+        import_room("multitask")
+        return next(c for c in concrete_subclasses(MultitaskModel) if c.__name__ == self.model)
+
+
+RUNGS = {
+    "majority": Rung("Majority", "the most frequent class"),
+    "knn": Rung("NearestNeighbors", "nearest neighbours by frozen features"),
+    "probe": Rung("FrozenClassifier", "logistic regression on frozen features"),
+    "erasure": Rung("ErasingClassifier", "the probe, discovered groups erased", alone="probe"),
+    "network": Rung("SingleTask", "the network of the config, trained on the label alone"),
+    "network_light": Rung("SingleTask", "the same, light augmentation", data={"augment": "light"}),
+    "network_standard": Rung(
+        "SingleTask", "the same, standard augmentation", data={"augment": "standard"}
+    ),
+    "network_strong": Rung(
+        "SingleTask", "the same, strong augmentation", data={"augment": "strong"}
+    ),
+    "task": Rung("HardParameterSharing", "the network and the discovered task", alone="network"),
+    "task_standard": Rung(
+        "HardParameterSharing", "the same, standard augmentation", alone="network_standard",
+        data={"augment": "standard"},
+    ),
+}  # fmt: skip
+"""The rungs by name, from the least to the most trouble."""
+
+_ONE_STEP: Mapping[str, Mapping[str, Any]] = {
+    "trainer": {"max_epochs": 1, "limit_train_batches": 1},
+    "data": {"batch_size": 2},
+}
+"""How a model is run that no step trains."""
+_EXTRAS = ("--controls", "[]", "--discoveries", "{}", "--evaluate.metrics", "[]", "--seeds")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What is to be measured.
+
+    Args:
+        words: The arguments of a chain that all have in common.
+        rungs: Names of the rungs.
+        labels: Labels of each class; None for all that there are.
+        seeds: How often each is measured, with other labels where these are few, and other nets.
+        seed: The first seed.
+        ensemble: Networks of each trained rung that answer together; 1 for none.
+        folder: Where the runs lie.
+        model: Class of the model of the config.
+    """
+
+    words: Sequence[str]
+    rungs: Sequence[str]
+    labels: Sequence[int | None]
+    seeds: int
+    seed: int
+    ensemble: int
+    folder: Path
+    model: type[MultitaskModel]
+
+    @property
+    def each(self) -> range:
+        """The seeds."""
+        return range(self.seed, self.seed + self.seeds)
+
+    def run_dir(self, labels: int | None, seed: int) -> Path:
+        """Folder of one run."""
+        return self.folder / ("all" if labels is None else f"labels{labels}") / f"seed{seed}"
+
+    def chain_words(self, labels: int | None, seed: int, rungs: Sequence[str]) -> list[str]:
+        """Arguments of the chain that measures some rungs once.
+
+        Args:
+            labels: Labels of each class; None for all.
+            seed: Which measurement.
+            rungs: Names of the rungs, at least one.
+        """
+        trained = [name for name in rungs if RUNGS[name].kind.trained]
+        # What the others do not say is as in the main arm: a trained one, if there is one.
+        told = [name for name in trained or rungs if RUNGS[name].kind.uses_auxiliary]
+        main = (told or trained or list(rungs))[0]
+        rung = RUNGS[main]
+        own = _settings(rung, self.model.trained)
+        words = ["--multitask.arm", main]
+        if rung.kind is not self.model:
+            words += ["--multitask.model", rung.model]
+        for part, key in (("model", "init_args"), ("data", "data"), ("trainer", "trainer")):
+            for name, value in own.get(key, {}).items():
+                words += [f"--multitask.{part}.{name}", json.dumps(value).strip('"')]
+        others = [
+            {"name": name, "class_path": other.model, **_settings(other, self.model.trained)}
+            for name, other in RUNGS.items()
+            if name in rungs and name != main
+        ]
+        few = None if labels is None else {"per_class": labels, "seed": seed}
+        return [
+            *self.words, *words, "--baselines", json.dumps(others), "--few_labels", json.dumps(few),
+            "--seed", str(seed * self.ensemble), *_EXTRAS, str(self.ensemble),
+            "--run_dir", str(self.run_dir(labels, seed)),
+        ]  # fmt: skip
+
+
+def plan_ladder(
+    words: Sequence[str],
+    rungs: Sequence[str] | None,
+    labels: Sequence[int | None],
+    seeds: int,
+    seed: int,
+    ensemble: int,
+    folder: str | None,
+) -> Ladder:
+    """Say what is to be measured; for the arguments see `Ladder`.
+
+    Args:
+        words: Arguments of a chain.
+        rungs: Names of rungs; None for those that the config has the networks for.
+        labels: See `Ladder`, as the rest.
+        seeds: See there.
+        seed: See there.
+        ensemble: See there.
+        folder: None for the run folder of the config, with `_ladder` after it.
+
+    Raises:
+        UserError: If there is no such rung, or the config does not say how it is trained.
+    """
+    for name in rungs or ():
+        if name not in RUNGS:
+            raise UserError(f"--rungs names {name!r}: {closest(name, [*RUNGS])}")
+    if rungs is not None and len({*rungs}) < len(rungs):
+        raise UserError(f"--rungs is {','.join(rungs)}: give each rung once.")
+    for name, value in (("seeds", seeds), ("ensemble", ensemble)):
+        if value < 1:
+            raise UserError(f"--{name} is {value}: give at least 1.")
+    config = parse([*words, "--baselines", "[]", *_EXTRAS, "1"]).config
+    model: Any = locate(config["multitask"]["model"]["class_path"])
+    disentangler: Any = locate(config["disentangle"]["model"]["class_path"])
+    if rungs is None:
+        rungs = [
+            name
+            for name, rung in RUNGS.items()
+            if (model.trained if rung.kind.trained else disentangler.gives_features)
+            or name == "majority"
+        ]
+    for name in rungs:
+        if RUNGS[name].kind.trained and not model.trained:
+            raise UserError(
+                f"the rung {name!r} trains a network, and multitask of the config is "
+                f"{model.__name__}, which trains none: say which network, such as --multitask "
+                "configs/multitask/hard_parameter_sharing.yaml."
+            )
+    run_dir = Path(folder or f"{config['run_dir'].rstrip('/')}_ladder")
+    return Ladder(words, rungs, labels, seeds, seed, ensemble, run_dir, model)
+
+
+def _settings(rung: Rung, trained: bool) -> dict[str, dict[str, Any]]:
+    """Settings of a rung, of those of which the config has steps: what no step trains takes one."""
+    steps = {} if rung.kind.trained or not trained else _ONE_STEP
+    own = {"init_args": {**rung.given}, "data": {**steps.get("data", {}), **rung.data}}
+    return {**own, "trainer": {**steps.get("trainer", {})}}

@@ -1,0 +1,166 @@
+"""`detaux ladder` on a few scenes: tables, page and sentences, gone on with, and refusals."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+
+from detaux_pl.artifacts.codes import Codes
+from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.predictions import Predictions
+from detaux_pl.cli.ladder import run as run_ladder
+from tests.cli.conftest import in_process
+
+Refused = Callable[[list[str]], str]
+RUNGS = ("majority", "knn", "probe", "erasure", "network", "task")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of a chain of frozen features and of a small network."""
+    folder = tmp_path_factory.mktemp("ladder")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet").state_dict(), folder / "weights.pth")
+    net = {"model": "timm/test_resnet", "weights": str(folder / "weights.pth"), "size": 32}
+    trainer = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+    kept = {"pca": 20, "cache_dir": str(folder / "cache")}
+    given = {
+        "run_dir": str(folder / "run"),
+        "dataset": {
+            "class_path": "DigitScenes",
+            "init_args": {"n_train": 300, "n_val": 60, "n_test": 90, "n_locations": 4},
+        },
+        "disentangle": {
+            "model": {
+                "class_path": "PretrainedFeatures", "init_args": {**net, **kept, "subspace_dim": 6},
+            },
+            "trainer": trainer,
+        },
+        "cluster": {
+            "erase": {
+                "clusterers": [{"class_path": "Ward", "init_args": {"n_clusters": 4}}],
+                "pca": 20, "axes": 10, "repeats": 2, "confirmations": 1,
+            }
+        },
+        "multitask": {
+            "model": {
+                "class_path": "HardParameterSharing",
+                "init_args": {"backbone": "small_convnet", "hidden": 8},
+            },
+            "trainer": {**trainer, "max_epochs": 2},
+        },
+    }  # fmt: skip
+    path = folder / "chain.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ladder(config: Path) -> Path:
+    """A finished ladder at two numbers of labels."""
+    folder = config.with_name("finished")
+    words = ["--config", str(config), "--run_dir", str(folder), "--labels", "10,4", "--seeds", "2"]
+    words += ["--rungs", ",".join(RUNGS), "--ensemble", "2", "--output", f"{folder}.md"]
+    assert run_ladder(words, in_process) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_every_rung_is_measured_on_nested_labels_and_one_test_set(ladder: Path):
+    content = read_json(ladder / "ladder.json")
+    assert [each["labels"] for each in content["budgets"]] == [4, 10]
+    assert content["reference"] == "probe"
+    tests = []
+    for seed in range(2):
+        kept = {}
+        for labels in (4, 10):
+            run = ladder / f"labels{labels}" / f"seed{seed}"
+            codes = Codes.load(run / "disentangle" / "codes", "code")
+            kept[labels] = codes.ids[codes.rows("train")]
+            counts = np.bincount(codes.factor("digit")[codes.rows("train")])
+            assert np.array_equal(counts, [labels] * 10)
+            assert len(codes.rows("train")) + len(codes.rows("unlabelled")) == 300
+            tests.append(codes.ids[codes.rows("test")])
+        assert set(kept[4]) < set(kept[10])
+    assert all(np.array_equal(ids, tests[0]) for ids in tests)
+    for budget in content["budgets"]:
+        assert budget["n_test"] == 90
+        assert set(budget["rungs"]) == {*RUNGS, "network_ensemble", "task_ensemble"}
+        for rung in budget["rungs"].values():
+            assert set(rung["scores"]) == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_predictions(ladder: Path):
+    budget = read_json(ladder / "ladder.json")["budgets"][0]
+    for seed in range(2):
+        folder = ladder / "labels4" / f"seed{seed}" / "multitask" / "network"
+        told = [
+            Predictions.load(folder / f"seed{k}" / "predictions.npz", "again").of("test")
+            for k in (2 * seed, 2 * seed + 1)
+        ]
+        truth = told[0].target("principal")
+        right = [(p.probabilities["principal"].argmax(1) == truth).mean() for p in told]
+        both = sum(p.probabilities["principal"] for p in told).argmax(1)  # type: ignore[union-attr]
+        scores = {name: budget["rungs"][name]["scores"][str(seed)] for name in budget["rungs"]}
+        assert scores["network"] == pytest.approx(np.mean(right), abs=1e-6)
+        assert scores["network_ensemble"] == pytest.approx((both == truth).mean())
+        counts = np.bincount(truth) / len(truth)
+        assert scores["majority"] == pytest.approx(counts[0])  # of even classes the first
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(
+    ladder: Path, config: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = {path: path.stat().st_mtime_ns for path in ladder.rglob("test.json")}
+    assert len(before) == 2 * 2 * 2 * len(RUNGS)
+    words = ["--config", str(config), "--run_dir", str(ladder), "--labels", "4", "--seeds", "1"]
+    words += ["--rungs", ",".join(RUNGS), "--ensemble", "2", "--format", "csv"]
+    assert run_ladder(words, in_process) == 0
+    said = capsys.readouterr()
+    assert said.err.count("complete, skipped") == 5
+    assert {path: path.stat().st_mtime_ns for path in ladder.rglob("test.json")} == before
+    rows = list(csv.DictReader(said.out.splitlines()))
+    assert {row["rung"] for row in rows} == {*RUNGS, "network_ensemble", "task_ensemble"}
+    assert "labels a class" in Path(f"{ladder}.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rungs", "prob"], "--rungs names 'prob': did you mean 'probe'?"),
+        (["--rungs", "probe,probe"], "give each rung once"),
+        (["--labels", "5,many"], "give numbers of labels of each class, at least 2, or all"),
+        (["--labels", "5,5"], "give each number once"),
+        (["--labels", "5,1000"], "few_labels asks for 1000 labels of each class"),
+        (["--seeds", "0"], "--seeds is 0: give at least 1"),
+        (
+            ["--rungs", "knn,probe", "--against", "prob"],
+            "--against is 'prob': did you mean 'probe'?",
+        ),
+        (["--output", "table.pdf"], "no table is written as .pdf"),
+        (
+            ["--rungs", "network", "--multitask.model", "FrozenClassifier"],
+            "the rung 'network' trains a network, and multitask of the config is FrozenClassifier",
+        ),
+        pytest.param(
+            ["--disentangle.model.weights", "none.pth"], "none.pth", marks=pytest.mark.slow
+        ),
+        (["--no_such", "1"], "no_such"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    config: Path, tmp_path: Path, error_line: Refused, words: list[str], said: str
+):
+    folder = tmp_path / "ladder"
+    line = error_line(["ladder", "--config", str(config), "--run_dir", str(folder), *words])
+    assert said in line
+    assert not folder.exists()
