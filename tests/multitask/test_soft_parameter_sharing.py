@@ -209,7 +209,7 @@ def test_architectures_of_one_seed_start_with_the_same_principal_network(cls, ba
 @pytest.mark.parametrize(("cls", "backbone", "options"), ARCHITECTURES)
 def test_hyper_parameters_rebuild_the_model(cls, backbone, options):
     model = build(cls, 2, backbone, image_shape=(3, 32, 32), **options)
-    arguments = set(constructor_defaults(cls)) - {"weighting"}
+    arguments = set(constructor_defaults(cls)) - {"weighting", "recipe"}
     assert set(model.hparams) == arguments
     again = cls(**model.hparams)
     again.load_state_dict(model.state_dict())
