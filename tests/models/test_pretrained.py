@@ -85,8 +85,8 @@ def test_resizing_is_that_of_pillow(n, wanted, mode):
 
 def test_images_of_the_wanted_size_are_left_alone():
     net = random_net(shape=(3, 48, 48), size=48)
-    assert net.rows is None
-    assert net.columns is None
+    assert net.resize.rows is None
+    assert net.resize.columns is None
     images = torch.rand(2, 3, 48, 48) * 3 - 1  # not even clipped
     torch.testing.assert_close(net(images), net.net(net.standardize(images)))
 
