@@ -52,7 +52,8 @@ class RotationLabels(OneBackbone):
     def represent(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the flattened map of each turn, shape (B, features)."""
         turned = torch.cat([torch.rot90(images, r, (2, 3)) for r in range(_TURNS)])
-        return self.backbone(turned).flatten(1).chunk(_TURNS)
+        features: Tensor = self.backbone(turned)
+        return features.reshape(_TURNS, images.shape[0], -1).unbind(0)
 
     def joint_logits(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return the logit of class y and r turns of each turn of each image.
@@ -63,8 +64,8 @@ class RotationLabels(OneBackbone):
         Returns:
             Shape (turns of the image, B, classes, r).
         """
-        joint: Tensor = torch.stack([self.head(each) for each in features])
-        return joint.unflatten(2, (self.sizes[0], _TURNS))
+        joint = torch.stack([self.head(each) for each in features])
+        return joint.reshape(_TURNS, joint.shape[1], self.sizes[0], _TURNS)
 
     def classify(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the logits of the principal task, shape (B, classes), alone in a tuple."""
