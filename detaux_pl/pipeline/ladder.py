@@ -54,6 +54,9 @@ RUNGS = {
     "network_strong": Rung(
         "SingleTask", "the same, strong augmentation", data={"augment": "strong"}
     ),
+    "rotation": Rung("RotationLabels", "the network, class and rotation as one label"),
+    "ssat": Rung("MaskedReconstruction", "the network, completing masked images beside it"),
+    "supcon": Rung("SupervisedContrastive", "the network and the supervised contrastive loss"),
     "task": Rung("HardParameterSharing", "the network and the discovered task", alone="network"),
     "task_standard": Rung(
         "HardParameterSharing", "the same, standard augmentation", alone="network_standard",

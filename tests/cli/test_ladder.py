@@ -140,7 +140,9 @@ def test_what_is_done_is_not_done_again(
         (["--rungs", "probe,probe"], "give each rung once"),
         (["--labels", "5,many"], "give numbers of labels of each class, at least 2, or all"),
         (["--labels", "5,5"], "give each number once"),
-        (["--labels", "5,1000"], "few_labels asks for 1000 labels of each class"),
+        pytest.param(
+            ["--labels", "5,1000"], "asks for 1000 labels of each class", marks=pytest.mark.slow
+        ),
         (["--seeds", "0"], "--seeds is 0: give at least 1"),
         (
             ["--rungs", "knn,probe", "--against", "prob"],
