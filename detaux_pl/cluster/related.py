@@ -77,7 +77,11 @@ def relate_candidates(
             relations[k] = replace(relations[k], kind="subclass")
         own = relations[k]
         candidate.relation, candidate.effect, candidate.p_value = own.kind, own.effect, own.p_value
-    tasks = {candidate.name: task for candidate, task in known}
+    # Tasks that were found one after the other may be of one subspace and clusterer.
+    tasks: dict[str, AuxiliaryLabels] = {}
+    for candidate, task in known:
+        again = sum(other.name == candidate.name for other, _ in known[: len(tasks)])
+        tasks[f"{candidate.name} ({again + 1})" if again else candidate.name] = task
     found = find_shortcuts(tasks, codes, relations)
     return found, [tasks[alarm["name"]] for alarm in found["alarms"]]
 
