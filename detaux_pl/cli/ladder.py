@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,13 @@ from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all
 from detaux_pl.pipeline.ladder import RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.process import Runner, run_processes
-from detaux_pl.report.ladder_table import sentences, to_csv, to_json, to_markdown, to_rich
+from detaux_pl.report.ladder_table import (
+    sentences,
+    to_csv,
+    to_json,
+    to_markdown,
+    to_rich,
+)
 from detaux_pl.settings.build import build
 from detaux_pl.settings.choices import closest
 
@@ -69,7 +75,7 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     budgets = [_read(ladder, labels, against) for labels in ladder.labels]
     budgets.sort(key=lambda budget: budget.known)
     found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})
-    said = sentences(budgets, found)
+    said = [*sentences(budgets, found), *_lacking(ladder, budgets)]
     about = {name: RUNGS[name].about for name in ladder.rungs}
     # matplotlib takes longer to import than all else that is left.
     from detaux_pl.report.ladder_page import render_ladder
@@ -234,6 +240,18 @@ def _read(ladder: Ladder, labels: int | None, against: str) -> Budget:
         for row in comparison.rows
     ]
     return Budget(labels, known, n_test, comparison, rated, recommend(rated))
+
+
+def _lacking(ladder: Ladder, budgets: Sequence[Budget]) -> Iterator[str]:
+    """Name the rungs that were not measured with every seed."""
+    for budget in budgets:
+        seeds = {row.name: row.summary.n for row in budget.comparison.rows}
+        for name in ladder.rungs:
+            if (n := seeds.get(name, 0)) < ladder.seeds:
+                yield (
+                    f"At {budget.known:.3g} labels a class, {name} has {n} of {ladder.seeds} "
+                    "measurements: no task worth training on was found, or its training diverged."
+                )
 
 
 def _needed(folder: Path, name: str, codes: float) -> float:

@@ -66,7 +66,7 @@ def rows(budgets: Sequence[Budget]) -> list[list[str]]:
 def advice(budget: Budget) -> str:
     """Say which rung to take."""
     best, chosen = budget.best, budget.chosen
-    lead = f"At {labels_text(budget)} labels a class, take {chosen.name}"
+    lead = f"At {budget.known:.3g} labels a class, take {chosen.name}"
     if chosen is best:
         return (
             f"{lead}: it is best with {percent(best.mean)}, and nothing cheaper is within one "

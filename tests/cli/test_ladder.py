@@ -16,7 +16,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.ladder import run as run_ladder
-from tests.cli.conftest import in_process
+from tests.cli.conftest import CONF, copy_stages, in_process
 
 Refused = Callable[[list[str]], str]
 RUNGS = ("majority", "knn", "probe", "erasure", "network", "task")
@@ -131,6 +131,19 @@ def test_what_is_done_is_not_done_again(
     rows = list(csv.DictReader(said.out.splitlines()))
     assert {row["rung"] for row in rows} == {*RUNGS, "network_ensemble", "task_ensemble"}
     assert "labels a class" in Path(f"{ladder}.md").read_text()
+
+
+@pytest.mark.slow
+def test_where_no_task_is_found_the_other_rungs_are_measured(finished_run: Path, tmp_path: Path):
+    copy_stages(finished_run, tmp_path / "all" / "seed0", "disentangle")
+    words = ["--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path), "--seeds", "1"]
+    words += ["--rungs", "network,task", "--cluster.select.tries", "2", "--jobs", "1"]
+    words += ["--cluster.select.confirmations", "1", "--cluster.select.halves", "2"]
+    words += ["--nets.epochs", "1", "--nets.folds", "2", "--cluster.select.min_learnability", "1"]
+    assert run_ladder(words, in_process) == 0
+    content = read_json(tmp_path / "ladder.json")
+    assert [*content["budgets"][0]["rungs"]] == ["network"]
+    assert "task has 0 of 1 measurements: no task" in content["sentences"][-1]
 
 
 @pytest.mark.parametrize(
