@@ -22,6 +22,7 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.data.cached_pixels import CachedPixels, UnreadableImagesError
 from detaux_pl.data.factor_dataset import check_image_size
+from detaux_pl.data.grouped_splits import draw_missing_groups
 from detaux_pl.data.pixel_cache import PixelWriter
 from detaux_pl.data.read_image import (
     HEIF,
@@ -33,7 +34,7 @@ from detaux_pl.data.read_image import (
     register_heif,
     unguarded,
 )
-from detaux_pl.data.splits import check_share
+from detaux_pl.data.splits import check_share, draw_missing
 from detaux_pl.data.value_range import Deep, DeepPixels, Levels, check_value_range
 
 _PIECE = 32
@@ -147,6 +148,30 @@ class ImageFiles(CachedPixels):
         self.ignored: list[Path] = []
         self.unreadable: list[Unreadable] = []
         self._digests: NDArray[np.uint8] | None = None
+
+    def draw_splits(
+        self,
+        splits: NDArray[np.int8],
+        labels: NDArray[np.int64],
+        groups: NDArray[np.int64] | None,
+        name: str,
+    ) -> NDArray[np.bool_]:
+        """Hold out the splits that are missing, image by image or by whole groups.
+
+        Args:
+            splits: Index into `SPLITS` of each image, shape (N,); changed in place.
+            labels: Principal label of each, or -1, shape (N,).
+            groups: Group of each, or -1, shape (N,); None to draw each image by itself.
+            name: What the groups are called, for messages.
+
+        Returns:
+            Which images are kept, shape (N,), see `draw_missing_groups`.
+        """
+        if groups is None:
+            draw_missing(splits, labels, self.val_share, self.test_share, self.seed)
+            return np.ones(len(splits), dtype=np.bool_)
+        shares = {"val": self.val_share, "test": self.test_share}
+        return draw_missing_groups(splits, labels, groups, shares, self.seed, name)
 
     @abstractmethod
     def read_index(self) -> FileIndex:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import SPLITS, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import as_path
-from detaux_pl.data.grouped_splits import draw_missing_groups
 from detaux_pl.data.image_files import (
     FileIndex,
     ImageFiles,
@@ -23,7 +22,7 @@ from detaux_pl.data.image_files import (
     leads_back,
     name_some,
 )
-from detaux_pl.data.splits import SPLIT_NAMES, LeftOut, draw_missing
+from detaux_pl.data.splits import SPLIT_NAMES, LeftOut
 
 _TRAIN, _UNLABELLED = SPLITS.index("train"), SPLITS.index(UNLABELLED)
 
@@ -121,15 +120,11 @@ class ImageFolder(ImageFiles):
         order = np.argsort(ids, kind="stable")  # as it is, where all have labels
         splits = np.append(splits, np.full(len(more), _UNLABELLED, dtype=np.int8))[order]
         labels = np.append(labels, np.full(len(more), -1))[order]
-        if self.split_by is None:
-            draw_missing(splits, labels, self.val_share, self.test_share, self.seed)
-        else:
+        groups = None
+        if self.split_by is not None:
             groups = self._read_groups(ids[order], labels, self.split_by)
-            shares = {"val": self.val_share, "test": self.test_share}
-            kept = draw_missing_groups(
-                splits, labels, groups, shares, self.seed, repr(self.split_by)
-            )
-            order, splits, labels = order[kept], splits[kept], labels[kept]
+        kept = self.draw_splits(splits, labels, groups, repr(self.split_by))
+        order, splits, labels = order[kept], splits[kept], labels[kept]
         return FileIndex(
             paths=[paths[row] for row in order.tolist()],
             ids=ids[order],

@@ -21,11 +21,10 @@ from detaux_pl.artifacts.files import as_path
 from detaux_pl.data.correlation import Correlate
 from detaux_pl.data.csv_rows import CsvRows
 from detaux_pl.data.factor_dataset import existing_file
-from detaux_pl.data.grouped_splits import draw_missing_groups
 from detaux_pl.data.image_files import FileIndex, ImageFiles, is_image, name_some
 from detaux_pl.data.label_column import LabelColumn
 from detaux_pl.data.parquet import import_pyarrow
-from detaux_pl.data.splits import LeftOut, column_split, draw_missing, set_apart
+from detaux_pl.data.splits import LeftOut, column_split, set_apart
 
 _TRAIN = SPLITS.index("train")
 _TEXT = (".csv", ".tsv", ".txt")
@@ -136,15 +135,11 @@ class ImageTable(ImageFiles):
         order = np.argsort(ids)
         splits = self._read_splits(table, labelled)[order]
         factors = np.stack([column.codes for column in columns.values()], axis=1)[order]
-        if self.split_by is None:
-            draw_missing(splits, factors[:, 0], self.val_share, self.test_share, self.seed)
-        else:
+        groups = None
+        if self.split_by is not None:
             groups = self._read_groups(table, self.split_by, labelled)[order]
-            shares = {"val": self.val_share, "test": self.test_share}
-            kept = draw_missing_groups(
-                splits, factors[:, 0], groups, shares, self.seed, repr(self.split_by)
-            )
-            order, splits, factors = order[kept], splits[kept], factors[kept]
+        kept = self.draw_splits(splits, factors[:, 0], groups, repr(self.split_by))
+        order, splits, factors = order[kept], splits[kept], factors[kept]
         sizes = tuple(len(column.values) for column in columns.values())
         if self.correlate is not None:
             rng = np.random.default_rng([self.seed, len(SPLITS)])
