@@ -16,7 +16,7 @@ import torch
 from tests.benchmarks.image_folder import run_watched, write_folder
 
 _N, _FEW, _MANY = 10_000, 1_000, 50_000
-_WORKERS, _BATCH = 2, 64
+_WORKERS, _BATCH, _TURNS = 2, 64, 2
 _SMALL, _LARGE = ("small_convnet", 64), ("timm/tf_efficientnet_lite0", 224)
 """Networks, and the size of the images that they see [pixels]."""
 
@@ -32,7 +32,8 @@ def measure() -> Iterator[tuple[str, float, str]]:
             _link(files, root, many, f"{copy}-")
         for net, images, n in ((_LARGE, few, _FEW), (_SMALL, root, _N)):
             name = f"{n:,} JPEGs through {net[0]} of {net[1]} pixels, {_WORKERS} workers"
-            (rate, kept), (rival, their_own) = (_run(how, images, net) for how in ("ours", "loop"))
+            turns = [[_run(how, images, net) for how in ("ours", "loop")] for _ in range(_TURNS)]
+            (rate, kept), (rival, their_own) = (max(runs) for runs in zip(*turns, strict=True))
             yield f"torchvision, {name}", rival, "images/s"
             yield "the same by detaux predict", rate, "images/s"
             yield "ratio", rate / rival, "x (aim: at least 1.0)"
