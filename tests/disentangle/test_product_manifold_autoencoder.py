@@ -9,6 +9,7 @@ from detaux_pl.data.modules import LabelledDataModule, ViewDataModule
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.schedule import Betas
+from tests.benchmarks.official_step import OfficialStep
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -319,3 +320,51 @@ def test_data_without_pairs_are_refused_before_training():
             datamodule=ViewDataModule(scenes, batch_size=8),
         )
     assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("betas", [Betas(0, 0, 0), Betas(0.5, 1, 0.5)], ids=["warm-up", "all"])
+def test_the_official_form_is_the_official_step(images, same, betas):
+    model = build(form="official").double()
+    official, exact = OfficialStep(model), images.double()
+    torch.manual_seed(2)  # both draw the same mixtures
+    model.loss_terms(exact, same, betas)[0].backward()
+    torch.manual_seed(2)
+    loss = official.loss(exact.flatten(0, 1).permute(0, 2, 3, 1), same, betas)
+    loss.backward()
+    torch.manual_seed(2)
+    assert loss.item() == pytest.approx(model.loss_terms(exact, same, betas)[0].item(), rel=1e-12)
+    for ours, theirs in ((model.encoder, official.encoder), (model.decoder, official.decoder)):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+    for k, (first, _, last) in enumerate(official.projectors):
+        for one, other in (
+            (model.projectors.hidden_weight, first.weight),
+            (model.projectors.output_weight, last.weight),
+        ):
+            torch.testing.assert_close(one.grad[k], other.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_a_checkpoint_whose_weights_lay_in_another_order_is_gone_on_with(
+    pairs, make_trainer, tmp_path
+):
+    """A fused optimiser that takes one order for the other trains each weight as another one."""
+
+    def train(path, epochs, **kwargs):
+        trainer = make_trainer(max_epochs=epochs, logger=False)
+        model = build()
+        trainer.fit(model, pairs, **kwargs)
+        trainer.save_checkpoint(path)
+        return model
+
+    train(tmp_path / "one.ckpt", 1)
+    expected = train(tmp_path / "two.ckpt", 2, ckpt_path=tmp_path / "one.ckpt")
+    older = torch.load(tmp_path / "one.ckpt", weights_only=False)
+    states = older["optimizer_states"][0]["state"]
+    for state in states.values():
+        for name, values in state.items():
+            state[name] = values.contiguous()
+    assert any(values.stride()[-1] != 1 for values in expected.state_dict().values())
+    torch.save(older, tmp_path / "older.ckpt")
+    told = train(tmp_path / "two.ckpt", 2, ckpt_path=tmp_path / "older.ckpt")
+    for name, values in expected.state_dict().items():
+        assert torch.equal(told.state_dict()[name], values), name
