@@ -18,7 +18,7 @@ from detaux_pl.cluster.further import erase_task
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, score_subspaces
 
-_FITTED = [SPLITS.index(split) for split in ("train", UNLABELLED)]
+FITTED = [SPLITS.index(split) for split in ("train", UNLABELLED)]
 _CHUNK = 1 << 22
 """Numbers to hold at a time while reducing codes: 32 MB."""
 
@@ -186,7 +186,7 @@ class Discovery:
             raise UserError("the codes hold no training sample: there is nothing to cluster.")
         if not np.isfinite([codes.values.min(), codes.values.max()]).all():
             raise UserError("the codes hold NaN or infinite values: train the disentangler again.")
-        known = np.flatnonzero(np.isin(codes.splits, _FITTED))
+        known = np.flatnonzero(np.isin(codes.splits, FITTED))
         if self.fit_on is None or self.fit_on >= known.size:
             return known
         rng = np.random.default_rng([self.seed, 1])

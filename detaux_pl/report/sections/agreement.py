@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.discover import FITTED
+from detaux_pl.cluster.further import erase_task
 from detaux_pl.metrics.agreement import contingency
 from detaux_pl.report.charts import contingency_chart, project, scatter_chart
 from detaux_pl.report.markup import html_bar, html_cell, html_chart, html_lead, html_table
@@ -35,7 +37,7 @@ def _draw(view: View, report: Report) -> Iterator[Picture]:
             yield Picture(
                 f"codes{suffix}",
                 "Codes of the chosen subspace on their two principal components",
-                _draw_codes(task, codes, labels),
+                _draw_codes(task, _without(codes, view.tasks[: task.get("erased", 0)]), labels),
             )
 
 
@@ -54,6 +56,14 @@ def _draw_contingency(task: Mapping[str, Any], codes: Codes, labels: AuxiliaryLa
     )
     names = [task["clusters"][label]["name"] for label in order]
     return contingency_chart({k: table[order] for k, table in tables.items()}, names)
+
+
+def _without(codes: Codes, before: Sequence[AuxiliaryLabels]) -> Codes:
+    """Erase what had been found before, as the task was looked for in what is left."""
+    fitted = np.flatnonzero(np.isin(codes.splits, FITTED))
+    for task in before:
+        codes = erase_task(codes, task, fitted, task.meta.get("pca"))
+    return codes
 
 
 def _draw_codes(task: Mapping[str, Any], codes: Codes, labels: AuxiliaryLabels) -> Figure:
