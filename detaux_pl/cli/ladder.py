@@ -70,6 +70,7 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     _refuse_few(ladder)
     console = terminal(stderr=True)
     asked: dict[int | None, list[str]] = {}
+    best: dict[int | None, list[str]] = {}
     for labels in ladder.labels:
         asked[labels] = [*ladder.rungs]
         # The best ones are known when all seeds are.
@@ -78,12 +79,14 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
                 code = _climb(ladder, labels, seed, asked[labels], runner, console)
                 if code != OK:
                     return stopped(code) if code > 128 else code
-            best = _best(ladder, labels)
-            asked[labels] += [PARTNERS[k] for k in best if PARTNERS[k] not in asked[labels]]
+            best[labels] = _best(ladder, labels)
+            further = [PARTNERS[name] for name in best[labels]]
+            asked[labels] = [*dict.fromkeys([*ladder.rungs, *further])]
     budgets = [_read(ladder, labels, asked[labels], against) for labels in ladder.labels]
     budgets.sort(key=lambda budget: budget.known)
     found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})
-    said = [*sentences(budgets, found), *_lacking(ladder, asked, budgets)]
+    said = [*sentences(budgets, found), *_with_task(best, budgets)]
+    said += _lacking(ladder, asked, budgets)
     about = {name: rung.about for name, rung in RUNGS.items() if name in chain(*asked.values())}
     # matplotlib takes longer to import than all else that is left.
     from detaux_pl.report.ladder_page import render_ladder
@@ -178,7 +181,7 @@ def _refuse_few(ladder: Ladder) -> None:
     """
     numbers = [labels for labels in ladder.labels if labels is not None]
     if numbers:
-        config = ladder.chain(max(numbers), ladder.seed, ladder.rungs).config
+        config = ladder.chain(max(numbers), ladder.seed, ladder.rungs[:1]).config
         data = build(FactorDataModule, config["multitask"]["data"])
         data.describe()
         if not hasattr(data.dataset, "splits"):  # it knows them when it is read
@@ -285,6 +288,19 @@ def _read(ladder: Ladder, labels: int | None, rungs: Sequence[str], against: str
         for row in comparison.rows
     ]
     return Budget(labels, known, n_test, comparison, rated, recommend(rated))
+
+
+def _with_task(
+    best: Mapping[int | None, Sequence[str]], budgets: Sequence[Budget]
+) -> Iterator[str]:
+    """Say which rungs were chosen to learn the discovered task too."""
+    for budget in budgets:
+        if names := best[budget.labels]:
+            verb = "is the best network" if len(names) == 1 else "are the best networks"
+            yield (
+                f"At {budget.known:.3g} labels a class, {' and '.join(names)} {verb} by validation "
+                "accuracy: with the discovered task, too."
+            )
 
 
 def _lacking(

@@ -76,7 +76,7 @@ RUNGS = {
 PARTNERS = {rung.alone: name for name, rung in RUNGS.items() if name.startswith("task")}
 """By the name of a trained rung, that of the same with the discovered task."""
 _ONE_STEP: Mapping[str, Mapping[str, Any]] = {
-    "trainer": {"max_epochs": 1, "limit_train_batches": 1},
+    "trainer": {"max_epochs": 1, "limit_train_batches": 1, "check_val_every_n_epoch": 1},
     "data": {"batch_size": 2},
 }
 """How a model is run that no step trains."""
