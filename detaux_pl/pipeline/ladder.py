@@ -230,8 +230,10 @@ def plan_ladder(
                 f"{model.__name__}, which trains none: say which network, such as --multitask "
                 "configs/multitask/hard_parameter_sharing.yaml."
             )
+    if best is None or not PARTNERS.keys() & {*rungs}:
+        best = 0
     run_dir = Path(folder or f"{config['run_dir'].rstrip('/')}_ladder")
     defaults = constructor_defaults(model)
     own = config["multitask"]["model"].get("init_args", {})
     given = {k: v for k, v in own.items() if k in defaults and v != defaults[k]}
-    return Ladder(words, rungs, labels, seeds, seed, ensemble, run_dir, model, given, best or 0)
+    return Ladder(words, rungs, labels, seeds, seed, ensemble, run_dir, model, given, best)
