@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.metrics import normalized_mutual_info_score
 
+from detaux_pl.artifacts.codes import UNLABELLED, Codes
 from detaux_pl.artifacts.files import read_json
+from detaux_pl.artifacts.labels import load_tasks
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cluster.erased import read_erasures
 from detaux_pl.evaluation.results import read_scores
@@ -43,13 +46,15 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run_dir", type=Path, default=Path("runs/photos"), help="of make photos")
     parser.add_argument("--ladders", type=Path, nargs="*", default=[], help="folders of ladders")
     args = parser.parse_args()
     cases = [*_of_splits(args.run_dir)]
     print(f"{len(cases)} splits\n\n{_calibration(cases)}\n{_by_task(cases)}")
+    for ladder in args.ladders:
+        print(_discovered(ladder))
     told = [case for ladder in args.ladders for case in _of_ladder(ladder)]
     if told:
         print(f"{len(told)} uses in ladders\n\n{_calibration(told)}")
@@ -78,6 +83,30 @@ def _of_ladder(folder: Path) -> Iterator[Case]:
             own, alone = _accuracy(run, name), _accuracy(run, rung.alone)
             if own is not None and alone is not None:
                 yield Case(folder.name, run.parent.name, use, said, own - alone)
+
+
+def _discovered(folder: Path) -> str:
+    """Say what was found in each run of a ladder, and how it goes with what is known of it."""
+    lines = []
+    for run in sorted(folder.glob("*/seed*")):
+        stage = StageFolder(run, "cluster")
+        if stage.complete and (erasures := read_erasures(stage)) is not None:
+            codes = Codes.load(run / "disentangle" / "codes", "code")
+            rows = np.concatenate([codes.rows("train"), codes.rows(UNLABELLED)])
+            groups = [task.labels[rows] for task in load_tasks(stage.path)]
+            agree = {
+                name: np.mean(
+                    [normalized_mutual_info_score(codes.factor(name)[rows], g) for g in groups]
+                )
+                for name in codes.info.names
+            }
+            said = "erase" if erasures["verdict"]["found"] else "leave"
+            told = ", ".join(f"{name} {value:.2f}" for name, value in agree.items())
+            sizes = " + ".join(str(len(np.unique(each))) for each in groups)
+            lines.append(
+                f"{folder.name}/{run.relative_to(folder)}: {said}, {sizes} groups, NMI {told}"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def _accuracy(run: Path, rung: str) -> float | None:
