@@ -7,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS ?= 1
 FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos shortcuts clean
+.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos verdicts shortcuts clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ draws: $(STAMP)  ## The quickstart over 10 draws of its data, the table in docs/
 
 photos: $(STAMP)  ## Erasing discovered groups on photographs, FOLDER=... WEIGHTS=... (an hour)
 	$(BIN)/python -m tests.photos $(FOLDER) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+verdicts: $(STAMP)  ## What was said of groups by what came of it, after photos; LADDERS=<folders>
+	$(BIN)/python -m tests.verdicts --ladders $(LADDERS)
 
 shortcuts: $(STAMP)  ## Whether the shortcut alarm and the group sheet's intervals hold (half an hour)
 	$(BIN)/python -m tests.shortcuts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal
-from detaux_pl.cli.fit import has_diverged, refuse_launched, run_chain
+from detaux_pl.cli.fit import refuse_launched, run_chain
 from detaux_pl.cli.table import PlainParser, form_of, put_out
 from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.evaluation.compare import Arm, compare
 from detaux_pl.evaluation.ladder import Budget, Rated, recommend, standard_error, worths
 from detaux_pl.evaluation.results import Cost, read_scores
-from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all
-from detaux_pl.pipeline.ladder import RUNGS, Ladder, plan_ladder
+from detaux_pl.pipeline.ladder import PARTNERS, RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.process import Runner, run_processes
 from detaux_pl.report.ladder_table import (
     sentences,
@@ -37,6 +37,7 @@ from detaux_pl.report.ladder_table import (
 )
 from detaux_pl.settings.build import build
 from detaux_pl.settings.choices import closest
+from detaux_pl.settings.names import stage_folder
 
 _FORMS = ("text", "markdown", "csv")
 _SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv"}
@@ -62,21 +63,31 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     form = form_of(given.format, given.output, _FORMS, _SUFFIXES)
     rungs = None if given.rungs is None else given.rungs.split(",")
     ladder = plan_ladder(
-        words, rungs, _labels(given.labels), given.seeds, given.seed, given.ensemble, given.run_dir
-    )
+        words, rungs, _labels(given.labels), given.seeds, given.seed, given.ensemble,
+        given.run_dir, given.with_task,
+    )  # fmt: skip
     against = _reference(ladder.rungs, given.against)
     _refuse_few(ladder)
     console = terminal(stderr=True)
+    asked: dict[int | None, list[str]] = {}
+    best: dict[int | None, list[str]] = {}
     for labels in ladder.labels:
-        for seed in ladder.each:
-            code = _climb(ladder, labels, seed, runner, console)
-            if code != OK:
-                return stopped(code) if code > 128 else code
-    budgets = [_read(ladder, labels, against) for labels in ladder.labels]
+        asked[labels] = [*ladder.rungs]
+        # The best ones are known when all seeds are.
+        for _ in range(1 + bool(ladder.best)):
+            for seed in ladder.each:
+                code = _climb(ladder, labels, seed, asked[labels], runner, console)
+                if code != OK:
+                    return stopped(code) if code > 128 else code
+            best[labels] = _best(ladder, labels)
+            further = [PARTNERS[name] for name in best[labels]]
+            asked[labels] = [*dict.fromkeys([*ladder.rungs, *further])]
+    budgets = [_read(ladder, labels, asked[labels], against) for labels in ladder.labels]
     budgets.sort(key=lambda budget: budget.known)
     found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})
-    said = [*sentences(budgets, found), *_lacking(ladder, budgets)]
-    about = {name: RUNGS[name].about for name in ladder.rungs}
+    said = [*sentences(budgets, found), *_with_task(best, budgets)]
+    said += _lacking(ladder, asked, budgets)
+    about = {name: rung.about for name, rung in RUNGS.items() if name in chain(*asked.values())}
     # matplotlib takes longer to import than all else that is left.
     from detaux_pl.report.ladder_page import render_ladder
 
@@ -116,6 +127,11 @@ def _parser() -> PlainParser:
     parser.add_argument(
         "--ensemble", type=int, default=1,
         help="networks of each trained rung that answer together, as a rung of its own (1: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--with_task", type=int, metavar="N",
+        help="so many of the best of the rungs network, network_light and the like, by validation "
+        "accuracy, learn the discovered task too (2 where no rungs are named, else 0)",
     )  # fmt: skip
     parser.add_argument(
         "--run_dir", help="folder of the ladder; by default that of the config with _ladder"
@@ -165,28 +181,63 @@ def _refuse_few(ladder: Ladder) -> None:
     """
     numbers = [labels for labels in ladder.labels if labels is not None]
     if numbers:
-        chain = parse(ladder.chain_words(max(numbers), ladder.seed, ladder.rungs))
-        data = build(FactorDataModule, chain.config["multitask"]["data"])
+        config = ladder.chain(max(numbers), ladder.seed, ladder.rungs[:1]).config
+        data = build(FactorDataModule, config["multitask"]["data"])
         data.describe()
         if not hasattr(data.dataset, "splits"):  # it knows them when it is read
             data.prepare_data()
             data.setup("fit")
     fewest = min(numbers, default=None)
-    build_all(parse(ladder.chain_words(fewest, ladder.seed, ladder.rungs)))
+    further = [PARTNERS[name] for name in ladder.rungs if ladder.best and name in PARTNERS]
+    build_all(ladder.chain(fewest, ladder.seed, [*{*ladder.rungs, *further}]))
 
 
-def _climb(ladder: Ladder, labels: int | None, seed: int, runner: Runner, console: Any) -> int:
+def _climb(
+    ladder: Ladder,
+    labels: int | None,
+    seed: int,
+    rungs: Sequence[str],
+    runner: Runner,
+    console: Any,
+) -> int:
     """Run one chain; where it finds no task, without the rungs that learn one."""
-    chain = parse(ladder.chain_words(labels, seed, ladder.rungs))
-    code = run_chain(chain, runner, console)
-    others = [name for name in ladder.rungs if not RUNGS[name].kind.uses_auxiliary]
+    run = ladder.chain(labels, seed, rungs)
+    code = run_chain(run, runner, console)
+    others = [name for name in rungs if not RUNGS[name].kind.uses_auxiliary]
     if code == NOTHING_FOUND and others:
-        chain = parse(ladder.chain_words(labels, seed, others))
-        code = run_chain(chain, runner, console)
-    return OK if code == NOTHING_FOUND or has_diverged(chain) else code
+        run = ladder.chain(labels, seed, others)
+        code = run_chain(run, runner, console)
+    every = [config for configs in run.arms.values() for config in configs]
+    folders = [StageFolder(run.run_dir, stage_folder("multitask", config)) for config in every]
+    diverged = any(folder.diverged for folder in folders)
+    if diverged and all(folder.complete or folder.diverged for folder in folders):
+        return OK
+    return OK if code == NOTHING_FOUND else code
 
 
-def _read(ladder: Ladder, labels: int | None, against: str) -> Budget:
+def _best(ladder: Ladder, labels: int | None) -> list[str]:
+    """Name the best of the rungs that can learn a task too, by mean validation accuracy."""
+    means = {}
+    for name in (name for name in ladder.rungs if ladder.best and name in PARTNERS):
+        told = [
+            _accuracy([_predicted(stage, "val")])
+            for seed in ladder.each
+            for stage in _stages(ladder, labels, seed, name)
+        ]
+        if told:
+            means[name] = statistics.mean(told)
+    return sorted(means, key=lambda name: -means[name])[: ladder.best]
+
+
+def _stages(ladder: Ladder, labels: int | None, seed: int, name: str) -> list[StageFolder]:
+    """Return the finished trainings of a rung."""
+    of_seed = range(seed * ladder.ensemble, (seed + 1) * ladder.ensemble)
+    folder = ladder.run_dir(labels, seed)
+    stages = [StageFolder(folder, f"multitask/{name}/seed{k}") for k in of_seed]
+    return [stage for stage in stages if stage.complete]
+
+
+def _read(ladder: Ladder, labels: int | None, rungs: Sequence[str], against: str) -> Budget:
     """Read what the chains of one number of labels found.
 
     Raises:
@@ -205,10 +256,8 @@ def _read(ladder: Ladder, labels: int | None, against: str) -> Budget:
         known = (
             len(read.rows("train")) / read.info.sizes[read.info.names.index(read.info.principal)]
         )
-        for name in ladder.rungs:
-            of_seed = range(seed * ladder.ensemble, (seed + 1) * ladder.ensemble)
-            stages = [StageFolder(folder, f"multitask/{name}/seed{k}") for k in of_seed]
-            stages = [stage for stage in stages if stage.complete]
+        for name in rungs:
+            stages = _stages(ladder, labels, seed, name)
             if not stages:
                 continue
             told = [read_scores(stage)["test/accuracy/principal"] for stage in stages]
@@ -218,8 +267,7 @@ def _read(ladder: Ladder, labels: int | None, against: str) -> Budget:
             scores.setdefault(name, {})[seed] = statistics.mean(told)
             costs.setdefault(name, []).extend(own)
             seconds.setdefault(name, []).append(statistics.mean(took) + needed)
-            files = [stage.path / "predictions.npz" for stage in stages]
-            tests = [Predictions.load(file, "--redo multitask").of("test") for file in files]
+            tests = [_predicted(stage, "test") for stage in stages]
             n_test = len(tests[0].ids)
             if len(stages) > 1 and RUNGS[name].kind.trained:
                 together = f"{name}_ensemble"
@@ -242,11 +290,26 @@ def _read(ladder: Ladder, labels: int | None, against: str) -> Budget:
     return Budget(labels, known, n_test, comparison, rated, recommend(rated))
 
 
-def _lacking(ladder: Ladder, budgets: Sequence[Budget]) -> Iterator[str]:
+def _with_task(
+    best: Mapping[int | None, Sequence[str]], budgets: Sequence[Budget]
+) -> Iterator[str]:
+    """Say which rungs were chosen to learn the discovered task too."""
+    for budget in budgets:
+        if names := best[budget.labels]:
+            verb = "is the best network" if len(names) == 1 else "are the best networks"
+            yield (
+                f"At {budget.known:.3g} labels a class, {' and '.join(names)} {verb} by validation "
+                "accuracy: with the discovered task, too."
+            )
+
+
+def _lacking(
+    ladder: Ladder, asked: Mapping[int | None, Sequence[str]], budgets: Sequence[Budget]
+) -> Iterator[str]:
     """Name the rungs that were not measured with every seed."""
     for budget in budgets:
         seeds = {row.name: row.summary.n for row in budget.comparison.rows}
-        for name in ladder.rungs:
+        for name in asked[budget.labels]:
             if (n := seeds.get(name, 0)) < ladder.seeds:
                 yield (
                     f"At {budget.known:.3g} labels a class, {name} has {n} of {ladder.seeds} "
@@ -266,6 +329,10 @@ def _needed(folder: Path, name: str, codes: float) -> float:
 def _seconds(folder: Path, stage: str) -> float:
     manifest = StageFolder(folder, stage).manifest
     return 0.0 if manifest is None else manifest["seconds"]
+
+
+def _predicted(stage: StageFolder, split: str) -> Predictions:
+    return Predictions.load(stage.path / "predictions.npz", "--redo multitask").of(split)
 
 
 def _accuracy(predictions: Sequence[Predictions]) -> float:

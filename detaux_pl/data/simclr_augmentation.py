@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,17 +11,20 @@ from torch import Tensor
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.augmentation import Augmentation
 
+Preset = Literal["full", "unmirrored", "color"]
+
 
 class SimCLRAugmentation(Augmentation):
     """Distort every image by a draw of its own, after SimCLR.
 
     `full`: random resized crop (8 to 100 % of the area, aspect ratio 3/4 to 4/3) back to the
     size of the image, horizontal flip (1/2), colour jitter (4/5), grey (1/5) and Gaussian blur
-    (1/2; kernel a tenth of the image, sigma 0.1 to 2 pixels). `color`: colour jitter and grey
-    alone, for data whose factors a crop or a flip would destroy.
+    (1/2; kernel a tenth of the image, sigma 0.1 to 2 pixels). `unmirrored`: the same without the
+    flip. `color`: colour jitter and grey alone, for data whose factors a crop or a flip would
+    destroy.
 
     Args:
-        preset: `full` or `color`.
+        preset: `full`, `unmirrored` or `color`.
         strength: Strength s of the colour jitter: brightness, contrast and saturation change by
             up to 0.8 s, hue by 0.2 s; in [0, 1.25]. Paper: 1, and 0.5 for CIFAR-10.
 
@@ -40,9 +43,9 @@ class SimCLRAugmentation(Augmentation):
         per batch, not per image.
     """
 
-    def __init__(self, preset: Literal["full", "color"] = "full", strength: float = 1.0) -> None:
-        if preset not in ("full", "color"):
-            raise ValueError(f"preset is {preset!r}: give full or color.")
+    def __init__(self, preset: Preset = "full", strength: float = 1.0) -> None:
+        if preset not in get_args(Preset):
+            raise ValueError(f"preset is {preset!r}: give full, unmirrored or color.")
         if not 0.0 <= strength <= 1.25:
             raise ValueError(f"strength is {strength}: give a number in [0, 1.25].")
         self.preset = preset
@@ -84,4 +87,5 @@ def _pipeline(preset: str, strength: float, height: int, width: int, device: tor
     crop = k.RandomResizedCrop((height, width), scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
     kernel = max(3, int(0.1 * height) // 2 * 2 + 1)
     blur = k.RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=0.5)
-    return k.AugmentationSequential(crop, k.RandomHorizontalFlip(p=0.5), *colours, blur).to(device)
+    flip = [] if preset == "unmirrored" else [k.RandomHorizontalFlip(p=0.5)]
+    return k.AugmentationSequential(crop, *flip, *colours, blur).to(device)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +21,9 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.files import read_json
 from detaux_pl.artifacts.predictions import Predictions
 from detaux_pl.cli.ladder import run as run_ladder
+from detaux_pl.pipeline.ladder import RUNGS as RUNGS_THERE_ARE
+from detaux_pl.pipeline.ladder import plan_ladder
+from detaux_pl.settings.keys import trainable_settings
 from tests.cli.conftest import CONF, copy_stages, in_process
 
 Refused = Callable[[list[str]], str]
@@ -126,11 +134,79 @@ def test_what_is_done_is_not_done_again(
     words += ["--rungs", ",".join(RUNGS), "--ensemble", "2", "--format", "csv"]
     assert run_ladder(words, in_process) == 0
     said = capsys.readouterr()
-    assert said.err.count("complete, skipped") == 5
+    assert said.err.count("complete, skipped") == 4
     assert {path: path.stat().st_mtime_ns for path in ladder.rglob("test.json")} == before
     rows = list(csv.DictReader(said.out.splitlines()))
     assert {row["rung"] for row in rows} == {*RUNGS, "network_ensemble", "task_ensemble"}
     assert "labels a class" in Path(f"{ladder}.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rungs", [["probe"], ["knn", "network"], ["network_strong", "task_light"]])
+def test_a_rung_is_the_same_whatever_others_are_asked_for(config: Path, rungs: list[str]):
+    words = ["--config", str(config), "--multitask.data.augment", "standard"]
+    words += ["--multitask.model.lr", "0.01", "--multitask.trainer.max_epochs", "7"]
+    words += ["--multitask.trainer.check_val_every_n_epoch", "3"]
+    ladder = plan_ladder(words, [*RUNGS_THERE_ARE], [4], 1, 0, 1, None, None)
+    every = ladder.chain(4, 0, ladder.rungs).arms
+    assert {*every} == {*RUNGS_THERE_ARE}
+    some = ladder.chain(4, 0, rungs).arms
+    assert {*some} == {*rungs}
+    assert all(trainable_settings(some[k][0]) == trainable_settings(every[k][0]) for k in rungs)
+    augment = {name: arm[0]["data"]["init_args"]["augment"] for name, arm in every.items()}
+    assert (augment["network"], augment["task_light"]) == ("standard", "light")
+    epochs = {name: arm[0]["trainer"]["max_epochs"] for name, arm in every.items()}
+    assert {name for name in epochs if epochs[name] == 1} == {"majority", "knn", "probe", "erasure"}
+    assert {arm[0]["model"]["init_args"].get("lr", 0.01) for arm in every.values()} == {0.01}
+
+
+@pytest.mark.slow
+def test_the_best_network_by_validation_learns_the_task_too(ladder: Path, config: Path):
+    rungs = ["network", "network_light"]
+    words = ["--config", str(config), "--run_dir", str(ladder), "--labels", "4", "--seeds", "2"]
+    words += ["--rungs", ",".join(rungs), "--ensemble", "2", "--with_task", "1"]
+    assert run_ladder(words, in_process) == 0
+    right: dict[str, list[float]] = {name: [] for name in rungs}
+    for name in rungs:
+        for path in ladder.glob(f"labels4/seed*/multitask/{name}/seed*/predictions.npz"):
+            told = Predictions.load(path, "again").of("val")
+            truth = told.target("principal")
+            right[name].append(float((told.probabilities["principal"].argmax(1) == truth).mean()))
+    assert [len(each) for each in right.values()] == [4, 4]
+    best = max(rungs, key=lambda name: np.mean(right[name]))
+    budget = read_json(ladder / "ladder.json")["budgets"][0]
+    partner = {"network": "task", "network_light": "task_light"}[best]
+    asked = {*rungs, partner}
+    assert set(budget["rungs"]) == asked | {f"{name}_ensemble" for name in asked}
+
+
+@pytest.mark.slow
+def test_kill_9_then_the_rest_alone_and_the_same_scores(ladder: Path, config: Path, tmp_path: Path):
+    folder = tmp_path / "killed"
+    words = ["--config", str(config), "--run_dir", str(folder), "--labels", "4", "--seeds", "2"]
+    words += ["--rungs", "knn,probe,network", "--ensemble", "2"]
+    command = [sys.executable, "-m", "detaux_pl", "ladder", *words, "--jobs", "1"]
+    process = subprocess.Popen(command, start_new_session=True)
+    begun = folder / "labels4" / "seed0" / "multitask" / "network"
+    deadline = time.monotonic() + 600
+    while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+    assert process.wait() == -signal.SIGKILL
+    assert begun.exists()
+    assert not (folder / "ladder.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
+    done = [path for path in folder.rglob("stage.json") if read_json(path)["status"] == "complete"]
+    assert done
+    assert run_ladder(words, in_process) == 0
+    for path in (file for stage in done for file in stage.parent.glob("*.npz")):
+        assert path.stat().st_mtime_ns == before[path]
+    own, undisturbed = (
+        read_json(each / "ladder.json")["budgets"][0]["rungs"] for each in (folder, ladder)
+    )
+    assert {*own} == {"knn", "probe", "network", "network_ensemble"}
+    for name, rung in own.items():
+        assert rung["scores"] == undisturbed[name]["scores"], name
 
 
 @pytest.mark.slow
@@ -156,6 +232,7 @@ def test_where_no_task_is_found_the_other_rungs_are_measured(finished_run: Path,
         pytest.param(
             ["--labels", "5,1000"], "asks for 1000 labels of each class", marks=pytest.mark.slow
         ),
+        (["--with_task", "-1"], "--with_task is -1: give 0 for none"),
         (["--seeds", "0"], "--seeds is 0: give at least 1"),
         (
             ["--rungs", "knn,probe", "--against", "prob"],

@@ -60,6 +60,16 @@ def test_color_leaves_geometry_alone() -> None:
     assert (moved != moved[..., :1]).any()
 
 
+def test_what_is_not_mirrored_keeps_left_and_right() -> None:
+    images = torch.linspace(0.1, 0.6, 16).expand(64, 3, 16, 16)
+    rising = {}
+    for preset in ("full", "unmirrored"):
+        views = SimCLRAugmentation(preset, 0.5)(images, 1)  # type: ignore[arg-type]
+        rising[preset] = (views[..., -1] >= views[..., 0] - 1e-5).all(dim=(1, 2))
+    assert rising["unmirrored"].all()
+    assert 0.3 < rising["full"].float().mean() < 0.7
+
+
 def test_shares_are_those_of_the_paper() -> None:
     images = _images(4000, 8)
     distorted = SimCLRAugmentation("color")(images, 2)
@@ -79,7 +89,7 @@ def test_strength_of_zero_leaves_the_colours() -> None:
 
 
 def test_values_outside_their_range() -> None:
-    with pytest.raises(ValueError, match="preset is 'colour': give full or color"):
+    with pytest.raises(ValueError, match="preset is 'colour': give full, unmirrored or color"):
         SimCLRAugmentation("colour")  # type: ignore[arg-type]
     for strength in (-0.1, 1.3):
         with pytest.raises(ValueError, match=f"strength is {strength}"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from detaux_pl.models.linear_probe import deal_folds, fit_linear_probe
 
@@ -42,6 +43,18 @@ def test_it_minimises_the_loss_in_its_docstring(n_classes, d):
         np.testing.assert_allclose(probe.probabilities(features), expected, atol=2e-3)
     assert (probe.probabilities(features).argmax(axis=1) == labels).mean() > 0.7
     np.testing.assert_allclose(probe.weight.sum(axis=0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_it_is_the_logistic_regression_of_scikit_learn(n_classes):
+    features, labels = samples(n=80, d=12, n_classes=n_classes)
+    centred = features - features.mean(axis=0)
+    x = centred / np.sqrt(np.square(centred).sum(axis=1).mean())
+    # Of two classes scikit-learn has the difference of their weights, which is penalised twice.
+    theirs = LogisticRegression(C=100.0 * (2 if n_classes == 2 else 1), tol=1e-10, max_iter=10_000)
+    expected = theirs.fit(x, labels).predict_proba(x)
+    probe = fit_linear_probe(features, labels, n_classes, strengths=[100.0])
+    np.testing.assert_allclose(probe.probabilities(features), expected, atol=1e-4)
 
 
 def test_scale_place_and_turn_of_the_features_do_not_matter():

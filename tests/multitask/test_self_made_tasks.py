@@ -1,4 +1,4 @@
-"""Rotation as joint label, masked reconstruction and supervised contrast against naive loops."""
+"""Rotation as joint label, masked reconstruction and contrast against naive loops."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.data.batch import Batch
+from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
+from detaux_pl.multitask.auxiliary_simclr import AuxiliarySimCLR
 from detaux_pl.multitask.masked_reconstruction import MaskedReconstruction
 from detaux_pl.multitask.recipe import Recipe
 from detaux_pl.multitask.rotation_labels import RotationLabels
@@ -90,3 +93,46 @@ def test_supervised_contrast_is_that_of_pytorch_metric_learning():
     model = SupervisedContrastive(SHAPE, SIZES, **SMALL)
     expected = losses.SupConLoss(temperature=0.1)(embeddings, labels)
     torch.testing.assert_close(model.contrast(embeddings, labels), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_views_are_drawn_together_as_in_a_loop(channels: int):
+    torch.manual_seed(0)
+    shape = (channels, 16, 16)
+    model = AuxiliarySimCLR(shape, SIZES, **SMALL, weight=0.7, temperature=0.2).eval()
+    model.log_means = lambda *args: None  # type: ignore[method-assign]
+    given = images()[:, :channels]
+    torch.manual_seed(5)
+    views = model.draw_views(given)
+    torch.manual_seed(5)
+    again = SimCLRAugmentation("unmirrored", 0.5)
+    seed = int(torch.randint(2**31, ()))
+    both = given.expand(-1, 3, -1, -1).repeat(2, 1, 1, 1)
+    assert torch.equal(views, again(both, seed)[:, :channels])
+    assert not any(torch.equal(views[k], views[k + 6]) for k in range(6))
+    units = [unit(model.projection(model.backbone(view[None]).flatten(1))[0, 0]) for view in views]
+    losses = []
+    for anchor in range(12):
+        partner = (anchor + 6) % 12
+        others = [units[anchor] @ units[k] / 0.2 for k in range(12) if k != anchor]
+        losses.append(torch.stack(others).logsumexp(0) - units[anchor] @ units[partner] / 0.2)
+    contrast = torch.stack(losses).mean()
+    torch.testing.assert_close(model.contrastive_loss(views), contrast)
+    alone = model.task_losses(model.represent(given), TARGETS)[0]
+    torch.manual_seed(5)
+    loss = model.training_step(Batch(given, TARGETS, torch.arange(6)), 0)
+    torch.testing.assert_close(loss, alone + 0.7 * contrast)
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "said"),
+    [
+        (SHAPE, {"weight": -1.0}, "weight is -1.0"),
+        (SHAPE, {"temperature": 0.0}, "temperature is 0.0"),
+        (SHAPE, {"strength": 2.0}, "strength is 2.0"),
+        ((2, 16, 16), {}, "takes images of 1 or 3 channels"),
+    ],
+)
+def test_views_that_cannot_be_drawn(shape: tuple[int, int, int], given: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        AuxiliarySimCLR(shape, SIZES, **SMALL, **given)
