@@ -26,6 +26,7 @@ from detaux_pl.evaluation.ladder import Budget, Rated, recommend, standard_error
 from detaux_pl.evaluation.results import Cost, read_scores
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all
+from detaux_pl.pipeline.fork_server import fork_server
 from detaux_pl.pipeline.ladder import RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.process import Runner, run_processes
 from detaux_pl.report.ladder_table import (
@@ -65,13 +66,14 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
         words, rungs, _labels(given.labels), given.seeds, given.seed, given.ensemble, given.run_dir
     )
     against = _reference(ladder.rungs, given.against)
-    _refuse_few(ladder)
     console = terminal(stderr=True)
-    for labels in ladder.labels:
-        for seed in ladder.each:
-            code = _climb(ladder, labels, seed, runner, console)
-            if code != OK:
-                return stopped(code) if code > 128 else code
+    with fork_server():
+        _refuse_few(ladder)
+        for labels in ladder.labels:
+            for seed in ladder.each:
+                code = _climb(ladder, labels, seed, runner, console)
+                if code != OK:
+                    return stopped(code) if code > 128 else code
     budgets = [_read(ladder, labels, against) for labels in ladder.labels]
     budgets.sort(key=lambda budget: budget.known)
     found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})
