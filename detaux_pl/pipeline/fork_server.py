@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from select import select
 from socket import (
     AF_UNIX,
@@ -33,7 +34,7 @@ from socket import (
 )
 from typing import IO, Any, NamedTuple, NoReturn
 
-from detaux_pl.artifacts.exit_codes import CRASH
+from detaux_pl.artifacts.exit_codes import CRASH, OK
 
 Command = Callable[[list[str]], int]
 """Runs the words of a command and returns its exit code."""
@@ -106,6 +107,7 @@ def _is_safe() -> bool:
 def _serve(asked: socket, planner: int) -> None:
     """Fork for every request until the planner ends; returns never, and ends each fork itself."""
     os.setsid()  # Ctrl-C is the planner's
+    _be_called("server")
     for name in _PRELOADED:
         import_module(name)
     gc.freeze()  # what is there stays: to mark it in every fork would copy its pages
@@ -153,6 +155,7 @@ def _become(request: _Request, descriptors: Sequence[int], client: socket, serve
     code = CRASH
     try:
         os.setsid()
+        _be_called(request.words[0])
         for number, descriptor in enumerate(descriptors[1:4]):
             os.dup2(descriptor, number)
             os.close(descriptor)
@@ -168,6 +171,8 @@ def _become(request: _Request, descriptors: Sequence[int], client: socket, serve
         end_with_parent(server, client)
         assert _command is not None
         code = _command(request.words)
+    except SystemExit as end:  # after help, 0
+        code = end.code if isinstance(end.code, int) else CRASH if end.code else OK
     except BaseException:
         sys.excepthook(*sys.exc_info())
     # What ends with the interpreter, but not the interpreter: to take a gigabyte of modules apart
@@ -177,6 +182,12 @@ def _become(request: _Request, descriptors: Sequence[int], client: socket, serve
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _be_called(name: str) -> None:
+    """Be `detaux NAME` in lists of processes, which would show the words of the planner."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(f"detaux {name}")
 
 
 def _limit_threads(n: int) -> None:

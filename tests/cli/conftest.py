@@ -36,6 +36,14 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in listed.stdout.split()]
 
 
+def all_below(pid: int) -> list[int]:
+    """The same with those that they started, and so on."""
+    found = [pid]
+    for each in found:
+        found += children_of(each)
+    return found[1:]
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished miniature run, to look at but not to touch."""
