@@ -41,8 +41,8 @@ Command = Callable[[list[str]], int]
 
 _PRELOADED = ("detaux_pl.pipeline.stages.report", "detaux_pl.pipeline.nets", "hdbscan")
 """What the stages import and a planner does not."""
-_POLL = 0.05
-"""How often the server looks for what ended [s]."""
+_POLL = 1.0
+"""How often the server looks whether its planner is there; that a fork ended it is told [s]."""
 _NUMBER = struct.Struct("q")
 
 _command: Command | None = None
@@ -83,7 +83,12 @@ def fork_server() -> Iterator[None]:
     pid = os.fork()
     if not pid:
         _server = asks  # which the forks inherit
-        _serve(asked, planner)
+        try:
+            _serve(asked, planner)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(CRASH)
     asked.close()
     _server = asks
     try:
@@ -105,16 +110,22 @@ def _is_safe() -> bool:
 
 
 def _serve(asked: socket, planner: int) -> None:
-    """Fork for every request until the planner ends; returns never, and ends each fork itself."""
+    """Fork for every request until the planner ends; no fork returns."""
     os.setsid()  # Ctrl-C is the planner's
     _be_called("server")
     for name in _PRELOADED:
         import_module(name)
     gc.freeze()  # what is there stays: to mark it in every fork would copy its pages
+    woken, wakes = socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     forks: dict[int, socket] = {}
     told: set[int] = set()
     while os.getppid() == planner:
-        ready, _, _ = select([asked, *forks.values()], [], [], _POLL)
+        ready, _, _ = select([asked, woken, *forks.values()], [], [], _POLL)
+        if woken in ready:
+            woken.recv(64)
         for pid, client in list(forks.items()):
             if pid not in told and (code := _exit_code(pid)) is not None:
                 told.add(pid)
@@ -134,7 +145,9 @@ def _serve(asked: socket, planner: int) -> None:
                 server = os.getpid()
                 pid = os.fork()
                 if not pid:
-                    for other in (asked, *forks.values()):
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for other in (asked, woken, wakes, *forks.values()):
                         other.close()
                     _become(request, descriptors, client, server)
                 forks[pid] = client
@@ -147,7 +160,6 @@ def _serve(asked: socket, planner: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    os._exit(0)
 
 
 def _become(request: _Request, descriptors: Sequence[int], client: socket, server: int) -> NoReturn:

@@ -55,7 +55,7 @@ def test_forked_stages_write_the_same_bytes(tmp_path: Path, jobs: str):
     assert [name for name in anew if anew[name] != forked.get(name)] == []
 
 
-REFINE = ["--nets.epochs", "6", "--jobs", "2", "--until", "refine"]
+REFINE = ["--nets.epochs", "12", "--jobs", "2", "--until", "refine"]
 
 
 def _refining(finished_run: Path, run_dir: Path) -> tuple[subprocess.Popen[bytes], dict[str, int]]:
