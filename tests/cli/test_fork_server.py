@@ -63,7 +63,7 @@ def _refining(finished_run: Path, run_dir: Path) -> tuple[subprocess.Popen[bytes
     copy_stages(finished_run, run_dir, "disentangle", "evaluate", "cluster")
     planner = _start(run_dir, REFINE)
     nets = run_dir / "refine" / "nets"
-    _wait_until(lambda: planner.poll() is not None or [*nets.glob("*/*.npz")], 600)
+    _wait_until(lambda: planner.poll() is not None or [*nets.rglob("round*.npz")], 600)
     processes = {
         pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in all_below(planner.pid)
     }
