@@ -18,6 +18,7 @@ from detaux_pl.evaluation.results import read_report
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all, check_folders
 from detaux_pl.pipeline.execute import execute
+from detaux_pl.pipeline.fork_server import fork_server
 from detaux_pl.pipeline.given import with_config
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import forget, plan_jobs, stage_to_redo
@@ -42,7 +43,8 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     refuse_launched("fit")
     chain = parse(with_config(args))
     console = terminal(stderr=True)
-    code = run_chain(chain, runner, console)
+    with fork_server():
+        code = run_chain(chain, runner, console)
     if code > 128:
         stopped(code)
     last = STAGES[-1].name

@@ -26,6 +26,7 @@ from detaux_pl.evaluation.compare import Arm, compare
 from detaux_pl.evaluation.ladder import Budget, Rated, recommend, standard_error, worths
 from detaux_pl.evaluation.results import Cost, read_scores
 from detaux_pl.pipeline.checks import build_all
+from detaux_pl.pipeline.fork_server import fork_server
 from detaux_pl.pipeline.ladder import PARTNERS, RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.process import Runner, run_processes
 from detaux_pl.report.ladder_table import (
@@ -67,21 +68,22 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
         given.run_dir, given.with_task,
     )  # fmt: skip
     against = _reference(ladder.rungs, given.against)
-    _refuse_few(ladder)
     console = terminal(stderr=True)
     asked: dict[int | None, list[str]] = {}
     best: dict[int | None, list[str]] = {}
-    for labels in ladder.labels:
-        asked[labels] = [*ladder.rungs]
-        # The best ones are known when all seeds are.
-        for _ in range(1 + bool(ladder.best)):
-            for seed in ladder.each:
-                code = _climb(ladder, labels, seed, asked[labels], runner, console)
-                if code != OK:
-                    return stopped(code) if code > 128 else code
-            best[labels] = _best(ladder, labels)
-            further = [PARTNERS[name] for name in best[labels]]
-            asked[labels] = [*dict.fromkeys([*ladder.rungs, *further])]
+    with fork_server():
+        _refuse_few(ladder)
+        for labels in ladder.labels:
+            asked[labels] = [*ladder.rungs]
+            # The best ones are known when all seeds are.
+            for _ in range(1 + bool(ladder.best)):
+                for seed in ladder.each:
+                    code = _climb(ladder, labels, seed, asked[labels], runner, console)
+                    if code != OK:
+                        return stopped(code) if code > 128 else code
+                best[labels] = _best(ladder, labels)
+                further = [PARTNERS[name] for name in best[labels]]
+                asked[labels] = [*dict.fromkeys([*ladder.rungs, *further])]
     budgets = [_read(ladder, labels, asked[labels], against) for labels in ladder.labels]
     budgets.sort(key=lambda budget: budget.known)
     found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})

@@ -6,10 +6,7 @@ import gc
 import json
 import logging
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -18,6 +15,7 @@ from typing import NamedTuple
 
 from detaux_pl.artifacts.errors import UserError, disk_error, path_error
 from detaux_pl.artifacts.exit_codes import CRASH, INTERRUPTED, OK, USER_ERROR, stopped
+from detaux_pl.pipeline.fork_server import allow, end_with_parent
 from detaux_pl.pipeline.stage import STAGES
 
 _CLI = "detaux_pl.cli"
@@ -168,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry_point() -> None:
     """Run the command of this process and exit with its code."""
     if os.environ.get("DETAUX_STAGE"):
-        _end_with_parent()
+        end_with_parent(os.getppid())
+    allow(main)
     gc.disable()  # until all is imported: to look for garbage meanwhile takes a fifth of the time
     sys.exit(main())
 
@@ -221,20 +220,3 @@ def _batch(commands: list[list[str]]) -> int:
         failed = words[:2] if code else failed
         worst = max(worst, code)
     return worst
-
-
-def _end_with_parent() -> None:
-    """End this process soon after the one that started it, however that ended.
-
-    Without it a stage whose planner was killed would go on writing to the run folder.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.1)
-        if os.getpgrp() == os.getpid():  # with what it started, such as readers of images
-            os.killpg(os.getpid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()

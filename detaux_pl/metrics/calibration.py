@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 TINY = float(np.finfo(np.float32).tiny)
 """Stands for a probability that underflowed to 0."""
@@ -65,6 +64,8 @@ def fit_temperature(probabilities: NDArray[np.floating], targets: NDArray[np.int
         return float((total - own / np.exp(log_temperature)).mean())
 
     # In the logarithm of the temperature the loss falls to one minimum and rises again.
+    from scipy.optimize import minimize_scalar  # a quarter of a second to import
+
     found = minimize_scalar(loss, bounds=(-_WIDEST, _WIDEST), method="bounded")
     return float(np.exp(found.x))
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
@@ -123,6 +122,8 @@ def fit_importances(
             float((found.train == labels).mean()),
             float((classes[found.test] == factor[test]).mean()),
         )
+
+    from joblib import Parallel, delayed  # type: ignore[import-untyped]
 
     # The factors with most values take longest: they begin.
     order = np.argsort(-given.max(axis=0), kind="stable")

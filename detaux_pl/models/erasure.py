@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import svd
 
 Array = NDArray[np.float64]
 
@@ -183,5 +182,7 @@ def whiten_by_classes(covariance: Array, deviations: Array, whole: bool = False)
     scales, axes = np.sqrt(variances[alive]), axes[:, alive]
     whiten, colour = axes / scales, axes * scales
     # numpy's own driver, gesdd, does not converge on some features of which a part was erased.
+    from scipy.linalg import svd  # a quarter of a second to import
+
     _, correlations, frame = svd(deviations @ whiten, full_matrices=whole, lapack_driver="gesvd")
     return Whitened(colour @ frame.T, frame @ whiten.T, correlations)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from detaux_pl.pipeline.fork_server import Forked, fork
+
 Commands = Sequence[Sequence[str]]
 """Commands that one process runs one after the other."""
 
@@ -58,7 +60,11 @@ class Process(subprocess.Popen[bytes]):
         return code
 
 
-def end(processes: Sequence[Process]) -> None:
+Child = Process | Forked
+"""A process that this one started."""
+
+
+def end(processes: Sequence[Child]) -> None:
     """End processes that have nothing to lose: by asking them, and soon by force."""
     for process in processes:
         process.terminate()
@@ -68,8 +74,11 @@ def end(processes: Sequence[Process]) -> None:
     for process in processes:
         if process.poll() is None:
             process.kill()
-        process.communicate()
         process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(BrokenPipeError):  # what it was told last
+                if pipe is not None:
+                    pipe.close()
 
 
 Runner = Callable[[Sequence[Commands], int | None, Callable[[], object]], int]
@@ -109,7 +118,7 @@ def run_processes(
 
 
 @contextmanager
-def signals_to(children: Sequence[Process]) -> Iterator[list[int]]:
+def signals_to(children: Sequence[Child]) -> Iterator[list[int]]:
     """Pass the signals that ask this process to end on to others; gives those that came."""
     received: list[int] = []
 
@@ -126,7 +135,7 @@ def signals_to(children: Sequence[Process]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def start(words: Sequence[str], n_processes: int, **streams: Any) -> Process:
+def start(words: Sequence[str], n_processes: int, **streams: Any) -> Child:
     """Start a command in a process of its own, one of several that share the cores.
 
     Args:
@@ -139,4 +148,4 @@ def start(words: Sequence[str], n_processes: int, **streams: Any) -> Process:
     environment["DETAUX_STAGE"] = "alone" if n_processes == 1 else "one of several"
     if n_processes > 1:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n_processes))
-    return Process(words, env=environment, **streams)
+    return fork(words, environment, **streams) or Process(words, env=environment, **streams)

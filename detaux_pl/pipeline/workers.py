@@ -15,7 +15,7 @@ from typing import Any
 from detaux_pl.artifacts.errors import Diverged, UserError
 from detaux_pl.artifacts.exit_codes import Stopped
 from detaux_pl.artifacts.run_stage import rank_and_world
-from detaux_pl.pipeline.process import Process, end, signals_to, start
+from detaux_pl.pipeline.process import Child, end, signals_to, start
 from detaux_pl.settings.devices import on_cpu
 
 Do = Callable[[Any], None]
@@ -74,7 +74,7 @@ class Workers:
         end(self.children)
 
 
-def _tell(child: Process, work: Any) -> None:
+def _tell(child: Child, work: Any) -> None:
     assert child.stdin is not None
     try:
         child.stdin.write(json.dumps(work).encode() + b"\n")

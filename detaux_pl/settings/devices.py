@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from detaux_pl.artifacts.errors import UserError
 
 
@@ -27,6 +25,8 @@ def n_devices(trainer: dict[str, Any]) -> int:
     if isinstance(devices, list):
         count = len(devices)
     elif devices in ("auto", -1, "-1"):
+        import torch
+
         on_cpu = trainer["accelerator"] == "cpu" or not torch.cuda.is_available()
         count = 1 if on_cpu else torch.cuda.device_count()
     else:

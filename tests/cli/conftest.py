@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def children_of(pid: int) -> list[int]:
     """Ids of the processes that a process started."""
     listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
     return [int(word) for word in listed.stdout.split()]
+
+
+def all_below(pid: int) -> list[int]:
+    """The same with those that they started, and so on, at once: nothing is started for it."""
+    found = [pid]
+    for each in found:
+        with suppress(OSError):  # it has ended
+            listed = Path(f"/proc/{each}/task/{each}/children").read_text()
+            found += map(int, listed.split())
+    return found[1:]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.cli.main import main
 from detaux_pl.pipeline.process import GRACE, Process, end, run_processes
 from detaux_pl.pipeline.workers import Workers
-from tests.cli.conftest import CONF, children_of
+from tests.cli.conftest import CONF, all_below
 
 
 def test_the_worst_exit_code_counts():
@@ -60,7 +60,7 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 def test_kill_9_in_a_stage_then_the_same_labels(tmp_path: Path, finished_run: Path, where: str):
     first = _start(tmp_path)
     _wait_for(tmp_path / where, first)
-    children = children_of(first.pid)
+    children = all_below(first.pid)
     first.kill()
     assert first.wait() == -signal.SIGKILL
     # A stage ends soon after its planner; until it has, the folder stays locked.
@@ -80,7 +80,7 @@ def test_a_signal_reaches_the_stage_and_the_run_goes_on_later(
 ):
     first = _start(tmp_path)
     _wait_for(tmp_path / "disentangle" / "checkpoints" / "last.ckpt", first)
-    children = children_of(first.pid)
+    children = all_below(first.pid)
     os.kill(first.pid, number)
     assert first.wait() == code
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
