@@ -186,6 +186,8 @@ def _dispatch(command: str, args: list[str]) -> int:
         return _batch([list(words) for words in json.loads(args[0])])
     if command == "_worker":
         return int(_import("detaux_pl.pipeline.nets").work(args))
+    if command == "_time":
+        return int(_import("detaux_pl.pipeline.costs").time_request(args[0]))
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}.")
     return int(_import(COMMANDS[command].module).run(args))
