@@ -42,6 +42,9 @@ class Command(NamedTuple):
 GROUPS = {
     "The whole chain": [
         Command("fit", f"{_CLI}.fit", ", ".join(stage.name for stage in STAGES)),
+        Command(
+            "slurm", f"{_CLI}.slurm", "the same as SLURM scripts: one job a stage, arms as an array"
+        ),
     ],
     "The data, before anything is trained": [
         Command(
@@ -113,6 +116,7 @@ Examples:
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
   detaux ladder --config configs/folder.yaml --labels 5,20
+  detaux slurm --config configs/quickstart.yaml --time multitask=1:00:00
   detaux sweep --config configs/sweeps/beta.yaml
 
   detaux COMMAND --help                   what a command takes

@@ -83,7 +83,7 @@ def execute(
             if empty:
                 worst, lost = max(worst, NOTHING_FOUND), lost | empty
             if "cluster" in empty and needs_labels(chain.config["multitask"]):
-                return _end_without_task(chain, plan, runner, lock, console, forecast)
+                return _end_without_task(chain, plan, runner, lock, console)
         if name == chain.config["until"]:
             break
     return worst
@@ -153,19 +153,15 @@ def _tell_verdicts(
 
 
 def _end_without_task(
-    chain: Chain,
-    plan: Plan,
-    runner: Runner,
-    lock: int | None,
-    console: Console,
-    forecast: Forecast,
+    chain: Chain, plan: Plan, runner: Runner, lock: int | None, console: Console
 ) -> int:
     """End a run that found no task worth training on, with a report that says so."""
     *_, last = plan
     if chain.config["until"] not in (None, last):
         return NOTHING_FOUND
     label = _label(len(plan), plan, last)
-    return _run_stage(chain, plan[last], runner, lock, console, label, forecast) or NOTHING_FOUND
+    code = _run_stage(chain, plan[last], runner, lock, console, label, Forecast({}, {}))
+    return code or NOTHING_FOUND
 
 
 def _label(number: int, plan: Plan, stage: str) -> Text:
