@@ -61,8 +61,8 @@ def run_lock(run_dir: Path, shared: bool = False) -> Iterator[int | None]:
 
 
 @contextmanager
-def file_lock(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a file, which is made for it; gives whether nobody else holds it.
+def file_lock(path: Path, wait: bool = False) -> Iterator[int | None]:
+    """Hold a file, which is made for it; gives its descriptor, None where another one holds it.
 
     Args:
         path: The file.
@@ -73,6 +73,6 @@ def file_lock(path: Path, wait: bool = False) -> Iterator[bool]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield handle.fileno()

@@ -99,7 +99,7 @@ def _held(folder: StageFolder) -> Iterator[Path | None]:
             yield None
             return
         with file_lock(folder.path.with_name(f".{folder.path.name}.lock")) as mine:
-            if not mine:
+            if mine is None:
                 raise ArtifactError(
                     f"{folder.path} is in use by another process: wait for it, or stop it."
                 )

@@ -26,6 +26,9 @@ from detaux_pl.evaluation.ladder import Budget, Rated, recommend, standard_error
 from detaux_pl.evaluation.results import Cost, read_scores
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all
+from detaux_pl.pipeline.costs import Costs
+from detaux_pl.pipeline.forecast import foresee_all
+from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.ladder import RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.process import Runner, run_processes
 from detaux_pl.report.ladder_table import (
@@ -67,11 +70,24 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     against = _reference(ladder.rungs, given.against)
     _refuse_few(ladder)
     console = terminal(stderr=True)
-    for labels in ladder.labels:
-        for seed in ladder.each:
-            code = _climb(ladder, labels, seed, runner, console)
-            if code != OK:
-                return stopped(code) if code > 128 else code
+    chains = {
+        (labels, seed): parse(ladder.chain_words(labels, seed, ladder.rungs))
+        for labels in ladder.labels
+        for seed in ladder.each
+    }
+    costs = Costs(len(chains))
+    named = {str(chain.run_dir): chain for chain in chains.values()}
+    forecast, line = foresee_all(f"{len(chains)} chains", named, 1, costs=costs)
+    if line:
+        console.print(line, soft_wrap=True)
+    tell, done = forecast.telling(f"{len(chains)} chains"), set[str]()
+    for (labels, seed), chain in chains.items():
+        code = _climb(ladder, chain, labels, seed, runner, console, costs)
+        if code != OK:
+            return stopped(code) if code > 128 else code
+        done.add(str(chain.run_dir))
+        if left := tell(done):
+            console.print(f"ladder{left}")
     budgets = [_read(ladder, labels, against) for labels in ladder.labels]
     budgets.sort(key=lambda budget: budget.known)
     found = worths(budgets, {name: each.alone for name, each in RUNGS.items() if each.alone})
@@ -175,14 +191,21 @@ def _refuse_few(ladder: Ladder) -> None:
     build_all(parse(ladder.chain_words(fewest, ladder.seed, ladder.rungs)))
 
 
-def _climb(ladder: Ladder, labels: int | None, seed: int, runner: Runner, console: Any) -> int:
+def _climb(
+    ladder: Ladder,
+    chain: Chain,
+    labels: int | None,
+    seed: int,
+    runner: Runner,
+    console: Any,
+    costs: Costs,
+) -> int:
     """Run one chain; where it finds no task, without the rungs that learn one."""
-    chain = parse(ladder.chain_words(labels, seed, ladder.rungs))
-    code = run_chain(chain, runner, console)
+    code = run_chain(chain, runner, console, costs)
     others = [name for name in ladder.rungs if not RUNGS[name].kind.uses_auxiliary]
     if code == NOTHING_FOUND and others:
         chain = parse(ladder.chain_words(labels, seed, others))
-        code = run_chain(chain, runner, console)
+        code = run_chain(chain, runner, console, costs)
     return OK if code == NOTHING_FOUND or has_diverged(chain) else code
 
 

@@ -37,9 +37,13 @@ class Costs:
     """Seconds of jobs, of one chain or of several that share data and networks.
 
     Each network is timed once.
+
+    Args:
+        n: How many chains there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n: int = 1) -> None:
+        self.trivial = TRIVIAL / n
         self.paces: dict[str, Pace] = {}
         self.data: dict[str, FactorDataModule] = {}
         self.datasets: dict[str, FactorDataset] = {}
@@ -57,7 +61,7 @@ class Costs:
             if stage == chain.config["until"]:
                 break
         every = [each for pending in found.values() for _, made in pending for each in made]
-        if sum(self._values(each) for each in every) < TRIVIAL:
+        if sum(self._values(each) for each in every) < self.trivial:
             return None
         costs: dict[str, dict[str, float]] = {}
         for stage, pending in found.items():
@@ -68,6 +72,11 @@ class Costs:
                 costs.setdefault(stage, {})[job.name] = schedule(seconds, n)
         total = sum(sum(jobs.values()) for jobs in costs.values())
         return costs if math.isfinite(total) else None
+
+    def forget_data(self) -> None:
+        """Let go of the images, which would be held as long as this process lives."""
+        self.data.clear()
+        self.datasets.clear()
 
     def _values(self, training: Training) -> float:
         """Numbers in all the images that trainings see."""

@@ -16,10 +16,10 @@ from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.artifacts.terminal import duration, words
+from detaux_pl.artifacts.terminal import words
 from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.pipeline.costs import Costs
-from detaux_pl.pipeline.forecast import WORTH_TELLING, Forecast, foresee
+from detaux_pl.pipeline.forecast import Forecast, foresee, left_of
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
@@ -128,15 +128,9 @@ def _run_stage(
         return max(code, 1)
     console.print(
         label, Text("done", "green"),
-        f"in {time.monotonic() - started:.0f} s{_left(forecast, '; ')}",
+        f"in {time.monotonic() - started:.0f} s{left_of(forecast, '; ')}",
     )  # fmt: skip
     return code
-
-
-def _left(forecast: Forecast, lead: str) -> str:
-    """Say what is left of a chain that takes long."""
-    left = forecast.left
-    return f"{lead}about {duration(left)} left" if left >= WORTH_TELLING else ""
 
 
 def _tell_verdicts(
@@ -224,7 +218,7 @@ class _Counter:
         if not self.progress.disable:
             done = {folder.name for folder in self.folders if folder.complete}
             self.forecast.see(done)
-            left = _left(self.forecast, "")
+            left = left_of(self.forecast)
             self.progress.update(self.task, completed=len(done), left=left)
 
 

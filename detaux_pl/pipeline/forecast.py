@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.terminal import duration
 from detaux_pl.pipeline.costs import Costs, schedule
 from detaux_pl.pipeline.job import Chain
-from detaux_pl.pipeline.plan import Plan
+from detaux_pl.pipeline.plan import Plan, plan_jobs
 from detaux_pl.pipeline.trainings import at_once, trainings
 from detaux_pl.settings.devices import on_cpu
 
@@ -23,14 +23,14 @@ class Forecast:
     """The time that is left of a chain, from what was expected and what came of it.
 
     Args:
-        costs: What each job was expected to take, by stage [s].
+        costs: What each job is expected to take, by stage [s].
         n_at_once: Jobs at once, by stage; 1 where it is not told.
     """
 
     def __init__(
         self, costs: Mapping[str, Mapping[str, float]], n_at_once: Mapping[str, int]
     ) -> None:
-        self.costs = dict(costs)
+        self.costs: dict[str, Mapping[str, float]] = dict(costs)
         self.n_at_once = n_at_once
         self.expected = self.took = 0.0  # of the stages that are finished
         self.stage: str | None = None
@@ -67,6 +67,16 @@ class Forecast:
         self.costs.pop(self.stage, None)
         self.stage = None
 
+    def telling(self, stage: str) -> Callable[[set[str]], str]:
+        """Begin a stage, and return what says, of the jobs that are done, what is left of it."""
+        self.begin(stage)
+
+        def tell(done: set[str]) -> str:
+            self.see(done)
+            return left_of(self, " · ")
+
+        return tell
+
     @property
     def left(self) -> float:
         """What is left [s]."""
@@ -86,29 +96,85 @@ def foresee(chain: Chain, plan: Plan, costs: Costs) -> tuple[Forecast, str]:
         The forecast, of nothing where none can be made or it is a moment, and a line to print,
         empty where there is nothing to say.
     """
-    nothing = Forecast({}, {})
     try:
-        found = costs.of(chain, plan)
-    except UserError:
-        return nothing, ""  # the stage that it stands in the way of says so
-    except Exception as error:  # a run is worth more than its forecast
-        logging.getLogger(__name__).debug("no forecast", exc_info=True)
-        return nothing, f"how long it will take is not known ({type(error).__name__}: {error})"
-    if found is None:
-        return nothing, ""
-    n_at_once = {
-        stage: at_once(chain, jobs[0])
-        for stage, jobs in plan.items()
-        if stage == "multitask" and jobs
-    }
-    forecast = Forecast(found, n_at_once)
+        forecast = _of_chain(chain, plan, costs)
+    except Exception as error:
+        return Forecast({}, {}), _unknown(error)
+    finally:
+        costs.forget_data()
     if forecast.total < WORTH_TELLING:
         return forecast, ""
     return forecast, _line(chain, plan, forecast)
 
 
+def foresee_all(
+    what: str,
+    chains: Mapping[str, Chain],
+    n_at_once: int,
+    keys: Mapping[str, Mapping[str, str]] | None = None,
+    made: Collection[str] = (),
+    costs: Costs | None = None,
+) -> tuple[Forecast, str]:
+    """Tell how long several chains will take.
+
+    Args:
+        what: What they are called, with their number.
+        chains: The chains, by name.
+        n_at_once: How many run at once.
+        keys: By name of the chain and of the stage, its key: those of one key are made once.
+        made: Keys of stages that are there.
+        costs: What was timed already.
+
+    Returns:
+        As `foresee`; the stage of the forecast is `what`, its jobs the chains.
+    """
+    costs, seen, expected = costs or Costs(len(chains)), {*made}, dict[str, float]()
+    try:
+        for name, chain in chains.items():
+            own = {} if keys is None else keys[name]
+            forecast = _of_chain(chain, plan_jobs(chain), costs)
+            for stage, jobs in forecast.costs.items():
+                forecast.costs[stage] = {
+                    job: seconds for job, seconds in jobs.items() if own.get(job) not in seen
+                }
+            seen |= {*own.values()}
+            expected[name] = forecast.total
+    except Exception as error:
+        return Forecast({}, {}), _unknown(error)
+    finally:
+        costs.forget_data()
+    forecast = Forecast({what: expected}, {what: n_at_once})
+    if forecast.total < WORTH_TELLING:
+        return forecast, ""
+    (chain, *_) = chains.values()
+    several = f", {n_at_once} at a time" if n_at_once > 1 else ""
+    return forecast, f"about {duration(forecast.total)} on this {_place(chain)}: {what}{several}"
+
+
+def _of_chain(chain: Chain, plan: Plan, costs: Costs) -> Forecast:
+    arms = plan["multitask"]
+    return Forecast(costs.of(chain, plan) or {}, {"multitask": at_once(chain, arms[0])})
+
+
+def _unknown(error: Exception) -> str:
+    """Say that nothing can be said: a run is worth more than its forecast."""
+    if isinstance(error, UserError):  # the stage that it stands in the way of says so
+        return ""
+    logging.getLogger(__name__).debug("no forecast", exc_info=error)
+    return f"how long it will take is not known ({type(error).__name__}: {error})"
+
+
+def left_of(forecast: Forecast, lead: str = "") -> str:
+    """Say what is left of what takes long."""
+    left = forecast.left
+    return f"{lead}about {duration(left)} left" if left >= WORTH_TELLING else ""
+
+
+def _place(chain: Chain) -> str:
+    return "CPU" if on_cpu(chain.config["disentangle"]) else "accelerator"
+
+
 def _line(chain: Chain, plan: Plan, forecast: Forecast) -> str:
-    place = "CPU" if on_cpu(chain.config["disentangle"]) else "accelerator"
     parts = []
     for stage, costs in forecast.costs.items():
         seconds = forecast.of(stage)
@@ -125,7 +191,7 @@ def _line(chain: Chain, plan: Plan, forecast: Forecast) -> str:
             parts.append(f"{stage} {duration(seconds)} ({n} nets{many})")
         else:
             parts.append(f"{stage} {duration(seconds)}")
-    line = f"about {duration(forecast.total)} on this {place}: {', '.join(parts)}"
+    line = f"about {duration(forecast.total)} on this {_place(chain)}: {', '.join(parts)}"
     return line + _fewer_seeds(chain, forecast)
 
 

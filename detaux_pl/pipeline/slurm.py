@@ -100,7 +100,9 @@ def _split(word: str) -> tuple[str, str]:
 
 def _refuse(name: str, word: str, stage: str, value: str, known: Mapping[str, Resources]) -> None:
     if stage and stage not in known:
-        raise UserError(f"--{name} is {word!r}, of no stage of this chain: {closest(stage, [*known])}")
+        raise UserError(
+            f"--{name} is {word!r}, of no stage of this chain: {closest(stage, [*known])}"
+        )
     pattern, form = _FORMS[name]
     if not re.fullmatch(pattern, value):
         raise UserError(f"--{name} is {word!r}: give {form}.")

@@ -33,7 +33,7 @@ SELECT = [
     "--cluster.select.halves", "2", "--nets.folds", "3",
 ]  # fmt: skip
 UNTIL_CLUSTER = ["--until", "cluster", "--evaluate.metrics", "[]"]
-REFINE = ["--refine.rounds", "2", "--nets.folds", "3", "--nets.epochs", "6"]
+REFINE = ["--refine.rounds", "2", "--nets.folds", "3"]
 
 
 class FalseClock:
@@ -70,7 +70,11 @@ def _seconds(said: str) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [REFINE, [*SELECT, *REFINE, "--cluster.select.min_learnability", "0"]]
+    "words",
+    [
+        ["--refine.rounds", "2", "--nets.epochs", "6"],
+        [*SELECT, "--cluster.select.min_learnability", "0", *UNTIL_CLUSTER],
+    ],
 )
 def test_it_is_right_within_half_as_much_again(
     tmp_path: Path, clock: FalseClock, capsys: pytest.CaptureFixture[str], words: list[str]
