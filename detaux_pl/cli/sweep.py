@@ -117,6 +117,8 @@ def run(args: list[str], start: Callable[[Start], Child] = start_process) -> int
             raise UserError(str(error).replace("--run_dir", "--sweep_dir")) from None
         if turns is None:
             sweep_up(plan.folder)
+        else:
+            stack.callback(turns.close)
         with turn():  # the first of several begins the record
             record = stack.enter_context(
                 open_record(plan.folder / "study.db", plan.distributions, plan.storage)

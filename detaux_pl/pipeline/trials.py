@@ -179,6 +179,11 @@ class Turns:
         if number in self.claims:
             self.claims.pop(number)[0].close()
 
+    def close(self) -> None:
+        """Let go of all; trials that still run keep theirs until they have ended."""
+        for number in [*self.claims]:
+            self.give_back(number)
+
 
 class Sweep:
     """Trials that run, several at once; none computes a stage that another one is computing.

@@ -330,7 +330,7 @@ def _stored(folder: Path, place: str) -> list[str]:
 def test_a_storage_of_several_is_a_record_as_any_other(
     tmp_path: Path, fakes: Fakes, error_line: Callable[[list[str]], str], place: str
 ):
-    args = [*_write(tmp_path, {SIZE: [0.05, 0.1], "seed": [0, 1]}), *_stored(tmp_path, place)]
+    args = [*_write(tmp_path, {"seed": [0, 1, 2, 3]}), *_stored(tmp_path, place)]
     fakes.stop_after = 3
     assert sweep.run(args, fakes) == 130
     fakes.running.clear()
@@ -347,11 +347,11 @@ def test_a_storage_of_several_is_a_record_as_any_other(
     }
     assert sweep.run(args, fakes) == 0
     assert {row["state"] for row in _rows(tmp_path)} == {"complete"}
-    assert len(set(fakes.made)) == len(fakes.made) == 2 * 3 + 4
+    assert len(set(fakes.made)) == len(fakes.made) == 4 * 4
     n = len(fakes.started)
     assert sweep.run(args, fakes) == 0
     assert len(fakes.started) == n
-    more = [*_write(tmp_path, {SIZE: [0.05, 0.2], "seed": [0, 1]}), *_stored(tmp_path, place)]
+    more = [*_write(tmp_path, {"seed": [0, 1, 2, 4]}), *_stored(tmp_path, place)]
     assert "in a storage they stay as they are" in error_line(["sweep", *more])
 
 
