@@ -119,7 +119,7 @@ def test_what_is_there_is_not_counted_and_nothing_is_said_of_a_moment(
     monkeypatch.setattr(forecast, "WORTH_TELLING", 240)
     assert foresee(chain, plan, timed)[1] == ""
     monkeypatch.setattr(costs, "TRIVIAL", 20_000_000)
-    assert foresee(chain, plan, timed)[0].total == 0
+    assert foresee(chain, plan, Costs())[0].total == 0
 
 
 def test_many_seeds_are_told_what_two_would_take(tmp_path: Path, clock: FalseClock):
