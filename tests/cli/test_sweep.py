@@ -385,7 +385,7 @@ def test_a_sweep_is_in_one_place(
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_two_processes_run_every_trial_once(tmp_path: Path, place: str):
-    args = _write(tmp_path, {SIZE: [0.05, 0.1, 0.2], LR: [1e-3, 2e-3]}, jobs=1)
+    args = _write(tmp_path, {SIZE: [0.05, 0.07, 0.1], LR: [1e-3, 2e-3]}, jobs=1)
     words = [sys.executable, "-m", "detaux_pl", "sweep", *args, *_stored(tmp_path, place)]
     workers = [subprocess.Popen(words) for _ in range(2)]
     assert [worker.wait() for worker in workers] == [0, 0]
