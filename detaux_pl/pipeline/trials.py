@@ -360,6 +360,8 @@ class Sweep:
             if asked is None:
                 self.record.fail(entry.attempt, "no longer asked for")
                 continue
+            if self.turns is not None:  # in this turn, or another one would take it for left alone
+                self.turns.claim(entry.number)
             return asked, entry.attempt
         return None
 
