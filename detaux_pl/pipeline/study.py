@@ -16,6 +16,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -96,7 +97,10 @@ class Record:
         """Begin a trial that waits; gives whether no other process has."""
         known = self.study.get_trials(deepcopy=False)[attempt]
         storage = self.study._storage
-        if not storage.set_trial_state_values(known._trial_id, TrialState.RUNNING):
+        try:
+            if not storage.set_trial_state_values(known._trial_id, TrialState.RUNNING):
+                return False
+        except UpdateFinishedTrialError:  # what was read of it was older
             return False
         trial = optuna.Trial(self.study, known._trial_id)
         for name, distribution in self.distributions.items():
