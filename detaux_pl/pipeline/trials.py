@@ -300,7 +300,8 @@ class Sweep:
                 ended = Text.assemble(("failed", "red"), f": {error}")
                 console.print(what, ended, soft_wrap=True)
             if self.turns is not None:
-                self.turns.give_back(trial.number)
+                with self.turns.turn():  # not while another one holds its end for not yet told
+                    self.turns.give_back(trial.number)
             after_each()
 
     def _fill(self) -> None:
