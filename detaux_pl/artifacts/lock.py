@@ -14,8 +14,10 @@ _HELD = "DETAUX_LOCKED_RUN_DIR"
 
 
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[int | None]:
+def run_lock(run_dir: Path, shared: bool = False) -> Iterator[int | None]:
     """Hold the run folder for this process and the stages it starts.
+
+    Several may hold it `shared`, as those that train different arms do, and nobody else meanwhile.
 
     Yields the descriptor of the lock, to be inherited by child processes: the folder then stays
     locked until the last of them ends, even where this process was killed. None where a parent
@@ -38,7 +40,7 @@ def run_lock(run_dir: Path) -> Iterator[int | None]:
         ) from None
     with opened as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
             raise ArtifactError(
@@ -56,3 +58,21 @@ def run_lock(run_dir: Path) -> Iterator[int | None]:
                 del os.environ[_HELD]
             else:
                 os.environ[_HELD] = outer
+
+
+@contextmanager
+def file_lock(path: Path, wait: bool = False) -> Iterator[int | None]:
+    """Hold a file, which is made for it; gives its descriptor, None where another one holds it.
+
+    Args:
+        path: The file.
+        wait: Wait for those who hold it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield handle.fileno()

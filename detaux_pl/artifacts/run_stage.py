@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detaux_pl.artifacts.errors import DiscoveryError, Diverged, UserError
+from detaux_pl.artifacts.errors import ArtifactError, DiscoveryError, Diverged, UserError
 from detaux_pl.artifacts.exit_codes import USER_ERROR, Stopped
 from detaux_pl.artifacts.files import sweep_up
-from detaux_pl.artifacts.lock import run_lock
+from detaux_pl.artifacts.lock import file_lock, run_lock
 from detaux_pl.artifacts.stage import StageFolder
 
 
@@ -46,9 +47,9 @@ def run_stage(
             return False
         list(work())
         return True
-    with run_lock(folder.run_dir) as lock:
-        if lock is not None and rank_and_world()[1] == 1:  # another rank may be writing
-            sweep_up(folder.run_dir)
+    with _held(folder) as place:
+        if place is not None and rank_and_world()[1] == 1:  # another rank may be writing
+            sweep_up(place)
         before = [StageFolder(folder.run_dir, name) for name in upstream]
         for stage in before:
             stage.verify()
@@ -77,6 +78,32 @@ def run_stage(
             raise
         folder.finish(outputs, time.monotonic() - started)
         return True
+
+
+@contextmanager
+def _held(folder: StageFolder) -> Iterator[Path | None]:
+    """Hold what a stage writes to: the run folder, or of an arm, beside which others run, its own.
+
+    Yields:
+        What is held; None where the planner holds the run folder.
+
+    Raises:
+        ArtifactError: If another process works there.
+    """
+    if not folder.name.startswith("multitask/"):
+        with run_lock(folder.run_dir) as lock:
+            yield None if lock is None else folder.run_dir
+        return
+    with run_lock(folder.run_dir, shared=True) as lock:
+        if lock is None:
+            yield None
+            return
+        with file_lock(folder.path.with_name(f".{folder.path.name}.lock")) as mine:
+            if mine is None:
+                raise ArtifactError(
+                    f"{folder.path} is in use by another process: wait for it, or stop it."
+                )
+            yield folder.path
 
 
 _OF_BEGINNING = {"stage.json", "config.yaml", "nets.json"}

@@ -17,6 +17,7 @@ from detaux_pl.artifacts.terminal import terminal
 from detaux_pl.evaluation.results import read_report
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import build_all, check_folders
+from detaux_pl.pipeline.costs import Costs
 from detaux_pl.pipeline.execute import execute
 from detaux_pl.pipeline.fork_server import fork_server
 from detaux_pl.pipeline.given import with_config
@@ -71,13 +72,14 @@ def refuse_launched(command: str) -> None:
         )
 
 
-def run_chain(chain: Chain, runner: Runner, console: Console) -> int:
+def run_chain(chain: Chain, runner: Runner, console: Console, costs: Costs | None = None) -> int:
     """Run every stage of a chain that is not done yet.
 
     Args:
         chain: The chain.
         runner: Runs the commands of the stages.
         console: Where progress is told.
+        costs: What was timed already.
 
     Returns:
         The exit code: that of the stage that failed, or 0.
@@ -96,7 +98,7 @@ def run_chain(chain: Chain, runner: Runner, console: Console) -> int:
         remember_places(chain.run_dir, chain.config["disentangle"]["data"])
         forget(chain, plan, redo)
         write_text(chain.run_dir / "config.yaml", chain.source)
-        return execute(chain, plan, runner, lock, console)
+        return execute(chain, plan, runner, lock, console, costs)
 
 
 def has_diverged(chain: Chain) -> bool:

@@ -26,6 +26,8 @@ from detaux_pl.evaluation.compare import Arm, compare
 from detaux_pl.evaluation.ladder import Budget, Rated, recommend, standard_error, worths
 from detaux_pl.evaluation.results import Cost, read_scores
 from detaux_pl.pipeline.checks import build_all
+from detaux_pl.pipeline.costs import Costs
+from detaux_pl.pipeline.forecast import foresee_all
 from detaux_pl.pipeline.fork_server import fork_server
 from detaux_pl.pipeline.ladder import PARTNERS, RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.process import Runner, run_processes
@@ -73,14 +75,28 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
     best: dict[int | None, list[str]] = {}
     with fork_server():
         _refuse_few(ladder)
+        chains = {
+            (labels, seed): ladder.chain(labels, seed, ladder.rungs)
+            for labels in ladder.labels
+            for seed in ladder.each
+        }
+        costs = Costs(len(chains))
+        named = {str(each.run_dir): each for each in chains.values()}
+        forecast, line = foresee_all(f"{len(chains)} chains", named, 1, costs=costs)
+        if line:
+            console.print(line, soft_wrap=True)
+        tell, done = forecast.telling(f"{len(chains)} chains"), set[str]()
         for labels in ladder.labels:
             asked[labels] = [*ladder.rungs]
             # The best ones are known when all seeds are.
             for _ in range(1 + bool(ladder.best)):
                 for seed in ladder.each:
-                    code = _climb(ladder, labels, seed, asked[labels], runner, console)
+                    code = _climb(ladder, labels, seed, asked[labels], runner, console, costs)
                     if code != OK:
                         return stopped(code) if code > 128 else code
+                    done.add(str(chains[labels, seed].run_dir))
+                    if left := tell(done):
+                        console.print(f"ladder{left}")
                 best[labels] = _best(ladder, labels)
                 further = [PARTNERS[name] for name in best[labels]]
                 asked[labels] = [*dict.fromkeys([*ladder.rungs, *further])]
@@ -201,14 +217,15 @@ def _climb(
     rungs: Sequence[str],
     runner: Runner,
     console: Any,
+    costs: Costs,
 ) -> int:
     """Run one chain; where it finds no task, without the rungs that learn one."""
     run = ladder.chain(labels, seed, rungs)
-    code = run_chain(run, runner, console)
+    code = run_chain(run, runner, console, costs)
     others = [name for name in rungs if not RUNGS[name].kind.uses_auxiliary]
     if code == NOTHING_FOUND and others:
         run = ladder.chain(labels, seed, others)
-        code = run_chain(run, runner, console)
+        code = run_chain(run, runner, console, costs)
     every = [config for configs in run.arms.values() for config in configs]
     folders = [StageFolder(run.run_dir, stage_folder("multitask", config)) for config in every]
     diverged = any(folder.diverged for folder in folders)

@@ -40,6 +40,9 @@ class Command(NamedTuple):
 GROUPS = {
     "The whole chain": [
         Command("fit", f"{_CLI}.fit", ", ".join(stage.name for stage in STAGES)),
+        Command(
+            "slurm", f"{_CLI}.slurm", "the same as SLURM scripts: one job a stage, arms as an array"
+        ),
     ],
     "The data, before anything is trained": [
         Command(
@@ -111,6 +114,7 @@ Examples:
   detaux compare runs/* --output compare.html
   detaux probes runs/*/seed* --format latex --output probes.tex
   detaux ladder --config configs/folder.yaml --labels 5,20
+  detaux slurm --config configs/quickstart.yaml --time multitask=1:00:00
   detaux sweep --config configs/sweeps/beta.yaml
 
   detaux COMMAND --help                   what a command takes
@@ -185,6 +189,8 @@ def _dispatch(command: str, args: list[str]) -> int:
         return _batch([list(words) for words in json.loads(args[0])])
     if command == "_worker":
         return int(_import("detaux_pl.pipeline.nets").work(args))
+    if command == "_time":
+        return int(_import("detaux_pl.pipeline.costs").time_request(args[0]))
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}: choose one of {', '.join(COMMANDS)}.")
     return int(_import(COMMANDS[command].module).run(args))

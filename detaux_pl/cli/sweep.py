@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from detaux_pl.pipeline.sweep_plan import (
     STATES,
     Plan,
     enrol,
+    foresee_trials,
     key_of,
     pending_trials,
     prepare,
@@ -27,7 +28,7 @@ from detaux_pl.pipeline.sweep_plan import (
     refuse_other_plan,
     wanted_trials,
 )
-from detaux_pl.pipeline.trials import Child, Start, Sweep, start_process
+from detaux_pl.pipeline.trials import Child, Shelf, Start, Sweep, Turns, start_process
 from detaux_pl.report.sweep_table import (
     Outcome,
     SweepTable,
@@ -75,6 +76,11 @@ def sweep_parser() -> ShortParser:
         help="Results that the tables show, such as metrics.mig; null for all scores.",
     )  # fmt: skip
     parser.add_argument(
+        "--storage", type=str | None, default=None,
+        help="Record of a sweep that several processes or machines run, each by this command: URL "
+        "of a database, or path of a journal file. All see sweep_dir. Null for this process alone.",
+    )  # fmt: skip
+    parser.add_argument(
         "--wandb_file", type=str | None, default=None,
         help="Write the sweep to this file for the agents of W&B, and run nothing.",
     )  # fmt: skip
@@ -102,32 +108,58 @@ def run(args: list[str], start: Callable[[Start], Child] = start_process) -> int
 
         write_wandb_sweep(Path(config.wandb_file), plan)
         return OK
+    turns = None if plan.storage is None else Turns(plan.room)
+    turn = nullcontext if turns is None else turns.turn
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(run_lock(plan.folder))
+            lock = stack.enter_context(run_lock(plan.folder, shared=turns is not None))
         except ArtifactError as error:
             raise UserError(str(error).replace("--run_dir", "--sweep_dir")) from None
-        sweep_up(plan.folder)
-        record = stack.enter_context(open_record(plan.folder / "study.db", plan.distributions))
-        said = refuse_other_plan(plan, record.study.user_attrs.get("plan"))
+        if turns is None:
+            sweep_up(plan.folder)
+        else:
+            stack.callback(turns.close)
+        with turn():  # the first of several begins the record
+            record = stack.enter_context(
+                open_record(plan.folder / "study.db", plan.distributions, plan.storage)
+            )
+        refuse_other_plan(plan, record.study.user_attrs.get("plan"))
         wanted = wanted_trials(plan, record.entries)
         pending = pending_trials(wanted, record.entries)
+
+        def write() -> SweepTable:
+            with turn():
+                return _write(plan, wanted, record)
+
         code = OK
         if pending:
-            prepared, on_cpu = prepare(plan, [parameters for parameters, _ in pending])
-            record.study.set_user_attr("plan", said)
-            trials = [
-                enrol(plan, record, parameters, entry, *each)
-                for (parameters, entry), each in zip(pending, prepared, strict=True)
-            ]
+            prepared, chains, on_cpu = prepare(plan, [parameters for parameters, _ in pending])
+            with turn():
+                said = refuse_other_plan(plan, record.study.user_attrs.get("plan"))
+                record.study.set_user_attr("plan", said)
+                known = {key_of(entry.parameters): entry for entry in record.entries}
+                trials = [
+                    enrol(plan, record, parameters, known.get(key_of(parameters)), *each, turns)
+                    for (parameters, _), each in zip(pending, prepared, strict=True)
+                ]
             n_jobs = plan.jobs or (os.cpu_count() or 1 if on_cpu else 1)
-            sweep = Sweep(trials, record, plan.room, plan.until, n_jobs, on_cpu, start, lock)
-            code = sweep.run(lambda: _write(plan, wanted, record))
-        table = _write(plan, wanted, record)
-        _show(plan, table)
+            n_at_once = min(n_jobs, len(trials))
+            forecast, line = foresee_trials(trials, chains, Shelf(plan.room).stages, n_at_once)
+            if line:
+                print(line, file=sys.stderr)
+            sweep = Sweep(
+                trials, record, plan.room, plan.until, n_jobs, on_cpu, start, lock, turns,
+                forecast.telling(f"{len(trials)} trials"),
+            )  # fmt: skip
+            code = sweep.run(write)
+        table = write()
+        with turn():
+            _show(plan, table)
     if code:
         return stopped(code)
-    return OK if all(each.state == "complete" for each in table.outcomes) else CRASH
+    # What others run is not done yet.
+    lacking = {"failed"} if turns is not None else {"failed", "unfinished"}
+    return CRASH if lacking & {each.state for each in table.outcomes} else OK
 
 
 def _write(plan: Plan, wanted: Sequence[Parameters], record: Record) -> SweepTable:

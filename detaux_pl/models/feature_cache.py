@@ -109,16 +109,37 @@ def open_features(
         with torch.inference_mode():
             return net(images.to(place)).cpu().numpy()  # type: ignore[no-any-return]
 
-    root = Path(cache_dir) if cache_dir is not None else _cache_root(dataset)
-    half = place.type == "cuda"
     if batch_size is None:
         batch_size = _BATCH if place.type == "cpu" else _BATCH_OF_GPU
-    of_net = f"{net.model.removeprefix('timm/')}-{net.digest[:12]}{'-half' * half}"
-    folder = root / "features" / of_net / _key_of_pixels(dataset, seen)[:16]
-    cache = FeatureCache(folder, (len(dataset), net.n_features))
+    cache = _cache_of(net, dataset, cache_dir, place, seen)
     if not cache.complete:
         cache.fill(compute, batch_size, f"features of {len(dataset):,} images")
     return cache.open()
+
+
+def n_missing_features(
+    net: PretrainedNet,
+    dataset: FactorDataset,
+    cache_dir: Path | str | None,
+    device: torch.device,
+    seen: FactorDataModule | None = None,
+) -> int:
+    """Return of how many images `open_features` has features to compute; for arguments see it."""
+    return _cache_of(net, dataset, cache_dir, device, seen).n_missing
+
+
+def _cache_of(
+    net: PretrainedNet,
+    dataset: FactorDataset,
+    cache_dir: Path | str | None,
+    place: torch.device,
+    seen: FactorDataModule | None,
+) -> FeatureCache:
+    root = Path(cache_dir) if cache_dir is not None else _cache_root(dataset)
+    half = place.type == "cuda"
+    of_net = f"{net.model.removeprefix('timm/')}-{net.digest[:12]}{'-half' * half}"
+    folder = root / "features" / of_net / _key_of_pixels(dataset, seen)[:16]
+    return FeatureCache(folder, (len(dataset), net.n_features))
 
 
 class FeatureCache:
@@ -145,6 +166,15 @@ class FeatureCache:
     def complete(self) -> bool:
         """Whether all rows are filled."""
         return (self.folder / "features.npy").is_file()
+
+    @property
+    def n_missing(self) -> int:
+        """Number of rows that are not filled."""
+        if self.complete:
+            return 0
+        done = self.folder / _PARTS[2]
+        known = np.load(done, mmap_mode="r").sum() if done.is_file() else 0
+        return len(self) - int(known)
 
     @property
     def n_bytes(self) -> int:

@@ -18,15 +18,24 @@ from detaux_pl.artifacts.files import write_text
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import words
 from detaux_pl.artifacts.yaml_text import dump_yaml
+from detaux_pl.pipeline.costs import Costs
+from detaux_pl.pipeline.forecast import Forecast, foresee, left_of
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
 from detaux_pl.pipeline.stages.cluster import found_task, read_verdict, told
-from detaux_pl.settings.devices import on_cpu
+from detaux_pl.pipeline.trainings import at_once
 from detaux_pl.settings.names import needs_labels
 
 
-def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console: Console) -> int:
+def execute(
+    chain: Chain,
+    plan: Plan,
+    runner: Runner,
+    lock: int | None,
+    console: Console,
+    costs: Costs | None = None,
+) -> int:
     """Run every job that is not done yet.
 
     Args:
@@ -35,11 +44,17 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
         runner: Runs the commands of the stages.
         lock: Descriptor of the run folder's lock.
         console: Where progress is told.
+        costs: What was timed already.
 
     Returns:
         The exit code: that of the stage that failed, of nothing found, or 0.
     """
     console.print(Text.assemble(("detaux", "bold"), f" {chain.run_dir}"))
+    forecast = Forecast({}, {})
+    if "DETAUX_STAGE" not in os.environ:  # a sweep says it of all its trials
+        forecast, line = foresee(chain, plan, costs or Costs())
+        if line:
+            console.print(line, soft_wrap=True)
     worst, lost = 0, set[str]()
     for number, (name, jobs) in enumerate(plan.items(), start=1):
         label = _label(number, plan, name)
@@ -56,7 +71,7 @@ def execute(chain: Chain, plan: Plan, runner: Runner, lock: int | None, console:
         elif not pending:
             console.print(label, Text.assemble(("complete", "green"), ", skipped"))
         else:
-            code = _run_stage(chain, pending, runner, lock, console, label)
+            code = _run_stage(chain, pending, runner, lock, console, label, forecast)
             failed = {job.name for job in pending if not _folder(chain, job).complete}
             needed = {name for name in failed if not _can_miss(chain, name)}
             if code > 128 or (code and needed):
@@ -81,14 +96,16 @@ def _run_stage(
     lock: int | None,
     console: Console,
     label: Text,
+    forecast: Forecast,
 ) -> int:
     started = time.monotonic()
     alone = any(job.alone for job in pending)
-    n_jobs = 1 if alone else _n_jobs(chain, pending[0])
+    n_jobs = 1 if alone else at_once(chain, pending[0])
     console.print(label, f"running{f' {len(pending)} trainings' if n_jobs > 1 else ''}")
     commands = [_command(chain, job) for job in pending]
     code = 0
-    with _Counter(chain, pending, console, shown=n_jobs > 1) as count:
+    forecast.begin(pending[0].command[0])
+    with _Counter(chain, pending, console, forecast, shown=n_jobs > 1) as count:
         if alone:
             for command in commands:
                 code = max(code, runner([[command]], lock, count))
@@ -98,6 +115,7 @@ def _run_stage(
             # Dealt out in turn, so that each process gets its share of every arm.
             dealt = [commands[k::n_jobs] for k in range(min(n_jobs, len(commands)))]
             code = runner(dealt, lock, count)
+    forecast.end()
     if code > 128:
         return code
     left = [job.name for job in pending if not _folder(chain, job).complete]
@@ -108,7 +126,10 @@ def _run_stage(
                 listed = ", ".join(name for name in left if name in names)
                 console.print(label, Text.assemble((what, "red"), f": {listed}"))
         return max(code, 1)
-    console.print(label, Text("done", "green"), f"in {time.monotonic() - started:.0f} s")
+    console.print(
+        label, Text("done", "green"),
+        f"in {time.monotonic() - started:.0f} s{left_of(forecast, '; ')}",
+    )  # fmt: skip
     return code
 
 
@@ -133,7 +154,8 @@ def _end_without_task(
     if chain.config["until"] not in (None, last):
         return NOTHING_FOUND
     label = _label(len(plan), plan, last)
-    return _run_stage(chain, plan[last], runner, lock, console, label) or NOTHING_FOUND
+    code = _run_stage(chain, plan[last], runner, lock, console, label, Forecast({}, {}))
+    return code or NOTHING_FOUND
 
 
 def _label(number: int, plan: Plan, stage: str) -> Text:
@@ -170,26 +192,20 @@ def _is_done(chain: Chain, job: Job) -> bool:
     return True
 
 
-def _n_jobs(chain: Chain, job: Job) -> int:
-    """How many trainings run at once: on the CPU one per core, which small nets use best."""
-    if job.command != ("multitask", "fit"):
-        return 1
-    if chain.config["jobs"] is not None:
-        return int(chain.config["jobs"])
-    return (os.cpu_count() or 1) if on_cpu(job.config) else 1
-
-
 class _Counter:
     """A bar that counts the finished trainings, where they show none themselves."""
 
-    def __init__(self, chain: Chain, jobs: list[Job], console: Console, shown: bool) -> None:
+    def __init__(
+        self, chain: Chain, jobs: list[Job], console: Console, forecast: Forecast, shown: bool
+    ) -> None:
         self.folders = [StageFolder(chain.run_dir, job.name) for job in jobs]
+        self.forecast = forecast
         self.progress = Progress(
             words("  {task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), console=console, transient=True,
+            TimeElapsedColumn(), words("{task.fields[left]}"), console=console, transient=True,
             disable=not shown or not console.is_terminal,
         )  # fmt: skip
-        self.task = self.progress.add_task("trainings", total=len(jobs))
+        self.task = self.progress.add_task("trainings", total=len(jobs), left="")
 
     def __enter__(self) -> _Counter:
         self.progress.start()
@@ -200,8 +216,10 @@ class _Counter:
 
     def __call__(self) -> None:
         if not self.progress.disable:
-            done = sum(folder.complete for folder in self.folders)
-            self.progress.update(self.task, completed=done)
+            done = {folder.name for folder in self.folders if folder.complete}
+            self.forecast.see(done)
+            left = left_of(self.forecast)
+            self.progress.update(self.task, completed=len(done), left=left)
 
 
 def _command(chain: Chain, job: Job) -> list[str]:

@@ -1,8 +1,9 @@
-"""The record of a sweep: an Optuna study in a file beside its trials."""
+"""The record of a sweep: an Optuna study in a file beside its trials, or where several see it."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from detaux_pl.artifacts.errors import UserError
@@ -90,10 +93,19 @@ class Record:
         self.study.enqueue_trial(parameters, {"folder": folder, "parameters": parameters})
         return folder
 
-    def ask(self) -> Entry:
-        """Take the trial that has waited longest; there must be one."""
-        number = self.study.ask(self.distributions).number
-        return _entry(self.study.get_trials(deepcopy=False)[number])
+    def take(self, attempt: int) -> bool:
+        """Begin a trial that waits; gives whether no other process has."""
+        known = self.study.get_trials(deepcopy=False)[attempt]
+        storage = self.study._storage
+        try:
+            if not storage.set_trial_state_values(known._trial_id, TrialState.RUNNING):
+                return False
+        except UpdateFinishedTrialError:  # what was read of it was older
+            return False
+        trial = optuna.Trial(self.study, known._trial_id)
+        for name, distribution in self.distributions.items():
+            trial._suggest(name, distribution)  # what it was asked for with
+        return True
 
     def complete(self, attempt: int, results: Mapping[str, float]) -> None:
         """Record the results of a trial; to Optuna its value is the time it took [s]."""
@@ -123,23 +135,33 @@ def _entry(trial: FrozenTrial) -> Entry:
 
 
 @contextmanager
-def open_record(path: Path, distributions: Mapping[str, BaseDistribution]) -> Iterator[Record]:
+def open_record(
+    path: Path, distributions: Mapping[str, BaseDistribution], storage: str | None = None
+) -> Iterator[Record]:
     """Open the record of a sweep, or begin it.
 
     Optuna takes no choice that a parameter did not have from the start: where there are more now,
-    the study is written anew, all at once.
+    the study is written anew, all at once, unless it is in a storage that others use meanwhile.
 
     Args:
         path: The file, of SQLite.
         distributions: What the value of each parameter is taken from.
+        storage: In place of it, the URL of a database or the path of a journal file, in which the
+            study has the name of the folder of `path`.
 
     Raises:
         UserError: If a parameter was chosen from a list and is drawn from a range now, or the
-            other way round, or the file is no record of a sweep.
+            other way round, the file is no record of a sweep, or the storage is out of reach or
+            has other choices.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        with _study(path) as old:
+    if path.is_file() and storage is not None:
+        raise UserError(
+            f"{path} is the record of this sweep, without --storage: leave it out, or give another "
+            "--sweep_dir."
+        )
+    if storage is not None or path.is_file():
+        with _study(path, storage) as old:
             trials = old.get_trials(deepcopy=False)
             known = {name: d for trial in trials for name, d in trial.distributions.items()}
             distributions = {
@@ -147,10 +169,15 @@ def open_record(path: Path, distributions: Mapping[str, BaseDistribution]) -> It
                 for name, new in distributions.items()
             }
             changed = any(distributions.get(name, d) != d for name, d in known.items())
+            if changed and storage is not None:
+                raise UserError(
+                    f"the sweep in {shown(storage)} has other choices of its parameters: in a "
+                    "storage they stay as they are, give another --sweep_dir."
+                )
             if changed:
                 with replacing(path) as temporary:
                     _write_anew(old, temporary, distributions)
-    with _study(path) as study:
+    with _study(path, storage) as study:
         yield Record(study, distributions)
 
 
@@ -167,13 +194,25 @@ def draw(distributions: Mapping[str, BaseDistribution], n: int, seed: int) -> li
 
 
 @contextmanager
-def _study(path: Path) -> Iterator[optuna.Study]:
+def _study(path: Path, place: str | None = None) -> Iterator[optuna.Study]:
+    storage: BaseStorage
     try:
-        storage = RDBStorage(f"sqlite:///{path.resolve()}")
+        if place is None or "://" in place:
+            storage = RDBStorage(place or f"sqlite:///{path.resolve()}")
+        else:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            storage = JournalStorage(JournalFileBackend(place))
         study = optuna.create_study(
-            storage=storage, study_name=_NAME, load_if_exists=True, sampler=RandomSampler()
-        )
-    except Exception as error:  # whatever SQLAlchemy makes of a damaged file
+            storage=storage, study_name=_NAME if place is None else str(path.parent),
+            load_if_exists=True, sampler=RandomSampler(),
+        )  # fmt: skip
+    except Exception as error:  # whatever SQLAlchemy or Optuna make of a damaged file
+        if place is not None:
+            raise UserError(
+                f"--storage {shown(place)} cannot be opened ({type(error).__name__}): give the "
+                "URL of a database that can be reached and whose driver is installed, such as "
+                "sqlite:///sweep.db, or the path of a journal file."
+            ) from error
         raise UserError(
             f"{path} cannot be opened as the record of a sweep ({type(error).__name__}): give "
             "another --sweep_dir, or remove the file to run every trial again."
@@ -181,8 +220,14 @@ def _study(path: Path) -> Iterator[optuna.Study]:
     try:
         yield study
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        if isinstance(storage, RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def shown(text: str) -> str:
+    """Return a text with the passwords of the URLs in it left out."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def _write_anew(

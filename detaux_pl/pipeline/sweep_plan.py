@@ -7,10 +7,10 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
@@ -25,10 +25,14 @@ from detaux_pl.pipeline.parameters import (
     read_parameters,
     vary,
 )
-from detaux_pl.pipeline.study import Entry, Parameters, Record, draw
-from detaux_pl.pipeline.trials import Trial
+from detaux_pl.pipeline.study import Entry, Parameters, Record, draw, shown
+from detaux_pl.pipeline.trials import Trial, Turns
 from detaux_pl.report.sweep_table import State, in_words
 from detaux_pl.settings.devices import on_cpu
+
+if TYPE_CHECKING:
+    from detaux_pl.pipeline.forecast import Forecast
+    from detaux_pl.pipeline.job import Chain
 
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -53,6 +57,7 @@ class Plan:
         parameters: What differs between the trials.
         columns: What the tables show; None for all scores.
         command: The command, to be shown.
+        storage: Where several processes keep their record; None for a file of this one's.
     """
 
     folder: Path
@@ -65,6 +70,7 @@ class Plan:
     parameters: list[Parameter]
     columns: list[str] | None
     command: str
+    storage: str | None = None
 
     @property
     def room(self) -> Path:
@@ -116,7 +122,8 @@ def read_plan(config: Any, args: Sequence[str]) -> Plan:
             config.parameters, _folder_of("parameters", config, args), config.sampler
         ),
         columns=config.columns,
-        command=shlex.join(["detaux", "sweep", *args]),
+        command=shown(shlex.join(["detaux", "sweep", *args])),
+        storage=config.storage,
     )
 
 
@@ -221,19 +228,19 @@ def key_of(parameters: Parameters) -> tuple[Any, ...]:
 
 def prepare(
     plan: Plan, wanted: Sequence[Parameters]
-) -> tuple[list[tuple[dict[str, Any], dict[str, str]]], bool]:
+) -> tuple[list[tuple[dict[str, Any], dict[str, str]]], list[Chain], bool]:
     """Refuse, before anything runs, settings that a chain does not take.
 
     Returns:
-        The settings of the chain of each trial with the keys of its stages, and whether all
-        trials run on the CPU.
+        The settings of the chain of each trial with the keys of its stages, these chains, in a
+        folder that is none's, and whether all trials run on the CPU.
     """
     # A sweep that is complete needs no PyTorch.
     from detaux_pl.pipeline.chain import parse
     from detaux_pl.pipeline.checks import build_all
     from detaux_pl.pipeline.plan import stage_keys
 
-    found, all_on_cpu = [], True
+    found, chains, all_on_cpu = [], list["Chain"](), True
     files: dict[str, str | None] = {}
     until = [] if plan.until is None else ["--until", plan.until]
     with (
@@ -253,9 +260,10 @@ def prepare(
                 raise UserError(f"{in_words(parameters)}: {error}") from error
             keys = stage_keys(replace(parsed, files=files[unseeded]))
             found.append((settings, keys))
+            chains.append(parsed)
             all_on_cpu = all_on_cpu and on_cpu(parsed.config["disentangle"])
             advance(1)
-    return found, all_on_cpu
+    return found, chains, all_on_cpu
 
 
 def enrol(
@@ -265,8 +273,9 @@ def enrol(
     entry: Entry | None,
     settings: dict[str, Any],
     keys: dict[str, str],
+    turns: Turns | None = None,
 ) -> Trial:
-    """Ask for a trial, unless it waits already or a killed sweep began it."""
+    """Ask for a trial, unless it waits already, a killed sweep began it or another one runs it."""
     if entry is None:
         number = record.enqueue(parameters)
     else:
@@ -274,5 +283,28 @@ def enrol(
         if entry.state == TrialState.FAIL:
             record.enqueue(parameters, number)
     began = entry is not None and entry.state == TrialState.RUNNING
+    if began and turns is not None:
+        began = turns.claim(number) is not None
     attempt = entry.attempt if entry is not None and began else None
     return Trial(plan.room / str(number), in_words(parameters), settings, keys, attempt)
+
+
+def foresee_trials(
+    trials: Sequence[Trial], chains: Sequence[Chain], made: Collection[str], n_at_once: int
+) -> tuple[Forecast, str]:
+    """Tell how long the trials of a sweep will take.
+
+    Args:
+        trials: The trials that are to run.
+        chains: Their chains.
+        made: Keys of the stages that are there.
+        n_at_once: How many run at once.
+    """
+    from detaux_pl.pipeline.forecast import foresee_all
+
+    named = {}
+    for trial, chain in zip(trials, chains, strict=True):
+        own = {"run_dir": str(trial.folder)} | ({"jobs": 1} if n_at_once > 1 else {})
+        named[str(trial.number)] = replace(chain, config={**chain.config, **own})
+    keys = {str(trial.number): trial.keys for trial in trials}
+    return foresee_all(f"{len(trials)} trials", named, n_at_once, keys, made)

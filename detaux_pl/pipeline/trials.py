@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from rich.text import Text
 
 from detaux_pl.artifacts.files import write_text
+from detaux_pl.artifacts.lock import file_lock
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.artifacts.terminal import terminal, words
 from detaux_pl.artifacts.yaml_text import dump_yaml
@@ -76,12 +78,14 @@ class Start:
         log: File that its output is added to.
         environment: Its environment.
         lock: Descriptor of the sweep's lock, which it inherits.
+        claim: Descriptor of the trial's own, where several sweep.
     """
 
     words: list[str]
     log: Path
     environment: dict[str, str]
     lock: int | None
+    claim: int | None = None
 
 
 def start_process(start: Start) -> Child:
@@ -93,7 +97,7 @@ def start_process(start: Start) -> Child:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            pass_fds=() if start.lock is None else (start.lock,),
+            pass_fds=[each for each in (start.lock, start.claim) if each is not None],
         )
 
 
@@ -142,6 +146,45 @@ class Shelf:
         self.stages.setdefault(manifest["key"], []).append(stage)
 
 
+class Turns:
+    """What several processes of one sweep tell each other, by locks on files of its folder.
+
+    The kernel lets go of them when those that hold them have ended, the trials among them.
+
+    Args:
+        room: Folder of the trials.
+    """
+
+    def __init__(self, room: Path) -> None:
+        self.room = room
+        self.claims: dict[int, tuple[ExitStack, int]] = {}
+
+    def turn(self) -> AbstractContextManager[int | None]:
+        """Wait until no other process looks for trials or writes tables."""
+        return file_lock(self.room / ".turn.lock", wait=True)
+
+    def claim(self, number: int) -> int | None:
+        """Return the descriptor of a trial that is ours now; None where another one runs it."""
+        if number not in self.claims:
+            stack = ExitStack()
+            held = stack.enter_context(file_lock(self.room / f".{number}.lock"))
+            if held is None:
+                stack.close()
+                return None
+            self.claims[number] = stack, held
+        return self.claims[number][1]
+
+    def give_back(self, number: int) -> None:
+        """Let go of a trial."""
+        if number in self.claims:
+            self.claims.pop(number)[0].close()
+
+    def close(self) -> None:
+        """Let go of all; trials that still run keep theirs until they have ended."""
+        for number in [*self.claims]:
+            self.give_back(number)
+
+
 class Sweep:
     """Trials that run, several at once; none computes a stage that another one is computing.
 
@@ -154,6 +197,8 @@ class Sweep:
         on_cpu: Whether they run on the CPU, and share its cores.
         start: Starts a trial.
         lock: Descriptor of the sweep's lock, which the trials inherit.
+        turns: How it takes turns with other processes; None where there are none.
+        left: Says, of the names of the trials that have ended, how long the others will take.
     """
 
     def __init__(
@@ -166,7 +211,10 @@ class Sweep:
         on_cpu: bool,
         start: Callable[[Start], Child],
         lock: int | None,
+        turns: Turns | None = None,
+        left: Callable[[set[str]], str] = lambda _: "",
     ) -> None:
+        self.left, self.ended = left, set[str]()
         self.trials = {trial.number: trial for trial in trials}
         self.record = record
         self.shelf = Shelf(room)
@@ -175,10 +223,12 @@ class Sweep:
         self.on_cpu = on_cpu
         self.start = start
         self.lock = lock
-        # Trials that were asked for and wait for a stage of another one, and those that run.
+        self.turns = turns
+        # Trials that a killed sweep began, those that wait, and those that run: here, elsewhere.
         self.held = deque((t, t.attempt) for t in self.trials.values() if t.attempt is not None)
+        self.waiting = [each for each in record.entries if each.state == TrialState.WAITING]
         self.running: dict[Child, tuple[Trial, int, float]] = {}
-        self.n_waiting = sum(each.state == TrialState.WAITING for each in record.entries)
+        self.elsewhere: list[Trial] = []
         self.n_done = self.n_failed = 0
         self.received: list[int] = []
 
@@ -204,12 +254,12 @@ class Sweep:
                 while self.running or not self.received:
                     self._collect(console, after_each)
                     self._fill()
-                    if not self.running:
+                    if not self.running and not self.held and not self.waiting:
                         break
                     failed = f" · {self.n_failed} failed" if self.n_failed else ""
                     progress.update(
                         task, completed=self.n_done + self.n_failed,
-                        description=f"{len(self.running)} running{failed}",
+                        description=f"{len(self.running)} running{failed}{self.left(self.ended)}",
                     )  # fmt: skip
                     time.sleep(_POLL)
         finally:
@@ -234,6 +284,7 @@ class Sweep:
             self.shelf.update(trial)
             if self.received:
                 continue  # it goes on when the sweep does
+            self.ended.add(str(trial.number))
             what = Text.assemble((f"trial {trial.number}", "dim"), f" {trial.label}")
             if code == 0:
                 self.n_done += 1
@@ -248,15 +299,21 @@ class Sweep:
                 self.record.fail(attempt, error)
                 ended = Text.assemble(("failed", "red"), f": {error}")
                 console.print(what, ended, soft_wrap=True)
+            if self.turns is not None:
+                with self.turns.turn():  # not while another one holds its end for not yet told
+                    self.turns.give_back(trial.number)
             after_each()
 
     def _fill(self) -> None:
         """Start trials until enough run or all others wait for them."""
-        if len(self.running) < self.n_jobs and (self.held or self.n_waiting):
+        if len(self.running) < self.n_jobs and (self.held or self.waiting):
             for trial, _, _ in self.running.values():
                 self.shelf.update(trial)
         while len(self.running) < self.n_jobs and not self.received:
-            chosen = self._next()
+            with nullcontext() if self.turns is None else self.turns.turn():
+                if self.turns is not None:
+                    self._look_around(self.turns)
+                chosen = self._next()
             if chosen is None:
                 return
             trial, attempt = chosen
@@ -266,25 +323,47 @@ class Sweep:
             for number in self.received:  # while it was started
                 child.send_signal(number)
 
+    def _look_around(self, turns: Turns) -> None:
+        """Look which trials wait, which run elsewhere, and which of these nobody runs any more."""
+        self.waiting, self.elsewhere = [], []
+        own = {trial.number for trial, _, _ in self.running.values()}
+        own |= {trial.number for trial, _ in self.held}
+        for entry in self.record.entries:
+            trial = self.trials.get(entry.number)
+            if trial is None or entry.number in own:
+                continue
+            if entry.state == TrialState.WAITING:
+                self.waiting.append(entry)
+            elif entry.state == TrialState.RUNNING and turns.claim(entry.number) is None:
+                self.elsewhere.append(trial)
+                self.shelf.update(trial)
+            elif entry.state == TrialState.RUNNING:
+                self.held.append((trial, entry.attempt))
+            else:
+                self.shelf.update(trial)
+
     def _next(self) -> tuple[Trial, int] | None:
         """Take the first trial that needs no stage that a running one is to make."""
         busy: set[str] = set()
-        for trial, _, _ in self.running.values():
+        for trial in (*(each for each, _, _ in self.running.values()), *self.elsewhere):
             busy |= self.shelf.missing(trial)
         for held in list(self.held):
             if busy.isdisjoint(self.shelf.missing(held[0])):
                 self.held.remove(held)
                 return held
-        while self.n_waiting:
-            entry = self.record.ask()
-            self.n_waiting -= 1
+        for entry in list(self.waiting):
             asked = self.trials.get(entry.number)
+            if asked is not None and not busy.isdisjoint(self.shelf.missing(asked)):
+                continue
+            self.waiting.remove(entry)
+            if not self.record.take(entry.attempt):
+                continue
             if asked is None:
                 self.record.fail(entry.attempt, "no longer asked for")
-            elif busy.isdisjoint(self.shelf.missing(asked)):
-                return asked, entry.attempt
-            else:
-                self.held.append((asked, entry.attempt))
+                continue
+            if self.turns is not None:  # in this turn, or another one would take it for left alone
+                self.turns.claim(entry.number)
+            return asked, entry.attempt
         return None
 
     def _prepare(self, trial: Trial) -> Start:
@@ -298,7 +377,8 @@ class Sweep:
         if self.n_jobs > 1 and self.on_cpu:
             words += ["--jobs", "1"]
             environment |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
-        return Start(words, trial.folder / "log.txt", environment, self.lock)
+        claim = None if self.turns is None else self.turns.claim(trial.number)
+        return Start(words, trial.folder / "log.txt", environment, self.lock, claim)
 
 
 def last_words(log: Path) -> str:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from string import Template
 
+from detaux_pl.artifacts.terminal import duration
 from detaux_pl.report.markup import html_cell, html_lead, html_list, html_table, html_text
 from detaux_pl.report.style import to_svg
 from detaux_pl.report.sweep_figures import Line, sweep_chart
@@ -132,19 +133,13 @@ def _tiles(table: SweepTable) -> str:
         (f"{n} of {len(table.outcomes)}", "trials finished"),
         (str(len(table.groups)), "settings"),
         *([(str(len(seeds)), "seeds")] if seeds else []),
-        (_duration(seconds), "of computing, shared stages counted in every trial"),
+        (duration(seconds), "of computing, shared stages counted in every trial"),
     ]
     return (
         '<dl class="tiles">'
         + "".join(f"<div><dt>{html_text(t)}</dt><dd>{html_text(v)}</dd></div>" for v, t in tiles)
         + "</dl>"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _table_section(table: SweepTable) -> str:

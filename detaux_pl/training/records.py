@@ -14,6 +14,16 @@ def next_part(folder: Path) -> str:
     return f"part{len(list((folder / 'logs').glob('part*')))}"
 
 
+def epochs_recorded(folder: Path) -> int:
+    """How many epochs of a training that is not complete the processes before have finished."""
+    last = 0
+    for path in (folder / "logs").glob("part*/metrics.csv"):
+        with path.open(encoding="utf-8", errors="replace", newline="") as handle:
+            epochs = [str(row.get("epoch")) for row in csv.DictReader(handle)]
+        last = max([last, *(int(epoch) for epoch in epochs if epoch.isdigit())])
+    return last
+
+
 def merge_records(folder: Path) -> None:
     """Join the parts into `metrics.csv`, in the order of the steps, and remove them.
 

@@ -22,6 +22,7 @@ import yaml
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.files import read_json, write_json
+from detaux_pl.artifacts.lock import file_lock
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cli import sweep
 from detaux_pl.cli.fit import run as run_chain
@@ -31,7 +32,7 @@ from detaux_pl.pipeline import chain, checks, process, trials
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import plan_jobs
 from detaux_pl.pipeline.process import OF_AGENT, run_processes
-from detaux_pl.pipeline.study import draw
+from detaux_pl.pipeline.study import draw, open_record
 from detaux_pl.pipeline.trials import Start, Trial, last_words, start_process
 from tests.cli.conftest import CONF, in_process
 
@@ -315,6 +316,93 @@ def test_random_trials(tmp_path: Path, fakes: Fakes):
     assert sweep.run(args, fakes) == 0
     assert _rows(tmp_path)[:4] == rows
     assert len(fakes.started) == len(_rows(tmp_path)) == 5
+
+
+PLACES = ["journal.log", "sqlite:///{}/rdb.db"]
+
+
+def _stored(folder: Path, place: str) -> list[str]:
+    """The option of a record in a file of the test's folder."""
+    return ["--storage", place.format(folder) if "://" in place else str(folder / "new" / place)]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_storage_of_several_is_a_record_as_any_other(
+    tmp_path: Path, fakes: Fakes, error_line: Callable[[list[str]], str], place: str
+):
+    args = [*_write(tmp_path, {"seed": [0, 1, 2, 3]}), *_stored(tmp_path, place)]
+    fakes.stop_after = 3
+    assert sweep.run(args, fakes) == 130
+    fakes.running.clear()
+    # One that runs elsewhere is left to those who run it.
+    rows = {row["number"]: row["state"] for row in _rows(tmp_path)}
+    begun = [n for n in rows if (tmp_path / "sweep" / "trials" / n / "given.yaml").is_file()]
+    held = begun[-1]
+    assert rows[held] == "unfinished"
+    with file_lock(tmp_path / "sweep" / "trials" / f".{held}.lock") as claim:
+        assert claim is not None
+        assert sweep.run(args, fakes) == 0
+    assert {row["number"]: row["state"] == "complete" for row in _rows(tmp_path)} == {
+        number: number != held for number in "0123"
+    }
+    assert sweep.run(args, fakes) == 0
+    assert {row["state"] for row in _rows(tmp_path)} == {"complete"}
+    assert len(set(fakes.made)) == len(fakes.made) == 4 * 4
+    n = len(fakes.started)
+    assert sweep.run(args, fakes) == 0
+    assert len(fakes.started) == n
+    more = [*_write(tmp_path, {"seed": [0, 1, 2, 4]}), *_stored(tmp_path, place)]
+    assert "in a storage they stay as they are" in error_line(["sweep", *more])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "postgresql://me:secret@127.0.0.1:1/sweeps", "sqlite:////nowhere/at/all/x.db", "nonsense://x",
+        "/proc/nowhere/journal.log", "/", "{}/sweep.yaml",
+    ],
+)  # fmt: skip
+def test_a_storage_out_of_reach_is_refused(
+    tmp_path: Path, fakes: Fakes, error_line: Callable[[list[str]], str], place: str
+):
+    args = _write(tmp_path, {"seed": [0]})
+    line = error_line(["sweep", *args, "--storage", place.format(tmp_path)])
+    assert line.startswith("error: --storage ")
+    assert "cannot be opened" in line
+    assert "secret" not in line
+    assert not fakes.started
+
+
+def test_a_sweep_is_in_one_place(
+    tmp_path: Path, fakes: Fakes, error_line: Callable[[list[str]], str]
+):
+    args = _write(tmp_path, {"seed": [0]})
+    assert sweep.run(args, fakes) == 0
+    line = error_line(["sweep", *args, *_stored(tmp_path, "journal.log")])
+    assert "is the record of this sweep, without --storage" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_two_processes_run_every_trial_once(tmp_path: Path, place: str):
+    args = _write(tmp_path, {SIZE: [0.05, 0.07, 0.1], LR: [1e-3, 2e-3]}, jobs=1)
+    words = [sys.executable, "-m", "detaux_pl", "sweep", *args, *_stored(tmp_path, place)]
+    workers = [subprocess.Popen(words) for _ in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    rows = _rows(tmp_path)
+    assert [row["number"] for row in rows] == list("012345")
+    assert {row["state"] for row in rows} == {"complete"}
+    with open_record(tmp_path / "sweep" / "study.db", {}, words[-1]) as record:
+        attempts = record.study.get_trials()
+    assert [trial.number for trial in attempts] == list(range(6))
+    assert {trial.state for trial in attempts} == {optuna.trial.TrialState.COMPLETE}
+    assert len({str(trial.params) for trial in attempts}) == 6
+    room = tmp_path / "sweep" / "trials"
+    logs = [(room / n / "log.txt").read_text().splitlines() for n in "012345"]
+    assert [sum(line.startswith("detaux ") for line in log) for log in logs] == [1] * 6
+    # What trials share was computed once, whoever did.
+    manifests = [read_json(room / n / "disentangle" / "stage.json") for n in "012345"]
+    assert len({each["wandb_id"] for each in manifests}) == 2
 
 
 def test_random_draws_begin_alike_and_follow_the_seed():
