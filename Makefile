@@ -7,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS ?= 1
 FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos shortcuts clean
+.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos shortcuts uses clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ photos: $(STAMP)  ## Erasing discovered groups on photographs, FOLDER=... WEIGHT
 
 shortcuts: $(STAMP)  ## Whether the shortcut alarm and the group sheet's intervals hold (half an hour)
 	$(BIN)/python -m tests.shortcuts
+
+uses: $(STAMP)  ## What the verdict on uses of groups costs, its tables in docs/results.md (half an hour)
+	$(BIN)/python -m tests.uses
 
 clean:  ## Remove the environment, caches and runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* runs
