@@ -72,7 +72,7 @@ photos: $(STAMP)  ## Erasing discovered groups on photographs, FOLDER=... WEIGHT
 shortcuts: $(STAMP)  ## Whether the shortcut alarm and the group sheet's intervals hold (half an hour)
 	$(BIN)/python -m tests.shortcuts
 
-uses: $(STAMP)  ## What the verdict on uses of groups costs, its tables in docs/results.md (half an hour)
+uses: $(STAMP)  ## What the verdict on uses of groups costs: learn, balance or leave (an hour)
 	$(BIN)/python -m tests.uses
 
 clean:  ## Remove the environment, caches and runs
