@@ -7,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS ?= 1
 FAST := $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos verdicts shortcuts clean
+.PHONY: help install demo test coverage test-slow lint format bench showdown contrastive robustness discovery refinement draws photos verdicts shortcuts uses clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ verdicts: $(STAMP)  ## What was said of groups by what came of it, after photos;
 
 shortcuts: $(STAMP)  ## Whether the shortcut alarm and the group sheet's intervals hold (half an hour)
 	$(BIN)/python -m tests.shortcuts
+
+uses: $(STAMP)  ## What the verdict on uses of groups costs: learn, balance or leave (an hour)
+	$(BIN)/python -m tests.uses
 
 clean:  ## Remove the environment, caches and runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* runs

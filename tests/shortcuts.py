@@ -41,7 +41,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=100, help="of codes without a shortcut")
-    parser.add_argument("--planted", type=int, default=40, help="of codes with one, by share")
+    parser.add_argument("--planted", type=int, default=100, help="of codes with one, by share")
     parser.add_argument("--seeds", type=int, default=1, help="of trained codes")
     parser.add_argument("--run_dir", type=Path, default=Path("runs/shortcuts"))
     parser.add_argument("--clothing", type=Path, default=None, help="folder of the photographs")

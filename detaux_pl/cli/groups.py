@@ -15,7 +15,7 @@ from detaux_pl.artifacts.files import write_csv
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cli.table import PlainParser, put_out
 from detaux_pl.cluster.shortcuts import read_shortcut_groups
-from detaux_pl.evaluation.groups import GroupSheet, group_sheet, name_groups
+from detaux_pl.evaluation.groups import GroupSheet, find_refitted, group_sheet, name_groups
 from detaux_pl.report.wording import percent, plural, points, range_text, short_name
 
 _NAME = 32
@@ -58,14 +58,17 @@ def run(args: list[str]) -> int:
     for arm in arms:
         val, test = (run_.together(arm, given.seeds, split) for split in ("val", "test"))
         sheets[arm] = group_sheet(val, test, task, principal)
-    for line in _notes(sheets):
+    refitted = find_refitted(run_.run_dir, arms)
+    for line in _notes(sheets, refitted):
         print(line, file=sys.stderr)
     if output is None:
         ((arm, sheet),) = sheets.items()
         put_out(_table(f"{arm}, groups of {name}", sheet), None)
         return OK
     rows = [
-        {"arm": arm, "groups": name, **row} for arm, sheet in sheets.items() for row in sheet.rows()
+        {"arm": arm, "refitted": arm in refitted, "groups": name, **row}
+        for arm, sheet in sheets.items()
+        for row in sheet.rows()
     ]
     write_csv(output, list(rows[0]), rows)
     print(f"{plural(len(rows), 'row')} of {plural(len(sheets), 'arm')}: {output}", file=sys.stderr)
@@ -97,15 +100,21 @@ def _parser() -> PlainParser:
     return parser
 
 
-def _notes(sheets: dict[str, GroupSheet]) -> list[str]:
-    """Say of which cells nothing can be found out, in a line."""
+def _notes(sheets: dict[str, GroupSheet], refitted: set[str]) -> list[str]:
+    """Say of which cells nothing can be found out, and which arms know the validation images."""
+    notes = []
     without = max(int(((s.n[0] == 0) & (s.n[1] > 0)).sum()) for s in sheets.values())
-    if not without:
-        return []
-    return [
-        f"note: {plural(without, 'cell')} of a class and a group without a validation image can "
-        "be neither the worst nor called failing: a larger val_share gives them some."
-    ]
+    if without:
+        notes.append(
+            f"note: {plural(without, 'cell')} of a class and a group without a validation image "
+            "can be neither the worst nor called failing: a larger val_share gives them some."
+        )
+    if refitted:
+        notes.append(
+            f"note: {', '.join(sorted(refitted))}: fitted to the validation images, of which they "
+            "say too much good; go by the test images."
+        )
+    return notes
 
 
 def _table(arm: str, sheet: GroupSheet) -> Table:

@@ -54,8 +54,9 @@ class Selection:
             from 0 (no more than the largest class) to 1.
         halves: Number of random halves of the training samples that are clustered anew, for the
             stability.
-        uses: Whether to try, too, what the best task and the most stable grouping that goes with
-            the label are good for: to be learned, to be balanced, or to be left alone.
+        uses: Whether to try, too, what the best task and the groups of the first shortcut alarm,
+            or else the most stable subclasses, are good for: to be learned, to be balanced, or to
+            be left alone.
 
     Raises:
         ValueError: If a number is outside its range.

@@ -39,11 +39,32 @@ class Known(TypedDict):
     p_value: NotRequired[float | None]
 
 
+class Worth(TypedDict):
+    """What images held out say of a use."""
+
+    accuracy: float
+    balanced: float
+    worst: float
+    gain: float
+    p_value: float | None
+
+
+class UseVerdict(TypedDict):
+    """What is said of the uses of a grouping, see `judge_uses`."""
+
+    name: str
+    use: str
+    p_value: float | None
+    sentence: str
+    uses: dict[str, Worth]
+
+
 class Tried(TypedDict):
     """The content of the file."""
 
     verdict: Verdict
     candidates: list[Known]
+    uses: NotRequired[list[UseVerdict]]
 
 
 def read_candidates(stage: StageFolder) -> Tried | None:

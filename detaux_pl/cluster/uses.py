@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.cluster.candidates import SAME, SURE, Candidate, Selection, rule_out
+from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.cluster.candidates import SURE, Candidate, Selection, rule_out
 from detaux_pl.cluster.resampled import resampled_p
+from detaux_pl.cluster.tried import UseVerdict, Worth
 from detaux_pl.metrics.worst_cell import worst_accuracy
 
 LEAVE = "leave"
@@ -19,46 +19,32 @@ LEAVE = "leave"
 _WORDS = {LEAVE: "left alone", "learn": "learned", "balance": "balanced"}
 
 
-class Worth(TypedDict):
-    """What images held out say of a use."""
-
-    accuracy: float
-    balanced: float
-    worst: float
-    gain: float
-    p_value: float | None
-
-
-class UseVerdict(TypedDict):
-    """What is said of a candidate's uses, see `judge_uses`."""
-
-    name: str
-    use: str
-    p_value: float | None
-    sentence: str
-    uses: dict[str, Worth]
-
-
 def pick_for_uses(
-    candidates: list[Candidate], chosen: list[Candidate], selection: Selection
+    candidates: Sequence[Candidate],
+    chosen: Sequence[Candidate],
+    alarms: Sequence[AuxiliaryLabels],
+    selection: Selection,
 ) -> list[Candidate]:
-    """Take the best task, and the most stable grouping that is refused as it goes with the label.
+    """Take the best task, and the groups of the first alarm or else the most stable subclasses.
 
     Args:
-        candidates: All candidates.
+        candidates: All candidates, with their relation to the label.
         chosen: Those that were chosen as tasks, the best one first.
+        alarms: Groups of the alarms, the strongest first.
         selection: What rules candidates out.
     """
     any_relation = copy(selection)
-    any_relation.max_ami = SAME
+    any_relation.max_ami = 1.0
+    best = chosen[:1]
     related = [
         candidate
         for candidate in candidates
-        if candidate.task is not None
-        and candidate.ami_principal > selection.max_ami
+        if candidate.relation in ("shortcut", "subclass")
+        and all(candidate is not other for other in best)
         and rule_out(candidate, any_relation) is None
     ]
-    return [*chosen[:1], *sorted(related, key=lambda c: -c.stability)[:1]]
+    alarming = [c for groups in alarms for c in related if c.task is groups]
+    return [*best, *[*alarming, *sorted(related, key=lambda c: -c.stability)][:1]]
 
 
 def judge_uses(

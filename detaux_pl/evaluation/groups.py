@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,12 @@ from numpy.typing import NDArray
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
+from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation.errors import Rows
 from detaux_pl.evaluation.significance import wilson_ends
 from detaux_pl.evaluation.together import Together
+from detaux_pl.settings.build import StageConfig
+from detaux_pl.settings.names import arm_folder
 
 _LISTED = 1000
 """Cells of an arm that the report lists, at most."""
@@ -118,6 +123,28 @@ def name_groups(
     """
     named = {f"shortcut{k}": task for k, task in enumerate(shortcuts, start=1)}
     return named | {f"task{k}": task for k, task in enumerate(tasks, start=1)}
+
+
+def find_refitted(run_dir: Path, arms: Iterable[str]) -> set[str]:
+    """Name the arms whose networks were fitted anew to the validation images.
+
+    What they say of these is no longer what they would say of others, so that the worst cell may
+    be another one; test images tell its accuracy all the same.
+
+    Args:
+        run_dir: Folder of the run.
+        arms: Names of its arms.
+    """
+    found = set()
+    for arm in arms:
+        for path in sorted((run_dir / arm_folder(arm)).glob("seed*/config.yaml"))[:1]:
+            config = StageFolder(run_dir, path.parent.relative_to(run_dir).as_posix()).read(
+                path.name, StageConfig
+            )
+            model: Any = locate(config["model"]["class_path"])
+            if getattr(model, "refitted", False):
+                found.add(arm)
+    return found
 
 
 def group_sheet(

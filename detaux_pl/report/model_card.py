@@ -15,6 +15,7 @@ from detaux_pl.artifacts.codes import SPLITS, Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.predictions import average
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.shortcuts import read_shortcuts
 from detaux_pl.evaluation.results import ReportContent
 from detaux_pl.inference.bundle import ABOUT, ONNX, PROGRAM, WEIGHTS
 from detaux_pl.inference.card import Card
@@ -24,6 +25,7 @@ from detaux_pl.inference.parity import Parity
 from detaux_pl.metrics.calibration import expected_calibration_error, scale
 from detaux_pl.report.wording import accuracy_text, p_text, percent, plural, points
 from detaux_pl.settings.build import StageConfig
+from detaux_pl.settings.names import discovery_folder, discovery_folders
 
 _LISTED = 40
 """Classes that are named in one line; more are behind a click."""
@@ -54,7 +56,7 @@ def model_card(chosen: Chosen, parity: Parity) -> str:
     """
     parts = [
         _head(chosen, parity), _data(chosen), _results(chosen), _classes(chosen),
-        _limits(chosen.classifier.card, parity),
+        _limits(chosen, parity),
         _use(chosen.classifier.card, parity), _files(parity),
         "## Licence\n\nTo be filled in, here and in the first lines of this file, by whoever has "
         "the rights to the images and to this model.\n",
@@ -193,7 +195,8 @@ def _list_of(names: Sequence[str]) -> str:
     return f"<details>{summary}\n\n{listed}\n\n</details>"
 
 
-def _limits(card: Card, parity: Parity) -> str:
+def _limits(chosen: Chosen, parity: Parity) -> str:
+    card = chosen.classifier.card
     own = card.preprocessing
     fit = {
         "crop": "cut at both ends of the longer side", "stretch": "distorted",
@@ -222,7 +225,27 @@ def _limits(card: Card, parity: Parity) -> str:
         )
     if len(card.tasks) > 1:
         lines.append("Groups were found, not chosen: that they mean something is not said.")
+    lines += _warnings(chosen)
     return "## Limits\n\n" + "".join(f"- {line}\n" for line in lines)
+
+
+def _warnings(chosen: Chosen) -> Iterator[str]:
+    """What a classifier may go by, of all discoveries, and where this one does worst."""
+    run_dir = chosen.run.run_dir
+    for name in (None, *discovery_folders(run_dir)):
+        found = read_shortcuts(StageFolder(run_dir, discovery_folder("cluster", name)))
+        for alarm in found["alarms"] if found is not None else []:
+            yield _text(alarm["sentence"] if name is None else f"{name}: {alarm['sentence']}")
+    report: Mapping[str, Any] = _report(chosen) or {}
+    sheet = (report.get("groups") or {"arms": {}})["arms"].get(chosen.arm)
+    if sheet is not None and (worst := sheet["worst"]) is not None:
+        ends = f"{percent(worst['test_low'])} to {percent(worst['test_high'])}"
+        yield (
+            f"Where validation images say that `{chosen.arm}` does worst, {_text(worst['class'])} "
+            f"in {_text(worst['group'])} of the discovered groups, all of its seeds together tell "
+            f"{percent(worst['test_accuracy'])} of {plural(worst['test_images'], 'test image')} "
+            f"(95 % interval {ends}), of all {percent(sheet['accuracy']['test'])}."
+        )
 
 
 def _use(card: Card, parity: Parity) -> str:

@@ -271,6 +271,25 @@ def test_weights_alone_of_one_seed_of_another_arm(finished_run: Path, tmp_path: 
     )
 
 
+def test_the_card_warns_of_shortcuts_and_of_the_worst_cell(run_copy: Path, tmp_path: Path):
+    told = {
+        "name": "KMeans 2", "sentence": "Shortcut alarm: the groups of KMeans 2 go with it.",
+        "effect": 0.9, "p_value": 0.001, "rare": 0, "cells": [], "known": {}, "alike": [],
+    }  # fmt: skip
+    write_json(
+        run_copy / "discoveries" / "other" / "cluster" / "shortcuts.json",
+        {"sentence": "", "alarms": [told], "relations": []},
+    )
+    folder = tmp_path / "one"
+    words = ["export", str(run_copy), str(folder), "--format", "safetensors"]
+    assert main(words) == 0
+    limits = (folder / "README.md").read_text().split("## Limits")[1].split("## Use")[0]
+    assert "- other: Shortcut alarm: the groups of KMeans 2 go with it.\n" in limits
+    sheet = read_json(run_copy / "report" / "report.json")["groups"]["arms"][ARM]
+    assert f"`{ARM}` does worst, {sheet['worst']['class']} in {sheet['worst']['group']}" in limits
+    assert f"{100 * sheet['worst']['test_accuracy']:.1f} % of " in limits
+
+
 def test_images_that_are_gone_are_replaced_by_noise(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,6 +11,7 @@ import pytest
 
 from detaux_pl.artifacts.labels import AuxiliaryLabels, save_tasks
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.cli.main import main
 from detaux_pl.inference.run import load
 from tests.report.fake_predictions import guesses, keep, predictions
@@ -101,6 +102,19 @@ def test_bad_input_is_one_line(run_dir, tmp_path, error_line):
     assert "labels.npz is missing" in error_line(given)
 
 
+def test_arms_that_saw_validation_images_are_marked(run_dir, tmp_path, capsys):
+    model = {"class_path": "detaux_pl.multitask.class_scaling.ClassScaling"}
+    for arm, own in ((MAIN, model), (ALONE, {"class_path": "SingleTask"})):
+        config = {"model": own, "data": {"class_path": "LabelledDataModule"}}
+        (run_dir / "multitask" / arm / "seed0" / "config.yaml").write_text(dump_yaml(config))
+    path = tmp_path / "groups.csv"
+    assert main(["groups", str(run_dir), "--output", str(path)]) == 0
+    assert f"note: {MAIN}: fitted to the validation images" in capsys.readouterr().err
+    with path.open(encoding="utf-8", newline="") as handle:
+        refitted = {row["arm"]: row["refitted"] for row in csv.DictReader(handle)}
+    assert refitted == {MAIN: "True", ALONE: "False"}
+
+
 def test_a_cell_without_validation_images_is_noted(run_dir, capsys):
     write_groups(run_dir, np.where(SPLITS == 1, GROUPS // 2, GROUPS))
     assert main(["groups", str(run_dir), "--arm", MAIN]) == 0
@@ -119,6 +133,7 @@ def test_report_of_a_chain_says_the_same(finished_run: Path, tmp_path: Path):
         for row, cell in zip(own, told["cells"], strict=True):
             assert row == {
                 "arm": arm,
+                "refitted": str(told["refitted"]),
                 "groups": report["groups"]["of"],
                 **{name: "" if value is None else str(value) for name, value in cell.items()},
             }

@@ -10,7 +10,10 @@ from scipy.stats import chi2_contingency
 from sklearn.metrics import adjusted_rand_score
 
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
+from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cli.main import main
 from detaux_pl.cluster.candidates import Selection, propose
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.hdbscan import HDBSCAN
@@ -189,6 +192,20 @@ def test_groups_within_classes_are_candidates_that_never_become_tasks(planted):
     assert [c.relation for c in beside] == ["shortcut", "subclass"]
     assert "splits classes" in beside[1].refused or "AMI" in beside[1].refused
     assert beside[1].record()["scope"] == "within_class"
+
+
+def test_an_alarm_is_told_where_the_rule_finds_no_task(planted, tmp_path, capsys):
+    values = planted.values.copy()
+    values[:, 1] = 1.0  # the free subspace is dead
+    replace(planted, values=values).save(tmp_path / "disentangle" / "codes")
+    stage = StageFolder(tmp_path, "disentangle/codes")
+    stage.begin({}, {}, {})
+    stage.finish([], 1.0)
+    words = ["cluster", "--run_dir", str(tmp_path), "--clusterer", "KMeans"]
+    assert main([*words, "--clusterer.n_clusters", "3"]) == NOTHING_FOUND
+    told = capsys.readouterr().err
+    assert "error: " in told
+    assert "Shortcut alarm: the groups of KMeans 3 · subspace 0 go with label" in told
 
 
 def test_classes_that_do_not_split_and_codes_that_cannot(planted):

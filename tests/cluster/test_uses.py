@@ -81,21 +81,29 @@ def test_images_without_a_group_do_not_count():
     assert again == whole
 
 
-def test_the_best_task_and_the_most_stable_that_goes_with_the_label_are_asked_about():
+def test_the_best_task_and_the_groups_of_the_alarm_are_asked_about():
     kinds = {
-        "task": {"ami_principal": 0.02, "stability": 0.9},
-        "shaky": {"ami_principal": 0.4, "stability": 0.3},
-        "shortcut": {"ami_principal": 0.4, "stability": 0.8},
-        "label": {"ami_principal": 0.99, "stability": 1.0},
-        "tiny": {"ami_principal": 0.5, "stability": 1.0, "smallest": 2},
+        "task": {"stability": 0.9, "relation": "unrelated"},
+        "other": {"stability": 1.0, "relation": "unrelated", "ami_principal": 0.4},
+        "subclass": {"stability": 0.9, "relation": "subclass", "ami_principal": 0.5},
+        "shaky": {"stability": 0.3, "relation": "shortcut", "ami_principal": 0.05},
+        "coarse": {"stability": 0.8, "relation": "shortcut", "ami_principal": 0.4},
+        "label": {"stability": 1.0, "relation": "label", "ami_principal": 0.99},
+        "tiny": {"stability": 1.0, "relation": "shortcut", "smallest": 2},
     }
-    given = {"smallest": 50, "largest": 0.4, "task": object()}
-    made = {
-        name: Candidate("codes", 1, {"class": "KMeans"}, kind=name, **{**given, **kind})
-        for name, kind in kinds.items()
-    }
-    picked = pick_for_uses(list(made.values()), [made["task"]], Selection())
-    assert [each.kind for each in picked] == ["task", "shortcut"]
-    assert [each.kind for each in pick_for_uses(list(made.values()), [], Selection())] == [
-        "shortcut"
-    ]
+    made = {}
+    for name, kind in kinds.items():
+        given = {"smallest": 50, "largest": 0.4, "task": object(), **kind}
+        made[name] = Candidate("codes", 1, {"class": "KMeans"}, kind=name, **given)
+
+    def picked(chosen, alarms):
+        alarming = [made[name].task for name in alarms]
+        told = pick_for_uses(
+            list(made.values()), [made[name] for name in chosen], alarming, Selection()
+        )
+        return [each.kind for each in told]
+
+    assert picked(["task"], ["tiny", "shaky", "coarse"]) == ["task", "shaky"]
+    assert picked([], ["shaky"]) == ["shaky"]
+    assert picked(["task"], []) == ["task", "subclass"]  # the most stable related one
+    assert picked(["subclass"], []) == ["subclass", "coarse"]  # asked about once

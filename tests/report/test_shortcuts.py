@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from detaux_pl.artifacts.files import write_json
-from detaux_pl.report.sections import candidates, shortcuts
+from detaux_pl.report.sections import candidates, discoveries, shortcuts
 from detaux_pl.report.style import to_svg
 from tests.report.fake_predictions import view_of
 from tests.report.test_report import Page, rows_of
@@ -71,3 +71,32 @@ def test_candidates_of_earlier_versions_have_no_relation():
         heads.append("relation to animal" in part.body)
         assert ("V 0.50" in part.body) == bool(other)
     assert heads == [False, True]
+
+
+def test_what_groups_are_good_for_is_a_table():
+    worth = {"accuracy": 0.9, "balanced": 0.6, "worst": 0.1, "gain": 0.0, "p_value": None}
+    better = {**worth, "balanced": 0.7, "gain": 0.1, "p_value": 0.02}
+    judged = {
+        "name": "<b>KMeans 2", "use": "balance", "p_value": 0.02, "sentence": "",
+        "uses": {"leave": worth, "learn": {**worth, "p_value": 0.5}, "balance": better},
+    }  # fmt: skip
+    verdict = {"found": False, "chosen": [], "sentence": "", "headline": "", "details": []}
+    found = {"verdict": verdict, "candidates": [], "uses": [judged]}
+    report = {"principal": "animal", "arms": {}, "candidates": found}
+    (part,) = candidates.SECTION.render(report, {})
+    assert "<b>KMeans" not in part.body
+    page = f'<section id="uses">{part.body.partition("What the groups are good for")[2]}</section>'
+    rows = rows_of(page, "uses")
+    assert [row[1] for row in rows] == ["leave", "learn", "balance"]
+    assert [row[-2:] for row in rows] == [["", ""], ["+0.0", "0.500"], ["+10.0", "0.020"]]
+
+
+def test_alarms_of_further_discoveries_are_told(tmp_path):
+    view = view_of(tmp_path, NAMES, 40, {MAIN: (1.0, 1)}, baseline=None)
+    folder = tmp_path / "discoveries" / "other" / "cluster"
+    folder.mkdir(parents=True)
+    found = {"sentence": "", "alarms": [alarm("<b>one", [])], "relations": []}
+    write_json(folder / "shortcuts.json", found)
+    report = {"principal": "animal", **discoveries.SECTION.describe(view)}
+    (part,) = discoveries.SECTION.render(report, {})
+    assert "other: Shortcut alarm: &lt;b&gt;one." in part.body

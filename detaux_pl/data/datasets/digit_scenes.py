@@ -23,11 +23,11 @@ class DigitScenes(FactorDataset):
     The factor structure of MNIST/STL-10 (Burns et al., poster: digit, background, location), made
     from the 1,797 handwritten digits that scikit-learn ships. A digit fills half the height and
     width of the canvas and is composed by per-pixel maximum; locations lie in two rows, and
-    neighbouring columns overlap. A background class is a hue and an orientation of a grating
-    whose phase, period and brightness differ from image to image. All three factors are drawn
-    independently and uniformly, from `(seed, split)`, unless `correlation` ties the location to the
-    digit. A handwritten digit belongs to one split, so that held-out digits never appear in
-    training.
+    neighbouring columns overlap; two locations are one above the other. A background class is a hue
+    and an orientation of a grating whose phase, period and brightness differ from image to image.
+    All three factors are drawn independently and uniformly, from `(seed, split)`, unless
+    `correlation` ties the location to the digit. A handwritten digit belongs to one split, so that
+    held-out digits never appear in training.
 
     Args:
         principal: `digit`, `background` or `location`.
@@ -35,7 +35,7 @@ class DigitScenes(FactorDataset):
         n_train: Number of training images.
         n_val: Number of validation images.
         n_test: Number of test images.
-        n_locations: 4, 6 or 8 (two rows).
+        n_locations: 2, 4, 6 or 8 (two rows).
         n_backgrounds: 2 to 10.
         seed: Seed of the drawing.
         correlation: Share of the training and validation images whose location is that of the
@@ -69,8 +69,8 @@ class DigitScenes(FactorDataset):
         check_correlation("correlation", correlation)
         if image_size not in (16, 32, 64):
             raise ValueError(f"image_size is {image_size}: DigitScenes has 16, 32 or 64.")
-        if n_locations not in (4, 6, 8):
-            raise ValueError(f"n_locations is {n_locations}: DigitScenes has 4, 6 or 8.")
+        if n_locations not in (2, 4, 6, 8):
+            raise ValueError(f"n_locations is {n_locations}: DigitScenes has 2, 4, 6 or 8.")
         if not 2 <= n_backgrounds <= 10:
             raise ValueError(f"n_backgrounds is {n_backgrounds}: DigitScenes has 2 to 10.")
         for name, count in zip(LABELLED, (n_train, n_val, n_test), strict=True):
@@ -113,9 +113,8 @@ class DigitScenes(FactorDataset):
         """Top-left corner (row, column) of each location, shape (n_locations, 2)."""
         columns = self.factor_sizes[2] // 2
         size = self.image_size // 2
-        return np.array(
-            [(r * size, c * size // (columns - 1)) for r in range(2) for c in range(columns)]
-        )
+        left = [c * size // (columns - 1) for c in range(columns)] if columns > 1 else [size // 2]
+        return np.array([(r * size, column) for r in range(2) for column in left])
 
 
 def _split_by_class(classes: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import Codes
-from detaux_pl.artifacts.errors import UserError
+from detaux_pl.artifacts.errors import DiscoveryError, UserError
 from detaux_pl.artifacts.exit_codes import NOTHING_FOUND
 from detaux_pl.artifacts.files import write_json
 from detaux_pl.artifacts.labels import AuxiliaryLabels, save_tasks
@@ -38,8 +38,8 @@ from detaux_pl.cluster.erased import ERASURES, find_erasure, load_features, read
 from detaux_pl.cluster.erasing import Erasing
 from detaux_pl.cluster.related import look_beside, relate_candidates, relate_tasks
 from detaux_pl.cluster.shortcuts import SHORTCUT_GROUPS, SHORTCUTS, Shortcuts, read_shortcuts
-from detaux_pl.cluster.tried import CANDIDATES, Verdict, read_candidates
-from detaux_pl.cluster.uses import LEAVE, UseVerdict, judge_uses, pick_for_uses
+from detaux_pl.cluster.tried import CANDIDATES, UseVerdict, Verdict, read_candidates
+from detaux_pl.cluster.uses import LEAVE, judge_uses, pick_for_uses
 from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.workers import Workers, net_workers
@@ -168,7 +168,12 @@ def run(args: list[str]) -> int:
             with net_workers(config["nets"], config["jobs"], n_nets) as workers:
                 return _select(folder, config, sources, discovery, selection, workers)
         codes = sources[stages[0]]
-        tasks = discovery(codes)
+        try:
+            tasks = discovery(codes)
+        except DiscoveryError as failure:
+            alarms = relate_tasks([], stages[0], codes, discovery)[0]["alarms"]
+            told = " ".join([f"{failure}", *(alarm["sentence"] for alarm in alarms)])
+            raise DiscoveryError(told) from failure
         related = relate_tasks(tasks, stages[0], codes, discovery)
         return [*_write_shortcuts(folder, *related), *save_tasks(tasks, folder.path)]
 
@@ -257,7 +262,8 @@ def _select(
     with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
         candidates = propose(sources, discovery, selection, advance)
         beside = look_beside(sources, discovery, selection, advance)
-    related = relate_candidates([*candidates, *beside], sources, discovery.seed)
+    everything = [*candidates, *beside]
+    related = relate_candidates(everything, sources, discovery.seed)
     picked = pick_tries(candidates, selection, discovery.n_tasks)
     tried = {f"candidate{k}": candidate for k, candidate in enumerate(picked)}
     seed = discovery.seed
@@ -282,14 +288,14 @@ def _select(
     n_folds = config["nets"]["folds"]
     verdict = judge(chosen, discovery.n_tasks, n_folds, alone, together, principal)
     known: dict[str, Any] = {"verdict": verdict}
-    if selection.uses and (asked := pick_for_uses(candidates, chosen, selection)):
+    if selection.uses and (asked := pick_for_uses(everything, chosen, related[1], selection)):
         fitted = partial(cross_fit, seeds=[seed + 1 + k for k in range(selection.confirmations)])
-        known["uses"] = uses = _try_uses(asked, fitted)
+        known["uses"] = uses = try_uses(asked, fitted)
         verdict["details"] += [each["sentence"] for each in uses]
         verdict["sentence"] = " ".join([f"{verdict['headline']}.", *verdict["details"]])
     outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, *related)]
     if is_global_zero():
-        records = [candidate.record() for candidate in [*candidates, *beside]]
+        records = [candidate.record() for candidate in everything]
         write_json(outputs[0], {**known, "candidates": records})
         if verdict["found"]:
             outputs += save_tasks([c.task for c in chosen if c.task is not None], folder.path)
@@ -298,7 +304,7 @@ def _select(
     return outputs
 
 
-def _try_uses(candidates: Sequence[Candidate], cross_fit: Callable[..., Any]) -> list[UseVerdict]:
+def try_uses(candidates: Sequence[Candidate], cross_fit: Callable[..., Any]) -> list[UseVerdict]:
     """Say what each candidate is good for, by nets that leave it, learn it and balance it.
 
     Args:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cluster.tried import read_candidates
 from detaux_pl.report.markup import html_bar, html_cell, html_lead, html_optional, html_table
 from detaux_pl.report.section import Charts, Part, Report, Section, View
-from detaux_pl.report.wording import p_clause, points
+from detaux_pl.report.wording import p_clause, p_text, points
 
 
 def _describe(view: View) -> dict[str, Any]:
@@ -53,6 +53,37 @@ def _body(report: Report, charts: Charts) -> str:
             "labels of images they never saw, from 0 (chance) to 1. Gain: what learning it too "
             "adds to their accuracy of the principal task on such images. The sentence above "
             "rests on other folds of the same images."
+        )
+        + _uses(found.get("uses", []))
+    )
+
+
+def _uses(judged: Sequence[Mapping[str, Any]]) -> str:
+    """What the groups are good for; runs that did not ask, or of earlier versions, have nothing."""
+    if not judged:
+        return ""
+    rows, marks = [], []
+    for each in judged:
+        for use, worth in each["uses"].items():
+            rows.append(
+                [
+                    html_cell(each["name"]), html_cell(use),
+                    html_bar(worth["accuracy"]), html_bar(worth["balanced"]),
+                    html_bar(worth["worst"]),
+                    html_cell("" if worth["p_value"] is None else points(worth["gain"])),
+                    html_optional(worth["p_value"], p_text),
+                ]
+            )  # fmt: skip
+            marks.append(use == each["use"])
+    head = ["groups", "use", "accuracy", "cells alike", "worst cell", "gain [points]", "p"]
+    return (
+        "<h3>What the groups are good for</h3>\n"
+        + html_table(head, rows, marks)
+        + html_lead(
+            "Of nets that leave the groups alone, learn them too, or are trained on as many images "
+            "of each cell, a class in a group; on images that they never saw. Cells alike: every "
+            "cell weighs the same, which is what the gain is of. The marked use is advised: the "
+            "best one, if p is below 0.1 (corrected for the number of uses), else to leave them."
         )
     )
 

@@ -11,7 +11,13 @@ from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.cluster.shortcuts import read_shortcut_groups
-from detaux_pl.evaluation.groups import describe_groups, group_sheet, members, name_groups
+from detaux_pl.evaluation.groups import (
+    describe_groups,
+    find_refitted,
+    group_sheet,
+    members,
+    name_groups,
+)
 from detaux_pl.report.markup import (
     html_bar,
     html_cell,
@@ -41,14 +47,14 @@ def _describe(view: View) -> dict[str, Any]:
         return {"groups": None}
     principal = view.codes.factor(view.codes.info.principal)
     name, task = next(iter(_groups(view).items()))
-    arms = {}
+    arms, refitted = {}, find_refitted(view.run_dir, both)
     for arm in both:
         own = view.held_out[arm], view.together[arm]
         try:
             sheet = group_sheet(*own, task, principal)
         except UserError as nothing:
             return {"groups": {"of": name, "arms": {}, "why_not": str(nothing)}}
-        arms[arm] = describe_groups(sheet)
+        arms[arm] = {**describe_groups(sheet), "refitted": arm in refitted}
     return {"groups": {"of": name, "arms": arms, "why_not": None}}
 
 
@@ -107,7 +113,8 @@ def _arms(arms: Mapping[str, Any], main: str) -> str:
     rows = []
     for name, arm in arms.items():
         worst = arm["worst"]
-        cells = [html_cell(name), html_cell(percent(arm["accuracy"]["test"]))]
+        seen = "fitted to validation images" if arm.get("refitted") else ""
+        cells = [html_cell(name, seen), html_cell(percent(arm["accuracy"]["test"]))]
         if worst is None:
             cells += [html_cell("none has images in both splits"), *[html_cell("")] * 3]
         else:

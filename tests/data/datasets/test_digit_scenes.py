@@ -63,7 +63,7 @@ def test_digit_is_composed_by_per_pixel_maximum() -> None:
 
 
 @pytest.mark.parametrize("image_size", [16, 32, 64])
-@pytest.mark.parametrize("n_locations", [4, 6, 8])
+@pytest.mark.parametrize("n_locations", [2, 4, 6, 8])
 def test_locations_are_distinct_and_inside(image_size: int, n_locations: int) -> None:
     corners = DigitScenes(image_size=image_size, n_locations=n_locations).corners
     assert len(np.unique(corners, axis=0)) == n_locations
