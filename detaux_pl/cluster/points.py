@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ class Points:
         pca: int | None = None,
         seed: int = 0,
     ) -> None:
-        self._values, self._reduce = values, None
+        self._values = values
+        self._reduce: Any = None
         self._whole: NDArray[np.float64] | None = None
         if pca is None or pca >= values.shape[1]:
             return

@@ -85,13 +85,13 @@ class Reachability:
         joined = np.empty(len(points), dtype=np.int64)
         for row, denser in enumerate(np.searchsorted(self._core, reach, side="right").tolist()):
             near = apart[row]
-            nearest = near[:denser].argmin() if denser else 0
+            nearest = int(near[:denser].argmin()) if denser else 0
             if not denser or near[nearest] > farthest[row]:  # the point is a peak of the density
                 mutual = np.sqrt(np.maximum(near + own[row], 0))
                 mutual = np.maximum(mutual, np.maximum(self._core, reach[row]))
                 # approximate_predict looks no further.
                 mutual[near > np.partition(near, 2 * k - 1)[2 * k - 1]] = np.inf
-                nearest = mutual.argmin()
+                nearest = int(mutual.argmin())
                 reach[row] = mutual[nearest]
             joined[row] = nearest
         return joined, reach
