@@ -91,8 +91,8 @@ class Codes:
     def load(folder: Path | str, name: str | None = None) -> Codes:
         """Join the shards `rank*/` of a folder by sample id.
 
-        The values of a single shard in order, as one process writes them, stay on disk,
-        memory-mapped and read-only; others are copied to memory, once.
+        Values, splits and factors of a single shard in order, as one process writes them, stay on
+        disk, memory-mapped and read-only; others are copied to memory, once.
 
         Args:
             folder: Folder of the codes.
@@ -126,8 +126,7 @@ class Codes:
                         f"{path} cannot be read ({error}): predict the codes again."
                     ) from None
                 _check_array(path, array, parts[array][-1], len(meta["factor_names"]))
-        joined = {array: np.concatenate(parts[array]) for array in _ARRAYS[1:]}
-        ids = joined["ids"]
+        ids = np.concatenate(parts["ids"])
         order = np.argsort(ids, kind="stable")
         ids = ids[order]
         repeated = np.flatnonzero(ids[1:] == ids[:-1])
@@ -149,7 +148,8 @@ class Codes:
                     f"{folder} holds the {array} of {n} of {meta['n_samples']} samples: "
                     "predict the codes again."
                 )
-        _check_splits(folder, joined["splits"], joined["factors"], info)
+        splits, factors = (_in_order(parts[array], order) for array in ("splits", "factors"))
+        _check_splits(folder, splits, factors, info)
         shapes = [codes.shape for codes in parts[values]]
         if shapes != [(len(own), *shapes[0][1:]) for own in parts["ids"]]:
             raise ArtifactError(
@@ -159,8 +159,8 @@ class Codes:
         return Codes(
             values=_in_order(parts[values], order),  # type: ignore[arg-type]
             ids=ids,
-            splits=joined["splits"][order],
-            factors=joined["factors"][order],
+            splits=splits,  # type: ignore[arg-type]
+            factors=factors,  # type: ignore[arg-type]
             info=info,
             name=name,
             others=tuple(other for other in names if other != name),

@@ -28,6 +28,9 @@ _UNREADABLE = (
 IGNORED = -1
 """Label of a sample that the auxiliary loss leaves out."""
 
+_ROWS = 1 << 16
+"""Rows of the table that are made text at a time."""
+
 
 class _Info(TypedDict):
     """What is read of the `.json` of a task."""
@@ -109,17 +112,13 @@ class AuxiliaryLabels:
         ):
             writer = csv.writer(handle)
             writer.writerow(["id", "split", "label", "is_noise", "strength"])
-            writer.writerows(
-                (i, SPLITS[s], label, int(noise), f"{strength:.4f}")
-                for i, s, label, noise, strength in zip(
-                    self.ids.tolist(),
-                    self.splits.tolist(),
-                    self.labels.tolist(),
-                    self.is_noise.tolist(),
-                    self.strength.tolist(),
-                    strict=True,
+            columns = self.ids, self.splits, self.labels, self.is_noise, self.strength
+            for start in range(0, len(self.ids), _ROWS):
+                part = (column[start : start + _ROWS].tolist() for column in columns)
+                writer.writerows(
+                    (i, SPLITS[s], label, int(noise), f"{strength:.4f}")
+                    for i, s, label, noise, strength in zip(*part, strict=True)
                 )
-            )
 
     @staticmethod
     def load(folder: Path | str) -> AuxiliaryLabels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ class Clusterer(ABC):
 
     n_dims: int | None = None
     """Dimensions of the points of the last `fit`, None before."""
+
+    most: ClassVar[int] = 100_000
+    """Points to fit unless more are asked for: of more, `Discovery` fits a random sample."""
 
     @abstractmethod
     def fit(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
-from detaux_pl.cluster.agreement import UNLIKE, agreement
+from detaux_pl.cluster.agreement import UNLIKE, agreement, some_rows
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.relation import Kind
@@ -358,16 +358,19 @@ def of_codes(
         progress: Called with 1 after each candidate.
         scope: That of the candidates.
     """
-    fitted = discovery.fitted_rows(codes)
     clusterers = (discovery.clusterer, *selection.clusterers)
     kinds = name_clusterers([clusterer.settings for clusterer in clusterers])
+    ways = []
+    for clusterer in clusterers:
+        own = copy(discovery)
+        own.clusterer = clusterer
+        own.scope = "within_class" if scope == "within_class" else "all"
+        ways.append((own, own.fitted_rows(codes)))
     scores = score_subspaces(codes, np.random.default_rng([discovery.seed, 0]))
     for subspace in subspaces:
-        for clusterer, kind in zip(clusterers, kinds, strict=True):
-            candidate = Candidate(stage, subspace, clusterer.settings, kind=kind, scope=scope)
-            own = copy(discovery)
-            own.clusterer = clusterer
-            own.scope = "within_class" if scope == "within_class" else "all"
+        for (own, fitted), kind in zip(ways, kinds, strict=True):
+            settings = own.clusterer.settings
+            candidate = Candidate(stage, subspace, settings, kind=kind, scope=scope)
             try:
                 candidate.task = own.label(codes, subspace, fitted, scores)
             except UserError as failure:
@@ -411,7 +414,8 @@ def describe(candidate: Candidate, codes: Codes) -> None:
     candidate.balance = float(-(shares * np.log(shares)).sum() / np.log(max(len(clusters), 2)))
     candidate.noise = float(task.is_noise[task.splits == 0].mean())
     principal = codes.factor(codes.info.principal)[codes.rows("train")]
-    candidate.ami_principal = agreement(principal, _clusters(candidate))
+    some = some_rows(len(principal))
+    candidate.ami_principal = agreement(principal[some], _clusters(candidate))
 
 
 def _stability(
@@ -474,11 +478,13 @@ def _rule_out_repeats(found: Sequence[Candidate]) -> None:
 
 
 def _clusters(candidate: Candidate) -> NDArray[np.int64]:
-    """Cluster of each training sample, or `IGNORED`."""
+    """Cluster of each training sample, or of `some_rows` of them, or `IGNORED`."""
     assert candidate.task is not None
-    labels = candidate.task.without_noise().labels
-    found: NDArray[np.int64] = labels[candidate.task.splits == 0]
-    return found
+    task = candidate.task
+    rows = np.flatnonzero(task.splits == 0)
+    rows = rows[some_rows(len(rows))]
+    few = replace(task, labels=task.labels[rows], is_noise=task.is_noise[rows])
+    return few.without_noise().labels
 
 
 def _ami(first: Candidate, second: Candidate) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +16,26 @@ from detaux_pl.cluster.agreement import UNLIKE, agreement
 from detaux_pl.cluster.base import NOISE, Clusterer
 from detaux_pl.cluster.further import erase_task
 from detaux_pl.cluster.hdbscan import HDBSCAN
+from detaux_pl.cluster.points import Points, blocks
 from detaux_pl.cluster.subspace import Rule, SubspaceScore, rank_subspaces, score_subspaces
 
 FITTED = [SPLITS.index(split) for split in ("train", UNLABELLED)]
-_CHUNK = 1 << 22
-"""Numbers to hold at a time while reducing codes: 32 MB."""
+
+
+class _Into(NamedTuple):
+    """Where clusters of all samples are written to, their strength, and who is told of it."""
+
+    clusters: NDArray[np.int64]
+    strength: NDArray[np.float64]
+    progress: Callable[[float], object]
 
 
 class Discovery:
     """Finds auxiliary tasks in the codes: each one subspace, clustered.
 
-    The clusterer is fitted on training samples, with a label or unlabelled, and predicts all
-    others; scores and sizes are those of the labelled ones. A cluster without any of these is
+    The clusterer is fitted on training samples, with a label or unlabelled, all of them or, where
+    they are more than it says (`most`), a random sample, and predicts all others, a block at a
+    time; scores and sizes are those of the labelled ones. A cluster without any of these is
     noise: no model could learn it. Clusters are numbered by falling size in the train split, ties
     by the first sample id, so that equal codes give equal labels.
 
@@ -47,7 +55,9 @@ class Discovery:
             class 0 (paper), `drop` leaves them out of the auxiliary loss, `nearest` gives them
             to the cluster of the nearest training sample that is in one.
         fit_on: Number of training samples, unlabelled ones included, to fit on, drawn at random;
-            null for all. Paper: 50,000 on 3D Shapes.
+            null for all, or as many as the clusterer fits in fair time: 20,000 of HDBSCAN, 50,000
+            of Ward, 100,000 of others, in scope `within_class` of each class. Paper: 50,000 on 3D
+            Shapes.
         pca: Reduce codes of more dimensions than this to as many principal components of the
             fitted samples; null for never. Official code: 256 for convolutional codes.
         seed: Seed of the pairs that score the subspaces, of `fit_on` and of `pca`.
@@ -121,8 +131,14 @@ class Discovery:
         self.further = further
         self.scope = scope
 
-    def __call__(self, codes: Codes) -> list[AuxiliaryLabels]:
+    def __call__(
+        self, codes: Codes, progress: Callable[[float], object] = lambda share: None
+    ) -> list[AuxiliaryLabels]:
         """Discover the tasks, that of the best subspace first.
+
+        Args:
+            codes: The codes.
+            progress: Called with shares of the samples of a task as they are labelled.
 
         Raises:
             DiscoveryError: If fewer subspaces than asked for are candidates with two clusters.
@@ -130,11 +146,11 @@ class Discovery:
         """
         fitted = self.fitted_rows(codes)
         if self.further == "subspaces":
-            return self._search(codes, fitted, self.n_tasks)
-        tasks = self._search(codes, fitted, 1)
+            return self._search(codes, fitted, self.n_tasks, progress)
+        tasks = self._search(codes, fitted, 1, progress)
         while len(tasks) < self.n_tasks:
             codes = erase_task(codes, tasks[-1], fitted, self.pca)
-            (task,) = self._search(codes, fitted, 1, tasks)
+            (task,) = self._search(codes, fitted, 1, progress, tasks)
             tasks.append(replace(task, meta={**task.meta, "erased": len(tasks)}))
         return tasks
 
@@ -143,6 +159,7 @@ class Discovery:
         codes: Codes,
         fitted: NDArray[np.int64],
         n_tasks: int,
+        progress: Callable[[float], object],
         before: Sequence[AuxiliaryLabels] = (),
     ) -> list[AuxiliaryLabels]:
         """Find tasks, after some that were erased from the codes."""
@@ -152,7 +169,7 @@ class Discovery:
         subspaces = self._subspaces(codes, scores, len(before))
         for subspace in subspaces:
             try:
-                task = self.label(codes, subspace, fitted, scores, failures)
+                task = self.label(codes, subspace, fitted, scores, failures, progress)
                 _refuse_like(task, before, codes.rows("train"))
                 tasks.append(task)
             except DiscoveryError as failure:
@@ -187,10 +204,19 @@ class Discovery:
         if not np.isfinite([codes.values.min(), codes.values.max()]).all():
             raise UserError("the codes hold NaN or infinite values: train the disentangler again.")
         known = np.flatnonzero(np.isin(codes.splits, FITTED))
-        if self.fit_on is None or self.fit_on >= known.size:
-            return known
+        if self.fit_on is None and self.scope == "within_class":
+            labels = codes.factor(codes.info.principal)[known]
+            parts = [known[labels == label] for label in np.unique(labels)]
+            return np.sort(np.concatenate([self._draw(part) for part in parts]))
+        return self._draw(known)
+
+    def _draw(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Draw as many of some rows as are to be fitted, ascending."""
+        n = self.clusterer.most if self.fit_on is None else self.fit_on
+        if n >= len(rows):
+            return rows
         rng = np.random.default_rng([self.seed, 1])
-        return np.sort(rng.choice(known, self.fit_on, replace=False))
+        return np.sort(rng.choice(rows, n, replace=False))
 
     def given_subspaces(self, n_subspaces: int) -> list[int] | None:
         """The subspaces that were asked for; None where they are to be chosen.
@@ -215,6 +241,7 @@ class Discovery:
         fitted: NDArray[np.int64],
         scores: Sequence[SubspaceScore] = (),
         failures: Sequence[str] = (),
+        progress: Callable[[float], object] = lambda share: None,
     ) -> AuxiliaryLabels:
         """Cluster one subspace, and label all samples.
 
@@ -224,16 +251,18 @@ class Discovery:
             fitted: Rows of the samples to fit on, of `fitted_rows`.
             scores: Scores of all subspaces, to be recorded.
             failures: What was tried before, to be recorded.
+            progress: Called with shares of the samples as they are labelled.
 
         Raises:
             DiscoveryError: If there are not two clusters.
         """
-        points = self._reduce(codes.values[:, subspace], fitted)
-        clusters, strength = (
-            self._cluster(points, fitted)
-            if self.scope == "all"
-            else self._cluster_within(points, fitted, codes.factor(codes.info.principal))
-        )
+        points = Points(codes.values[:, subspace], fitted, self.pca, self.seed)
+        clusters, strength = np.full(len(points), NOISE), np.zeros(len(points))
+        into = _Into(clusters, strength, progress)
+        if self.scope == "all":
+            self._cluster(points, fitted, np.arange(len(points)), into)
+        else:
+            self._cluster_within(points, fitted, codes.factor(codes.info.principal), into)
         strength[_leave_to_noise(clusters, codes)] = 0.0
         clusters = _number_by_size(clusters, codes.rows("train"))
         labels, n_classes = self._apply_noise_policy(clusters, points, fitted)
@@ -273,71 +302,46 @@ class Discovery:
         n_tried = self.n_tasks if self.further == "subspaces" else 1
         return ranked if self.try_next else ranked[:n_tried]
 
-    def _reduce(
-        self, values: NDArray[np.float32], fitted: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        if self.pca is None or self.pca >= values.shape[1]:
-            return values.astype(np.float64)
-        from sklearn.decomposition import PCA  # a second to import, and few need it
-
-        # Codes that need this may fill the memory: there is one copy of them, in float32, which
-        # is precise enough once it is centred.
-        seen = values[fitted]
-        mean = seen.mean(axis=0, dtype=np.float64)
-        seen -= mean
-        reduce = PCA(min(self.pca, len(fitted)), copy=False, random_state=self.seed).fit(seen)
-        reduced = np.empty((len(values), reduce.n_components_))
-        step = max(1, _CHUNK // values.shape[1])
-        for start in range(0, len(values), step):
-            part = slice(start, start + step)
-            reduced[part] = reduce.transform(values[part] - mean)
-        return reduced
-
     def _cluster(
-        self, points: NDArray[np.float64], fitted: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        self, points: Points, fitted: NDArray[np.int64], rows: NDArray[np.int64], into: _Into
+    ) -> None:
         """Fit on some rows, predict the others; fail where there are not two clusters."""
         seen = points[fitted]
         # A dead subspace is not one cluster to HDBSCAN: it splits exact duplicates at random.
         if np.ptp(seen, axis=0).max() <= 1e-5 * np.abs(seen).max():
             raise DiscoveryError("is dead: all samples have the same code")
-        clusters = np.full(len(points), NOISE)
-        strength = np.zeros(len(points))
-        clusters[fitted], strength[fitted] = self.clusterer.fit(seen)
-        n_clusters = np.unique(clusters[fitted][clusters[fitted] != NOISE]).size
+        found, into.strength[fitted] = self.clusterer.fit(seen)
+        n_clusters = np.unique(found[found != NOISE]).size
         if n_clusters < 2:
-            noise = np.mean(clusters[fitted] == NOISE)
             raise DiscoveryError(
-                f"has {n_clusters} cluster(s) and {noise:.0%} noise in {len(fitted)} samples"
+                f"has {n_clusters} cluster(s) and {np.mean(found == NOISE):.0%} noise in "
+                f"{len(fitted)} samples"
             )
-        rest = np.ones(len(points), dtype=bool)
-        rest[fitted] = False
-        if rest.any():
-            clusters[rest], strength[rest] = self.clusterer.predict(points[rest])
-        return clusters, strength
+        into.clusters[fitted] = found
+        into.progress(len(fitted) / len(points))
+        for part in blocks(np.setdiff1d(rows, fitted, assume_unique=True)):
+            into.clusters[part], into.strength[part] = self.clusterer.predict(points[part])
+            into.progress(len(part) / len(points))
 
     def _cluster_within(
-        self, points: NDArray[np.float64], fitted: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        self, points: Points, fitted: NDArray[np.int64], labels: NDArray[np.int64], into: _Into
+    ) -> None:
         """Cluster each class by itself; one that falls into no two clusters is one."""
-        clusters, strength = np.full(len(points), NOISE), np.zeros(len(points))
         total, classes = 0, np.unique(labels[fitted][labels[fitted] >= 0])
         for label in classes:
             rows = np.flatnonzero(labels == label)
-            own = np.flatnonzero(np.isin(rows, fitted, assume_unique=True))
             try:
-                found, sure = self._cluster(points[rows], own)
+                self._cluster(points, rows[np.isin(rows, fitted, assume_unique=True)], rows, into)
             except UserError:  # too few or all alike, to this clusterer
-                found, sure = np.zeros(len(rows), np.int64), np.ones(len(rows))
-            clusters[rows] = np.where(found == NOISE, NOISE, found + total)
-            strength[rows] = sure
+                into.clusters[rows], into.strength[rows] = 0, 1
+            found = into.clusters[rows]
+            into.clusters[rows] = np.where(found == NOISE, NOISE, found + total)
             total += int(found.max()) + 1
         if total <= len(classes):
             raise DiscoveryError(f"splits none of its {len(classes)} classes")
-        return clusters, strength
 
     def _apply_noise_policy(
-        self, clusters: NDArray[np.int64], points: NDArray[np.float64], fitted: NDArray[np.int64]
+        self, clusters: NDArray[np.int64], points: Points, fitted: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], int]:
         """Turn clusters and noise into labels, and count the classes."""
         n_clusters = int(clusters.max()) + 1
@@ -353,9 +357,9 @@ class Discovery:
         known = fitted[~noise[fitted]]
         nearest = NearestNeighbors(n_neighbors=1).fit(points[known])
         labels = clusters.copy()
-        labels[noise] = clusters[
-            known[nearest.kneighbors(points[noise], return_distance=False)[:, 0]]
-        ]
+        for part in blocks(np.flatnonzero(noise)):
+            first = nearest.kneighbors(points[part], return_distance=False)[:, 0]
+            labels[part] = clusters[known[first]]
         return labels, n_clusters
 
     def _describe(

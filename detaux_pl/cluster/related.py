@@ -9,7 +9,7 @@ from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import AuxiliaryLabels
 from detaux_pl.cluster.candidates import Candidate, Selection, of_codes
 from detaux_pl.cluster.discover import Discovery
-from detaux_pl.cluster.relation import relate
+from detaux_pl.cluster.relation import permuted_rows, relate
 from detaux_pl.cluster.shortcuts import Shortcuts, find_shortcuts, train_groups
 
 _WHY = {
@@ -66,10 +66,11 @@ def relate_candidates(
     known = [(candidate, candidate.task) for candidate in candidates if candidate.task is not None]
     codes = next(iter(sources.values()))
     train = codes.rows("train")
+    some = train[permuted_rows(len(train), seed)]
     relations = relate(
         [train_groups(task) for _, task in known],
         codes.factor(codes.info.principal)[train],
-        [sources[candidate.codes].values[train, candidate.subspace] for candidate, _ in known],
+        [sources[candidate.codes].values[some, candidate.subspace] for candidate, _ in known],
         seed,
     )
     for k, (candidate, _) in enumerate(known):
@@ -87,7 +88,11 @@ def relate_candidates(
 
 
 def relate_tasks(
-    tasks: Sequence[AuxiliaryLabels], stage: str, codes: Codes, discovery: Discovery
+    tasks: Sequence[AuxiliaryLabels],
+    stage: str,
+    codes: Codes,
+    discovery: Discovery,
+    progress: Callable[[float], object] = lambda n: None,
 ) -> tuple[Shortcuts, list[AuxiliaryLabels]]:
     """Say how tasks that were found by the rule relate to the label, and raise the alarm.
 
@@ -96,6 +101,7 @@ def relate_tasks(
         stage: Name of the stage of the codes.
         codes: The codes.
         discovery: What found them.
+        progress: Called with 1 after each grouping beside them.
 
     Returns:
         As `relate_candidates`.
@@ -110,6 +116,7 @@ def relate_tasks(
     ]  # fmt: skip
     plain = Selection(halves=1)
     given = [c.subspace for c in candidates if c.scope == "free"]
-    beside = [c for c in look_beside({stage: codes}, discovery, plain) if c.subspace not in given]
+    found = look_beside({stage: codes}, discovery, plain, progress)
+    beside = [c for c in found if c.subspace not in given]
     beside = [c for c in beside if not within or c.scope == "principal"]
     return relate_candidates([*candidates, *beside], {stage: codes}, discovery.seed)

@@ -64,7 +64,7 @@ def relate(
     Args:
         groupings: Group of each sample from 0, or `IGNORED`, each shape (N,).
         labels: Principal label of each, shape (N,).
-        points: What each grouping groups, each shape (N, D).
+        points: What each grouping groups, of `permuted_rows(N, seed)` alone, each shape (M, D).
         seed: Seed of the permutations.
 
     References:
@@ -79,8 +79,7 @@ def relate(
         >>> [each.kind for each in relate(groupings, labels, points)]
         ['unrelated', 'shortcut', 'label', 'subclass']
     """
-    rng = np.random.default_rng([seed, 4])
-    some = np.sort(rng.permutation(len(labels))[:_SAMPLES])
+    rng, some = _draw(len(labels), seed)
     tables = [_Table(groups[some], labels[some]) for groups in groupings]
     largest = np.full(PERMUTATIONS, -np.inf)
     step = max(1, _AT_ONCE // max(len(some), 1))
@@ -101,11 +100,21 @@ def relate(
         elif purity >= PURE:
             n_classes, n_groups = ((counts.sum(axis=axis) > 0).sum() for axis in (1, 0))
             kind = "subclass" if n_groups > n_classes else "label"
-        depth = depth_of_rare(groups, labels, own_points)
+        depth = depth_of_rare(groups[some], labels[some], own_points)
         if kind == "shortcut" and (depth is None or depth < DEPTH):
             kind = "label"
         found.append(Relation(kind, effect, p, purity, depth))
     return found
+
+
+def permuted_rows(n: int, seed: int) -> NDArray[np.int64]:
+    """Return the rows of n samples that are permuted, ascending: at most 100,000."""
+    return _draw(n, seed)[1]
+
+
+def _draw(n: int, seed: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
+    rng = np.random.default_rng([seed, 4])
+    return rng, np.sort(rng.permutation(n)[:_SAMPLES])
 
 
 def count(groups: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:

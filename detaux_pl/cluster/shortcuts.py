@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.cluster.agreement import some_rows
 from detaux_pl.cluster.relation import PERMUTATIONS, Relation, count, rare_cells
 from detaux_pl.cluster.tried import read_of_stage
 from detaux_pl.metrics.agreement import agreement
@@ -179,5 +180,7 @@ def _alarm(
 
 
 def _nmi(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    some = some_rows(len(first))
+    first, second = first[some], second[some]
     both = (first != IGNORED) & (second != IGNORED)
     return float(agreement(first[both], second[both])["nmi"]) if both.any() else 0.0

@@ -56,6 +56,8 @@ class Ward(Clusterer):
         arXiv 1109.2378, figure 3: chains of nearest neighbours.
     """
 
+    most = 50_000
+
     def __init__(self, n_clusters: int = 8, neighbors: int = 10) -> None:
         if n_clusters < 2:
             raise ValueError(f"n_clusters is {n_clusters}: a task has at least 2 clusters.")

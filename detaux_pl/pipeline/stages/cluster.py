@@ -168,13 +168,14 @@ def run(args: list[str]) -> int:
             with net_workers(config["nets"], config["jobs"], n_nets) as workers:
                 return _select(folder, config, sources, discovery, selection, workers)
         codes = sources[stages[0]]
-        try:
-            tasks = discovery(codes)
-        except DiscoveryError as failure:
-            alarms = relate_tasks([], stages[0], codes, discovery)[0]["alarms"]
-            told = " ".join([f"{failure}", *(alarm["sentence"] for alarm in alarms)])
-            raise DiscoveryError(told) from failure
-        related = relate_tasks(tasks, stages[0], codes, discovery)
+        with progress_bar("groupings", discovery.n_tasks + 1) as advance:
+            try:
+                tasks = discovery(codes, advance)
+            except DiscoveryError as failure:
+                alarms = relate_tasks([], stages[0], codes, discovery)[0]["alarms"]
+                told = " ".join([f"{failure}", *(alarm["sentence"] for alarm in alarms)])
+                raise DiscoveryError(told) from failure
+            related = relate_tasks(tasks, stages[0], codes, discovery, advance)
         return [*_write_shortcuts(folder, *related), *save_tasks(tasks, folder.path)]
 
     code = run_discovery_stage(folder, config, cluster_settings(config), stages, work)
