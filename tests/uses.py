@@ -43,7 +43,7 @@ from detaux_pl.pipeline.stages.cluster import try_uses
 from detaux_pl.training.quiet import quiet
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "unrelated": {"principal": "digit", "n_train": 300, "n_locations": 4, "noise": 0.15},
+    "unrelated": {"principal": "digit", "n_train": 600, "n_locations": 4, "noise": 0.15},
     "correlated": {
         "principal": "digit",
         "n_train": 300,
