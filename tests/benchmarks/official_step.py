@@ -33,6 +33,8 @@ class OfficialStep:
             model.regularization_weight,
         )
         nets = nn.ModuleList([self.encoder, self.projectors, self.decoder])
+        # As layers are made; only what the images bring along is in another order.
+        nets.to(memory_format=torch.contiguous_format)
         self.optimizer = torch.optim.Adam(nets.parameters(), lr=5e-4, weight_decay=1e-6)
 
     def __call__(self, images: Tensor, same: Tensor, betas: Betas) -> float:
