@@ -21,6 +21,7 @@ from detaux_pl.pipeline.checks import build_all
 from detaux_pl.pipeline.costs import Costs
 from detaux_pl.pipeline.forecast import foresee_all
 from detaux_pl.pipeline.fork_server import fork_server
+from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.ladder import PARTNERS, RUNGS, Ladder, plan_ladder
 from detaux_pl.pipeline.ladder_results import best_networks, read_budget
 from detaux_pl.pipeline.process import Runner, run_processes
@@ -84,7 +85,11 @@ def run(args: list[str], runner: Runner = run_processes) -> int:
             # The best ones are known when all seeds are.
             for _ in range(1 + bool(ladder.best)):
                 for seed in ladder.each:
-                    code = _climb(ladder, labels, seed, asked[labels], runner, console, costs)
+                    # To resolve a chain takes seconds: those of the first time are there.
+                    run = chains[labels, seed]
+                    if asked[labels] != [*ladder.rungs]:
+                        run = ladder.chain(labels, seed, asked[labels])
+                    code = _climb(ladder, run, labels, seed, asked[labels], runner, console, costs)
                     if code != OK:
                         return stopped(code) if code > 128 else code
                     done.add(str(chains[labels, seed].run_dir))
@@ -205,6 +210,7 @@ def _refuse_few(ladder: Ladder) -> None:
 
 def _climb(
     ladder: Ladder,
+    run: Chain,
     labels: int | None,
     seed: int,
     rungs: Sequence[str],
@@ -213,7 +219,6 @@ def _climb(
     costs: Costs,
 ) -> int:
     """Run one chain; where it finds no task, without the rungs that learn one."""
-    run = ladder.chain(labels, seed, rungs)
     code = run_chain(run, runner, console, costs)
     others = [name for name in rungs if not RUNGS[name].kind.uses_auxiliary]
     if code == NOTHING_FOUND and others:

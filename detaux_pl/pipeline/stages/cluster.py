@@ -315,7 +315,8 @@ def try_uses(candidates: Sequence[Candidate], cross_fit: Callable[..., Any]) -> 
     tasks: dict[str, Sequence[Candidate]] = {LEAVE: ()}
     for k, candidate in enumerate(candidates):
         tasks |= {f"learn{k}": (candidate,), f"balance{k}": (candidate,)}
-    fits = cross_fit("uses", tasks, models={f"balance{k}": "balance" for k in range(len(tasks))})
+    balanced = {f"balance{k}": "balance" for k in range(len(candidates))}
+    fits = cross_fit("uses", tasks, models=balanced)
 
     def of(task: str) -> list[Any]:
         return [fit for name, fit in fits.items() if name.rpartition("-")[0] == task]
@@ -326,10 +327,10 @@ def try_uses(candidates: Sequence[Candidate], cross_fit: Callable[..., Any]) -> 
         told = [fit.out_of_fold()[0][rows].argmax(axis=1) == fit.targets[rows, 0] for fit in own]
         return np.stack(told)
 
-    alone, found = of(LEAVE), []
+    alone, left, found = of(LEAVE), right(LEAVE), []
     folds, rows = np.stack([fit.folds for fit in alone]), alone[0].train
     for k, candidate in enumerate(candidates):
-        told = {LEAVE: right(LEAVE), "learn": right(f"learn{k}"), "balance": right(f"balance{k}")}
+        told = {LEAVE: left, "learn": right(f"learn{k}"), "balance": right(f"balance{k}")}
         groups = of(f"learn{k}")[0].targets[rows, 1]
         found.append(judge_uses(candidate.name, told, folds, alone[0].targets[rows, 0], groups))
     return found
