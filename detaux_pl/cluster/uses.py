@@ -12,6 +12,7 @@ from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.cluster.candidates import SURE, Candidate, Selection, rule_out
 from detaux_pl.cluster.resampled import resampled_p
 from detaux_pl.cluster.tried import UseVerdict, Worth
+from detaux_pl.metrics.holm import holm
 from detaux_pl.metrics.worst_cell import worst_accuracy
 
 LEAVE = "leave"
@@ -92,10 +93,7 @@ def judge_uses(
     gains = {use: scores[use] - scores[LEAVE] for use in told if use != LEAVE}
     values = {use: resampled_p(each, n_folds) for use, each in gains.items()}
     uses: dict[str, Worth] = {}
-    least = 0.0
-    corrected: dict[str, float] = {}
-    for k, use in enumerate(sorted(values, key=lambda each: values[each])):
-        least = corrected[use] = max(least, min(1.0, (len(values) - k) * values[use]))
+    corrected = dict(zip(values, holm(list(values.values())), strict=True))
     total = np.bincount(cells)
     for use, each in told.items():
         hits = np.mean([np.bincount(cells, row, len(total)) for row in each], axis=0)

@@ -12,10 +12,10 @@ from detaux_pl.evaluation.significance import (
     LEVEL,
     PairedTest,
     Summary,
-    holm,
     paired_test,
     summarise,
 )
+from detaux_pl.metrics.holm import holm
 
 Kind = Literal["", "control", "ceiling"]
 """What an arm is for: `control` learns labels dealt out at random, `ceiling` the true labels of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,23 +93,6 @@ def paired_test(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -
         return PairedTest(difference, 1.0 if same else None)
     t = difference.mean / (difference.std / difference.n**0.5)
     return PairedTest(difference, 2.0 * float(stdtr(difference.n - 1, -abs(t))))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for the number of tests, in the order given.
-
-    The i-th smallest of m becomes `max_{j <= i} min(1, (m - j) p_(j))` with j counted from 0:
-    controls the probability of any false discovery, under any dependence.
-
-    References:
-        Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    raised = np.minimum(1.0, p[order] * (p.size - np.arange(p.size)))
-    corrected = np.empty_like(p)
-    corrected[order] = np.maximum.accumulate(raised)
-    return [float(value) for value in corrected]
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float] | None:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from detaux_pl.evaluation.significance import bootstrap_mean, holm, paired_test, summarise, wilson
+from detaux_pl.evaluation.significance import bootstrap_mean, paired_test, summarise, wilson
+from detaux_pl.metrics.holm import holm
 
 RUNS = [0.213, 0.230, 0.198, 0.221, 0.205]
 OTHER = [0.262, 0.259, 0.270, 0.244, 0.281]

@@ -11,7 +11,8 @@ import numpy as np
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.evaluation.errors import score
 from detaux_pl.evaluation.results import read_scores
-from detaux_pl.evaluation.significance import holm, paired_test, summarise
+from detaux_pl.evaluation.significance import paired_test, summarise
+from detaux_pl.metrics.holm import holm
 from detaux_pl.report.charts import arms_chart
 from detaux_pl.report.markup import html_cell, html_chart, html_optional, html_table
 from detaux_pl.report.section import Charts, Part, Picture, Report, Section, View
