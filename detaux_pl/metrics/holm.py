@@ -13,6 +13,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     The i-th smallest of m becomes `max_{j <= i} min(1, (m - j) p_(j))` with j counted from 0:
     controls the probability of any false discovery, under any dependence.
 
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
     References:
         Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
