@@ -19,6 +19,25 @@ def checkpoint_path(folder: StageFolder, name: str) -> Path:
     return folder.path / "checkpoints" / f"{name}.ckpt"
 
 
+def refuse_without_weights(folder: StageFolder, name: str) -> None:
+    """Refuse a training that kept no weights.
+
+    Args:
+        folder: The stage.
+        name: `last` or `best`.
+
+    Raises:
+        ArtifactError: If it is done and this checkpoint is none of what it left.
+    """
+    path = checkpoint_path(folder, name).relative_to(folder.path).as_posix()
+    if folder.complete and folder.manifest and path not in folder.manifest["outputs"]:
+        raise ArtifactError(
+            f"{folder.path} kept its figures and no weights, as controls do: list the arm among "
+            f"--baselines, with its `auxiliary`, and --redo {redo_name(folder.name)} trains it "
+            "again."
+        )
+
+
 def read_checkpoint(folder: StageFolder, name: str) -> dict[str, Any]:
     """Read a checkpoint that is known to be whole.
 
@@ -35,6 +54,7 @@ def read_checkpoint(folder: StageFolder, name: str) -> dict[str, Any]:
     Raises:
         ArtifactError: If the file is gone, damaged, was changed, or is no checkpoint.
     """
+    refuse_without_weights(folder, name)
     path = folder.output(checkpoint_path(folder, name).relative_to(folder.path).as_posix())
     try:
         if not folder.complete:

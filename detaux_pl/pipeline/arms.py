@@ -142,7 +142,7 @@ def resolve_arms(
     for control in config["controls"]:
         if control == "discovered":
             raise UserError("a control is 'discovered', which the main arm has: leave it out.")
-        arms.append((control_name(control), _told(main, control)))
+        arms.append((control_name(control), {**_told(main, control), "keep_weights": False}))
     folders = [arm_folder(name) for name, _ in arms]
     twice = {name for name, _ in arms if folders.count(arm_folder(name)) > 1}
     if twice:

@@ -187,6 +187,10 @@ def stage_parser(stage: str) -> StageParser:
         "--arm", type=str, default=None,
         help="Name of the arm; by default that of the model's class.",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep_weights", type=bool, default=True,
+        help="Whether the trained weights stay, which predict and export read; controls keep none.",
+    )  # fmt: skip
     _link(parser, "task_sizes", lambda data: data.task_sizes)
     return parser
 

@@ -28,7 +28,12 @@ from detaux_pl.artifacts.yaml_text import dump_yaml
 from detaux_pl.data.factor_dataset import existing_file
 from detaux_pl.data.modules import FactorDataModule, LabelledDataModule
 from detaux_pl.inference.card import Card
-from detaux_pl.inference.checkpoint import checkpoint_path, fitting_weights, read_checkpoint
+from detaux_pl.inference.checkpoint import (
+    checkpoint_path,
+    fitting_weights,
+    read_checkpoint,
+    refuse_without_weights,
+)
 from detaux_pl.inference.run import check_files
 from detaux_pl.models.divergence import DivergenceWatch, refuse_loss
 from detaux_pl.models.lone_image import refuse_lone_image
@@ -119,6 +124,8 @@ class StageJob:
         if self.cli.stage == "multitask" and is_global_zero():
             # Only now: until the stage is complete, a killed one goes on from it.
             checkpoint_path(self.folder, "last").unlink(missing_ok=True)
+            if not self.config["keep_weights"]:
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
         return _done(did, self.folder)
 
     def predict(self) -> int:
@@ -249,7 +256,8 @@ class StageJob:
             trainer.validate(self.model, datamodule=self.data, verbose=False)
             found = predictions.write(trainer)
             names = ("predictions.npz", "test.json", "cost.json", "classifier.json")
-            outputs += [self.checkpoints / "best.ckpt"]
+            if self.config["keep_weights"]:
+                outputs += [self.checkpoints / "best.ckpt"]
             outputs += [self.folder.path / name for name in names]
             if found is not None:
                 write_json(self.folder.path / "test.json", metrics)
@@ -291,6 +299,7 @@ class StageJob:
 
     def _checkpoint(self, name: str) -> Path:
         path = checkpoint_path(self.folder, name)
+        refuse_without_weights(self.folder, name)
         if not path.is_file():
             raise ArtifactError(
                 f"{path} is missing: run `detaux {self.cli.stage} fit` in this run folder first."

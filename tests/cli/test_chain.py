@@ -85,7 +85,7 @@ def test_metrics_are_recorded_once_per_epoch(finished_run: Path):
 
 def test_checkpoints_hold_no_pickled_objects(finished_run: Path):
     paths = sorted(finished_run.rglob("*.ckpt"))
-    assert len(paths) == 1 + 6
+    assert len(paths) == 1 + 4  # the control keeps none
     for path in paths:
         assert "state_dict" in torch.load(path, weights_only=True)
 

@@ -190,3 +190,20 @@ def test_killed_when_weights_alone_are_kept_a_stage_goes_on_to_the_same_end(
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     kept = [path.name for path in (run_copy / stage / "checkpoints").iterdir()]
     assert kept == ["last.ckpt" if stage == "disentangle" else "best.ckpt"]
+
+
+def test_an_arm_that_keeps_no_weights_has_the_figures_of_one_that_does(
+    run_copy: Path, error_line: Refused
+):
+    before = read_json(run_copy / ARM / "stage.json")["outputs"]
+    command = [*_command(run_copy, ARM, "fit"), "--keep_weights=false", "--redo=multitask"]
+    assert main(command) == 0
+    after = read_json(run_copy / ARM / "stage.json")["outputs"]
+    assert before.keys() - after.keys() == {"checkpoints/best.ckpt"}
+    for name in ("predictions.npz", "test.json", "classifier.json"):
+        assert after[name] == before[name]
+    assert not (run_copy / ARM / "checkpoints").exists()
+    line = "kept its figures and no weights, as controls do: list the arm among --baselines"
+    assert line in error_line(_command(run_copy, ARM, "test"))
+    with pytest.raises(ArtifactError, match="kept its figures and no weights"):
+        load(run_copy).classifier("single_task")
