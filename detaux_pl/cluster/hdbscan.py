@@ -29,8 +29,8 @@ class HDBSCAN(Clusterer):
     Args:
         min_cluster_size: Smallest cluster, as a share of the fitted points in (0, 1), rounded
             down, or as a number of points from 2. Paper: 0.02 on 3D Shapes, 0.01 on real images.
-        min_samples: Neighbours that make a point dense: fewer give less noise. None for as many
-            as the smallest cluster has points.
+        min_samples: Neighbours that make a point dense, without itself (scikit-learn's HDBSCAN
+            counts it): fewer give less noise. None for as many as the smallest cluster has points.
         cluster_selection_method: `eom` prefers few large clusters, `leaf` many small ones.
 
     Raises:
