@@ -15,7 +15,7 @@ from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cluster.erasure_choice import rows_to_hold_out
 from detaux_pl.data.demands import refusals
-from detaux_pl.data.modules import FactorDataModule, ImageDataModule
+from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.models.lone_image import try_lone_image
 from detaux_pl.multitask.base import MultitaskModel
@@ -125,8 +125,8 @@ def _try_lone_image(stage: str, config: dict[str, Any], model: Any, data: Factor
     if data.batch_size > 1 or config["trainer"]["sync_batchnorm"]:
         return
     multitask = stage == "multitask"
-    # Of pairs, and of two views, both images go through the network together.
-    n_images = 1 if multitask or type(data) is ImageDataModule else 2
+    # A disentangler takes both images of a pair, or both views, together.
+    n_images = 1 if multitask else data.n_views
     try_lone_image(
         stage,
         model,

@@ -154,6 +154,5 @@ def _time_steps(model: LightningModule, data: FactorDataModule, trainer: Mapping
         data.trainer = None
     if terminated:
         os.kill(os.getpid(), signal.SIGTERM)
-    # Backward takes twice what forward does, and pairs are two images.
-    n_images = data.batch_size * (1 if data.unit == "images" else 2)
-    return Pace(watch.seconds, watch.seconds / (3 * n_images))
+    # Backward takes twice what forward does.
+    return Pace(watch.seconds, watch.seconds / (3 * data.n_views * data.batch_size))

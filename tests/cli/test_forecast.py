@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.data.modules import ViewDataModule
 from detaux_pl.disentangle import base as disentangle
+from detaux_pl.disentangle.contrastive import ContrastiveDisentangler
 from detaux_pl.multitask import base as multitask
 from detaux_pl.multitask.cross_fit import plan_nets
 from detaux_pl.pipeline import costs, forecast
@@ -154,6 +157,14 @@ def test_timing_leaves_the_random_state_as_it_was(clock: FalseClock):
     steps = {name: 8 if "single_task" in name else 16 for name in arms}
     assert {*steps.values()} == {8, 16}
     assert arms == {name: pytest.approx(n + 256 / 96) for name, n in steps.items()}
+
+
+def test_an_image_is_evaluated_in_a_third_of_its_share_of_a_step(clock: FalseClock):
+    data = ViewDataModule(DigitScenes(n_train=128, n_val=16, n_test=16), batch_size=8)
+    data.setup("fit")
+    model = ContrastiveDisentangler(data.image_shape, data.n_classes, encoder="small_convnet")
+    pace = timing.time_net(model, data, {"accelerator": "cpu"}, 1)
+    assert pace == pytest.approx((3.0, 3.0 / (3 * 2 * 8), 0.0))  # each image is in two views
 
 
 def test_every_net_of_folds_rounds_and_choices_is_counted(tmp_path: Path):
