@@ -39,7 +39,7 @@ from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.multitask.cross_fit import CrossFit, fit_net
 from detaux_pl.multitask.hard_parameter_sharing import HardParameterSharing
 from detaux_pl.multitask.single_task import SingleTask
-from detaux_pl.pipeline.stages.cluster import try_uses
+from detaux_pl.pipeline.selection import try_uses
 from detaux_pl.training.quiet import quiet
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -140,8 +140,8 @@ def measure(setting: str, draw: int) -> list[dict[str, Any]]:
             name: str,
             tasks: Mapping[str, Sequence[Candidate]],
             models: Mapping[str, str] = MappingProxyType({}),
-        ) -> dict[str, CrossFit]:
-            fits = {}
+        ) -> dict[str, list[CrossFit]]:
+            fits: dict[str, list[CrossFit]] = {}
             for task, own in tasks.items():
                 use = models.get(task, "learn" if own else LEAVE)
                 for seed in range(1, 1 + CONFIRMATIONS):
@@ -150,7 +150,7 @@ def measure(setting: str, draw: int) -> list[dict[str, Any]]:
                     fit = CrossFit(folder, labels, sizes, train, test[:0], FOLDS, seed=seed)
                     for net in fit.nets:
                         fit.fit(net, module, lambda sizes, use=use: build(use, sizes), trainer)
-                    fits[f"{task}-{seed}"] = fit
+                    fits.setdefault(task, []).append(fit)
             return fits
 
         said = try_uses(asked, cross_fit) if asked else []

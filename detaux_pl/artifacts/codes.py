@@ -87,6 +87,15 @@ class Codes:
         """Return the rows of one split, ascending."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
+    def share_by_split(self, chosen: NDArray[np.bool_]) -> dict[str, float]:
+        """Return which share of each split was chosen, of splits that have a sample.
+
+        Args:
+            chosen: Whether each sample was, shape (N,).
+        """
+        rows = {split: self.rows(split) for split in SPLITS}
+        return {split: float(chosen[own].mean()) for split, own in rows.items() if own.size}
+
     @staticmethod
     def load(folder: Path | str, name: str | None = None) -> Codes:
         """Join the shards `rank*/` of a folder by sample id.

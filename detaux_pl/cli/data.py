@@ -23,7 +23,7 @@ from detaux_pl.data.batch import Batch
 from detaux_pl.data.demands import refusals
 from detaux_pl.data.factor_dataset import FactorDataset
 from detaux_pl.data.inspection import Finding, Inspection, inspect_dataset
-from detaux_pl.data.modules import FactorDataModule, LabelledDataModule, PairDataModule
+from detaux_pl.data.modules import FactorDataModule, PairDataModule
 from detaux_pl.pipeline.chain import parse
 from detaux_pl.pipeline.checks import reached, refuse_few_for_nets
 from detaux_pl.pipeline.given import with_config
@@ -94,11 +94,10 @@ def run(args: list[str]) -> int:
 
 
 def _check(chain: Chain, data: FactorDataModule, folder: Path) -> int:
-    views = 1 if isinstance(data, LabelledDataModule) else 2
     trainings = list(_trainings(chain, data))
     found = inspect_dataset(
         data.dataset,
-        (views, data.batch_size, *data.image_shape),
+        (data.n_views, data.batch_size, *data.image_shape),
         paired=any(isinstance(each.data, PairDataModule) for each in trainings),
         demands=lambda: dict.fromkeys(_demands(chain, trainings)),
     )

@@ -20,6 +20,7 @@ from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.relation import Kind
 from detaux_pl.cluster.resampled import resampled_p
 from detaux_pl.cluster.subspace import score_subspaces
+from detaux_pl.cluster.tried import tell
 
 SAME = 0.95
 """AMI from which two candidates are the same task."""
@@ -311,7 +312,7 @@ def judge(
         if chosen:
             lead = f"Only {len(chosen)} of {n_tasks} tasks that gain something were found"
             advice = f"Ask for fewer (cluster.n_tasks: {len(chosen)}), or try more candidates."
-        return {"found": False, **_tell(lead, [advice]), "chosen": [c.name for c in chosen]}
+        return {**tell(False, lead, [advice]), "chosen": [c.name for c in chosen]}
     gains = together - alone
     p = resampled_p(gains, n_folds)
     found = bool(gains.mean() > WORTH and p < SURE)
@@ -322,8 +323,7 @@ def judge(
     )
     lead = "A task worth training on was found" if found else "No task worth training on was found"
     return {
-        "found": found,
-        **_tell(lead, [numbers] if found else [numbers, ADVICE]),
+        **tell(found, lead, [numbers] if found else [numbers, ADVICE]),
         "chosen": [c.name for c in chosen],
         "alone": float(alone.mean()),
         "together": float(together.mean()),
@@ -331,11 +331,6 @@ def judge(
         "std": float(gains.std(ddof=1)),
         "p_value": p,
     }
-
-
-def _tell(headline: str, details: list[str]) -> dict[str, Any]:
-    sentence = " ".join([f"{headline}.", *details])
-    return {"headline": headline, "details": details, "sentence": sentence}
 
 
 def of_codes(

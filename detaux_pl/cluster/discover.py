@@ -388,11 +388,7 @@ class Discovery:
             "cluster_sizes": np.bincount(train[train != NOISE]).tolist(),
             "noise": self.noise,
             "noise_class": 0 if own else None,
-            "noise_fraction": {
-                split: float(noise[codes.rows(split)].mean())
-                for split in SPLITS
-                if codes.rows(split).size
-            },
+            "noise_fraction": codes.share_by_split(noise),
             "seed": self.seed,
         }
 

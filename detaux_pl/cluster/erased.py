@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from detaux_pl.artifacts.codes import SPLITS, UNLABELLED, Codes
+from detaux_pl.artifacts.codes import UNLABELLED, Codes
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels
 from detaux_pl.artifacts.progress import progress_bar
@@ -122,11 +122,7 @@ def _task(
             "cluster_sizes": np.bincount(train[train >= 0], minlength=n_classes).tolist(),
             "noise": "drop",
             "noise_class": None,
-            "noise_fraction": {
-                split: float(noise[features.rows(split)].mean())
-                for split in SPLITS
-                if features.rows(split).size
-            },
+            "noise_fraction": features.share_by_split(noise),
             "seed": erasing.seed,
         },
     )

@@ -13,6 +13,8 @@ from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.cluster.agreement import agreement
 from detaux_pl.cluster.base import Clusterer
 from detaux_pl.cluster.erasing import Choice, Erasing, ErasureCandidate, Labels
+from detaux_pl.cluster.resampled import resampled_p
+from detaux_pl.cluster.tried import tell
 from detaux_pl.models.erased_probe import erase_groups
 from detaux_pl.models.erasure import Erasure, fit_erasure, mean_erasure
 from detaux_pl.models.linear_probe import LinearProbe, deal_folds, fit_linear_probe
@@ -344,8 +346,6 @@ def _judge(
     folds: NDArray[np.int64],
 ) -> dict[str, Any]:
     """Say what the best candidate gains on other folds, and how sure that is."""
-    from scipy.stats import t
-
     n_folds = erasing.folds
     gains = told[..., 1] - told[..., 0]
     means = np.array(
@@ -355,10 +355,7 @@ def _judge(
             if (folds[:, deal] == out).any()
         ]
     )
-    gain, p = float(gains.mean()), float(gains.mean() <= 0)
-    if len(means) > 1 and np.ptp(means):
-        error = means.std(ddof=1) * np.sqrt(1 / len(means) + 1 / (n_folds - 1))
-        p = float(t.sf(means.mean() / error, len(means) - 1))
+    gain, p = float(gains.mean()), resampled_p(means, n_folds)
     alone, together = told[..., 0].mean(), told[..., 1].mean()
     accuracy = right.mean(axis=(0, 1))
     numbers = (
@@ -381,6 +378,4 @@ def _judge(
 
 
 def _tell(found: bool, details: list[str]) -> dict[str, Any]:
-    headline = f"{'Groups' if found else 'No groups'} worth erasing were found"
-    sentence = " ".join([f"{headline}.", *details])
-    return {"found": found, "headline": headline, "details": details, "sentence": sentence}
+    return tell(found, f"{'Groups' if found else 'No groups'} worth erasing were found", details)

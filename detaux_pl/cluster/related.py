@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 
 from detaux_pl.artifacts.codes import Codes
@@ -80,8 +81,8 @@ def relate_candidates(
         candidate.relation, candidate.effect, candidate.p_value = own.kind, own.effect, own.p_value
     # Tasks that were found one after the other may be of one subspace and clusterer.
     tasks: dict[str, AuxiliaryLabels] = {}
-    for candidate, task in known:
-        again = sum(other.name == candidate.name for other, _ in known[: len(tasks)])
+    for k, (candidate, task) in enumerate(known):
+        again = sum(other.name == candidate.name for other, _ in known[:k])
         tasks[f"{candidate.name} ({again + 1})" if again else candidate.name] = task
     found = find_shortcuts(tasks, codes, relations)
     return found, [tasks[alarm["name"]] for alarm in found["alarms"]]
@@ -114,9 +115,10 @@ def relate_tasks(
         )
         for task in tasks
     ]  # fmt: skip
-    plain = Selection(halves=1)
+    # Classes by themselves are what was clustered already, where that is asked for.
+    whole = copy(discovery)
+    whole.scope = "all"
+    found = look_beside({stage: codes}, whole, Selection(halves=1), progress)
     given = [c.subspace for c in candidates if c.scope == "free"]
-    found = look_beside({stage: codes}, discovery, plain, progress)
     beside = [c for c in found if c.subspace not in given]
-    beside = [c for c in beside if not within or c.scope == "principal"]
     return relate_candidates([*candidates, *beside], {stage: codes}, discovery.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from detaux_pl.artifacts.stage import StageFolder
 
@@ -19,6 +19,12 @@ class Verdict(TypedDict):
     details: list[str]
     sentence: str
     chosen: list[str]
+
+
+def tell(found: bool, headline: str, details: list[str]) -> dict[str, Any]:
+    """Return what a verdict says: `sentence` joins the headline and the details."""
+    sentence = " ".join([f"{headline}.", *details])
+    return {"found": found, "headline": headline, "details": details, "sentence": sentence}
 
 
 class Known(TypedDict):

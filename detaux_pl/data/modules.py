@@ -58,6 +58,7 @@ class FactorDataModule(LightningDataModule):
     """
 
     unit = "images"
+    n_views = 1  # images in a training batch for each of `batch_size`
 
     def __init__(
         self,
@@ -293,6 +294,7 @@ class PairDataModule(FactorDataModule):
     """
 
     unit = "pairs"
+    n_views = 2
 
     def __init__(
         self,
@@ -358,6 +360,8 @@ class ViewDataModule(ImageDataModule):
         torch.Size([2, 2, 3, 16, 16])
     """
 
+    n_views = 2
+
     def __init__(
         self,
         dataset: FactorDataset,
@@ -373,15 +377,7 @@ class ViewDataModule(ImageDataModule):
         self.tasks = tasks
 
     def images(self, rows: NDArray[np.int64], epoch: int | None = None) -> Tensor:
-        """Return the float images of some rows as the models see them, noise included.
-
-        Args:
-            rows: Row numbers, any shape.
-            epoch: Epoch whose training would see them, in two views; None as in evaluation.
-
-        Returns:
-            Shape (*rows.shape, C, H, W), in training (2, *rows.shape, C, H, W), views first.
-        """
+        """Return images as the base class does; in training two views, on a first axis."""
         return super().images(rows if epoch is None else np.stack([rows, rows]), epoch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

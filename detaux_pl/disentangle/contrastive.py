@@ -15,6 +15,7 @@ from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.losses.gather import gather_with_gradient
 from detaux_pl.losses.info_nce import InfoNCE
 from detaux_pl.losses.learning_rate import LearningRateSchedule
+from detaux_pl.losses.precision import at_least_float32
 from detaux_pl.losses.regularizers.base import Embeddings, Regularizer
 from detaux_pl.models.encoder import build_encoder
 from detaux_pl.models.latent_split import widest_float
@@ -193,7 +194,7 @@ class ContrastiveDisentangler(Disentangler):
         return total, terms
 
     def _embeddings(self, slices: Tensor, targets: Tensor, step: int) -> Embeddings:
-        slices = _exact(slices.flatten(0, 1))
+        slices = at_least_float32(slices.flatten(0, 1))
         targets = targets.flatten(0, 1)
         n = len(targets) // 2
         view = torch.arange(n, device=targets.device).repeat(2)
@@ -228,7 +229,7 @@ class ContrastiveDisentangler(Disentangler):
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the loss of the views of all ranks."""
         # Half precision would round the gradients that the gather sums over the ranks.
-        slices, targets = _exact(self._project(batch.images)), batch.targets
+        slices, targets = at_least_float32(self._project(batch.images)), batch.targets
         if self.trainer.world_size > 1:
             slices, targets = (gather_with_gradient(part, dim=1) for part in (slices, targets))
         total, terms = self.loss_terms(slices, targets, self.global_step)
@@ -268,10 +269,6 @@ class ContrastiveDisentangler(Disentangler):
         """Projections, shape (*shape, K, D), of images, shape (*shape, C, H, W)."""
         slices: Tensor = self.head(self.encoder(images.flatten(0, -4)))
         return slices.view(*images.shape[:-3], *slices.shape[1:])
-
-
-def _exact(slices: Tensor) -> Tensor:
-    return slices.to(torch.promote_types(slices.dtype, torch.float32))
 
 
 def _joint(targets: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from detaux_pl.data.modules import PairDataModule
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses import product_manifold as losses
 from detaux_pl.losses.learning_rate import LearningRateSchedule
+from detaux_pl.losses.precision import at_least_float32
 from detaux_pl.losses.schedule import Betas, product_manifold_betas
 from detaux_pl.models.autoencoder import AutoencoderName, build_autoencoder
 
@@ -186,7 +187,7 @@ class ProductManifoldAutoencoder(AutoencodingDisentangler):
         flat = self._project(views)  # k, vb, d
         total = F.mse_loss(self.decoder(flat.sum(0)), views)
         terms = {"reconstruction": total}
-        exact = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        exact = at_least_float32(flat)
         codes = exact.view(len(flat), 2, len(same), -1).transpose(0, 1)  # v, k, b, d
         if betas.disentanglement > 0:
             distances = losses.squared_distances(codes)

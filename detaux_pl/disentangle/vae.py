@@ -13,6 +13,7 @@ from detaux_pl.data.batch import Batch
 from detaux_pl.disentangle.autoencoding import AutoencodingDisentangler
 from detaux_pl.losses.learning_rate import LearningRateSchedule
 from detaux_pl.losses.likelihood import Likelihood, reconstruction_loss
+from detaux_pl.losses.precision import at_least_float32
 from detaux_pl.models.latent_split import widest_float
 from detaux_pl.models.vae import VAEDecoder, VAEEncoder
 
@@ -103,8 +104,7 @@ class VAE(AutoencodingDisentangler):
         """Return the posteriors of images in [0, 1], shape (B, C, H, W), in float32 at least."""
         mean, log_variance = self.encoder(images)
         # Half precision would round the noise that is added to the means.
-        dtype = torch.promote_types(mean.dtype, torch.float32)
-        return Posterior(mean.to(dtype), log_variance.to(dtype))
+        return Posterior(at_least_float32(mean), at_least_float32(log_variance))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the posterior means, shape (B, K, 1), of images, shape (B, C, H, W)."""

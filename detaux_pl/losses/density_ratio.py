@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detaux_pl.losses.precision import at_least_float32
+
 
 def total_correlation_ratio(logits: Tensor) -> Tensor:
     """Return the estimate `mean_b (l_b0 - l_b1)` [nats] of the total correlation.
@@ -23,7 +25,7 @@ def total_correlation_ratio(logits: Tensor) -> Tensor:
     References:
         Kim & Mnih 2018, "Disentangling by Factorising", arXiv 1802.05983, eq. 3.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     return (logits[:, 0] - logits[:, 1]).mean()
 
 
@@ -43,7 +45,7 @@ def discriminator_loss(joint_logits: Tensor, permuted_logits: Tensor) -> Tensor:
     """
     halves = []
     for kind, logits in enumerate((joint_logits, permuted_logits)):
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(logits)
         target = torch.full((len(logits),), kind, device=logits.device)
         halves.append(F.cross_entropy(logits, target))
     return 0.5 * (halves[0] + halves[1])

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from detaux_pl.losses.precision import at_least_float32
+
 
 def dip_penalty(
     mean: Tensor,
@@ -41,9 +43,7 @@ def dip_penalty(
         Observations", arXiv 1711.00848, eq. 6 and 7.
     """
     with torch.autocast(mean.device.type, enabled=False):
-        mean, log_variance = (
-            part.to(torch.promote_types(part.dtype, torch.float32)) for part in (mean, log_variance)
-        )
+        mean, log_variance = at_least_float32(mean), at_least_float32(log_variance)
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / len(mean)
         variances = covariance.diagonal()

@@ -9,6 +9,13 @@ from torch import Tensor, distributed
 from torch.autograd.function import Function, once_differentiable
 
 
+def world_size() -> int:
+    """Return the number of ranks."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 1
+    return distributed.get_world_size()
+
+
 def gather_with_gradient(tensor: Tensor, dim: int = 0) -> Tensor:
     """Join the tensors of all ranks, in the order of the ranks, so that gradients reach each.
 
@@ -23,9 +30,7 @@ def gather_with_gradient(tensor: Tensor, dim: int = 0) -> Tensor:
     Returns:
         The joined tensor; the tensor itself where there is one rank.
     """
-    if not distributed.is_available() or not distributed.is_initialized():
-        return tensor
-    if distributed.get_world_size() == 1:
+    if world_size() == 1:
         return tensor
     joined: Tensor = _Gather.apply(tensor, dim)
     return joined

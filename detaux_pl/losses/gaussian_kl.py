@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detaux_pl.losses.precision import at_least_float32
+
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return `KL(N(m, exp(v)) || N(0, 1)) = (m^2 + exp(v) - v - 1) / 2` [nats] of every latent.
@@ -23,8 +25,6 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     References:
         Kingma & Welling 2014, arXiv 1312.6114, appendix B.
     """
-    mean, log_variance = (
-        part.to(torch.promote_types(part.dtype, torch.float32)) for part in (mean, log_variance)
-    )
+    mean, log_variance = at_least_float32(mean), at_least_float32(log_variance)
     with torch.autocast(mean.device.type, enabled=False):
         return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1)

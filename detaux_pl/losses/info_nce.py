@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from detaux_pl.losses.precision import at_least_float32
+
 _TINY = 1e-8
 
 
@@ -19,7 +21,7 @@ def unit_vectors(embeddings: Tensor) -> Tensor:
     Args:
         embeddings: Shape (..., D).
     """
-    return F.normalize(_exact(embeddings), dim=-1, eps=_TINY)
+    return F.normalize(at_least_float32(embeddings), dim=-1, eps=_TINY)
 
 
 class InfoNCE(nn.Module):
@@ -120,7 +122,9 @@ class InfoNCE(nn.Module):
                 gradient = gradient + pull
             if wrt == "normalized":
                 return gradient
-            lengths: Tensor = torch.linalg.vector_norm(_exact(embeddings), dim=-1, keepdim=True)
+            lengths: Tensor = torch.linalg.vector_norm(
+                at_least_float32(embeddings), dim=-1, keepdim=True
+            )
             radial = (gradient * units).sum(-1, keepdim=True) * units
             return (gradient - radial) / lengths.clamp_min(_TINY)
 
@@ -187,10 +191,6 @@ def _chain(slopes: Tensor, units: Tensor, start: int) -> Tensor:
     rows = slice(start, start + len(slopes))
     own = F.pad(slopes @ units, (0, 0, start, len(units) - rows.stop))
     return own + slopes.T @ units[rows]
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _check_shapes(embeddings: Tensor, labels: Tensor) -> None:

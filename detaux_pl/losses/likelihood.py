@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detaux_pl.losses.precision import at_least_float32
+
 Likelihood = Literal["bernoulli", "gaussian"]
 
 
@@ -43,7 +45,7 @@ def reconstruction_loss(decoded: Tensor, images: Tensor, likelihood: Likelihood)
             f"{tuple(images.shape)}: give the same shape."
         )
     with torch.autocast(decoded.device.type, enabled=False):
-        decoded = decoded.to(torch.promote_types(decoded.dtype, torch.float32))
+        decoded = at_least_float32(decoded)
         images = images.to(decoded.dtype)
         if likelihood == "bernoulli":
             total = F.binary_cross_entropy_with_logits(decoded, images, reduction="sum")

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from detaux_pl.losses.precision import at_least_float32
+
 Estimator = Literal["weighted", "stratified"]
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -83,10 +85,7 @@ def decompose_kl(
             "one: give at least 2, or take weighted."
         )
     with torch.autocast(latents.device.type, enabled=False):
-        latents, mean, log_variance = (
-            part.to(torch.promote_types(part.dtype, torch.float32))
-            for part in (latents, mean, log_variance)
-        )
+        latents, mean, log_variance = map(at_least_float32, (latents, mean, log_variance))
         # j = samples, i = posteriors, k = latents
         own = _log_normal(latents[:, None], mean, log_variance)  # j, i, k
         weights = _log_weights(b, n_samples, estimator, latents)  # j, i

@@ -41,34 +41,6 @@ _PARTS = ("features.part.npy", "sums.part.npy", "done.npy")
 """What a cache that is not complete holds."""
 
 
-def features_of(
-    net: PretrainedNet,
-    dataset: FactorDataset,
-    rows: NDArray[np.int64],
-    cache_dir: Path | str | None = None,
-    batch_size: int | None = None,
-    device: torch.device | None = None,
-    seen: FactorDataModule | None = None,
-) -> NDArray[np.float32]:
-    """Return the features of some images of a data set, as `open_features` does of all.
-
-    Args:
-        net: The network.
-        dataset: The images, set up.
-        rows: Row numbers, shape (n,).
-        cache_dir: See `open_features`.
-        batch_size: See there, as the rest.
-        device: Where the network is and computes.
-        seen: The module that changes the images.
-
-    Returns:
-        float32, shape (n, F).
-    """
-    opened = open_features(net, dataset, cache_dir, batch_size, device, seen)
-    features: NDArray[np.float32] = opened[rows]
-    return features
-
-
 def open_features(
     net: PretrainedNet,
     dataset: FactorDataset,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from detaux_pl.data.batch import Batch
 from detaux_pl.data.simclr_augmentation import SimCLRAugmentation
 from detaux_pl.losses.info_nce import InfoNCE
 from detaux_pl.models.projection_head import ProjectionHeads
-from detaux_pl.multitask.single_task import SingleTask
+from detaux_pl.multitask.added_loss import AddedLoss
 
 
-class AuxiliarySimCLR(SingleTask):
+class AuxiliarySimCLR(AddedLoss):
     """`SingleTask`, whose backbone also tells two views of an image from those of other images.
 
     `cross entropy + weight * InfoNCE(projection(features of the views), image)`: the class is told
@@ -24,7 +22,6 @@ class AuxiliarySimCLR(SingleTask):
     mirrored unless asked for; of grey images the brightness and the contrast are changed.
 
     Args:
-        weight: Of the contrastive loss, not negative.
         temperature: Scale of the similarities, > 0. Paper: 0.5 for CIFAR-10.
         projection: Dimensions of the projection. Paper: 128.
         strength: Strength of the changes of colour, see `SimCLRAugmentation`. Paper: 0.5 for
@@ -46,27 +43,24 @@ class AuxiliarySimCLR(SingleTask):
         the mean is over all views, and a projection has no batch norm.
     """
 
+    added: ClassVar[str] = "contrast"
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        backbone: str = "resnet18",
-        weight: float = 1.0,
         temperature: float = 0.5,
         projection: int = 128,
         strength: float = 0.5,
         flip: bool = False,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight is {weight}: it must be finite and not negative.")
         if image_shape[0] not in (1, 3):
             raise ValueError(
                 f"image_shape is {image_shape}: AuxiliarySimCLR changes colours, and takes images "
                 "of 1 or 3 channels."
             )
-        super().__init__(image_shape, task_sizes, backbone, **kwargs)
-        self.weight = weight
+        super().__init__(image_shape, task_sizes, **kwargs)
         self.views = SimCLRAugmentation("full" if flip else "unmirrored", strength)
         self.contrast = InfoNCE(temperature)
         self.projection = ProjectionHeads(self._head[0], 1, projection)
@@ -91,9 +85,6 @@ class AuxiliarySimCLR(SingleTask):
         loss: Tensor = self.contrast(self.projection(features)[:, 0], images)
         return loss
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the sum of both losses."""
-        loss = super().training_step(batch, batch_idx)
-        told = self.contrastive_loss(self.draw_views(batch.images))
-        self.log_means({"train/loss/contrast": told.detach()}, len(batch.images))
-        return loss + self.weight * told
+    def added_loss(self, images: Tensor) -> Tensor:
+        """Return the contrastive loss of two views of each image, shape (B, C, H, W)."""
+        return self.contrastive_loss(self.draw_views(images))

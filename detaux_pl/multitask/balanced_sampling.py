@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from detaux_pl.multitask.class_remedy import ClassRemedy
 
 
@@ -32,7 +30,4 @@ class BalancedSampling(ClassRemedy):
     """
 
     balanced: ClassVar[bool] = True
-
-    def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross entropy [nats]."""
-        return self.cross_entropy(logits, targets[:, 0])
+    principal_loss = ClassRemedy.class_loss

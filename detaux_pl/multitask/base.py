@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import torch
@@ -181,7 +181,15 @@ class MultitaskModel(EpochMeans, ABC):
             features: What `represent` returned.
             targets: Labels, shape (B, T), or `IGNORED`; of mixed images shape (B, T, 2).
         """
-        logits = self.classify(features)
+        return self.cross_entropies(self.classify(features), targets)
+
+    def cross_entropies(self, logits: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """Return the `cross_entropy` of each task, shape (T,).
+
+        Args:
+            logits: Of each task, shape (B, task size).
+            targets: As `task_losses` takes them.
+        """
         return torch.stack(
             [self.cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
         )

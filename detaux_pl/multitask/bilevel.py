@@ -11,14 +11,17 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from detaux_pl.artifacts.errors import UserError
+from detaux_pl.losses.gather import world_size
 from detaux_pl.losses.learning_rate import LearningRateSchedule
+from detaux_pl.losses.precision import at_least_float32
 from detaux_pl.models.backbone import build_backbone, feature_size
 from detaux_pl.models.head import ClassificationHead
 from detaux_pl.multitask.base import MultitaskModel, OptimizerName
+from detaux_pl.multitask.weighting.state import mean_over_ranks
 
 
 class Network(nn.Module):
@@ -260,7 +263,7 @@ def masked_softmax(logits: Tensor, targets: Tensor, n_auxiliary: int) -> Tensor:
     """
     owner = torch.arange(logits.shape[1], device=logits.device) // n_auxiliary
     others = owner != targets[:, None]
-    return _exact(logits).masked_fill(others, -torch.inf).softmax(1)
+    return at_least_float32(logits).masked_fill(others, -torch.inf).softmax(1)
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -287,7 +290,7 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def focal_terms(logits: Tensor) -> Tensor:
     """`(1 - p)^2 log p` of each class, of which the focal loss is linear, shape (B, classes)."""
-    log_p = _exact(logits).log_softmax(1)
+    log_p = at_least_float32(logits).log_softmax(1)
     return (1 - log_p.exp()).square() * log_p
 
 
@@ -297,14 +300,10 @@ def average(gradients: Sequence[Tensor]) -> list[Tensor]:
     Args:
         gradients: Tensors of this rank, of one type.
     """
-    if not distributed.is_available() or not distributed.is_initialized():
+    if world_size() == 1:
         return list(gradients)
-    world = distributed.get_world_size()
-    if world == 1:
-        return list(gradients)
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(flat)
-    parts = torch.split(flat / world, [gradient.numel() for gradient in gradients])
+    mean = mean_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = torch.split(mean, [gradient.numel() for gradient in gradients])
     return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
 
@@ -344,7 +343,3 @@ def _step(optimizer: Any, parameters: Sequence[nn.Parameter], gradients: Sequenc
         parameter.grad = None
     # Autocast keeps its low-precision copies of the weights until the batch ends.
     torch.clear_autocast_cache()
-
-
-def _exact(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

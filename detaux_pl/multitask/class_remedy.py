@@ -49,6 +49,15 @@ class ClassRemedy(Remedy):
         """Return what the heads of the groups learn from: the features, which stay as they are."""
         return features.detach()
 
+    def class_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross entropy of the classes [nats]: `principal_loss` of most remedies.
+
+        Args:
+            logits: Of the classes, shape (B, classes).
+            targets: Labels of all tasks, as `principal_loss` takes them.
+        """
+        return self.cross_entropy(logits, targets[:, 0])
+
     @abstractmethod
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of the principal task.

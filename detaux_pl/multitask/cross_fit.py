@@ -272,15 +272,17 @@ class CrossFit:
                     found[fold, task] = right.mean()
         return found
 
-    def learnability(self, task: int = 1) -> float:
-        """Share of the labels, beyond the largest class, that nets tell of images they never saw.
+    def learnability(self) -> float:
+        """Share of the auxiliary labels, beyond the largest class, told of images never seen.
+
+        Of several auxiliary tasks, those of the first one.
 
         Returns:
             1 where all are told, 0 where no more than by naming the largest class; may be less.
         """
-        labels = self.targets[self.train, task]
+        labels = self.targets[self.train, 1]
         known = labels != IGNORED
-        said = self.out_of_fold()[task][self.train[known]].argmax(axis=1)
+        said = self.out_of_fold()[1][self.train[known]].argmax(axis=1)
         chance = np.bincount(labels[known]).max() / known.sum()
         return float(((said == labels[known]).mean() - chance) / max(1 - chance, 1e-9))
 

@@ -38,6 +38,8 @@ class GroupAdversary(ClassRemedy):
         eq. 13 to 15 and sec. 5.2.2.
     """
 
+    principal_loss = ClassRemedy.class_loss
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -67,10 +69,6 @@ class GroupAdversary(ClassRemedy):
                 "max_epochs or max_steps."
             )
         self.progress = min(self.global_step / steps, 1.0)
-
-    def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross entropy [nats]."""
-        return self.cross_entropy(logits, targets[:, 0])
 
     def features_of_groups(self, features: Tensor) -> Tensor:
         """Return the features, through which gradients come back reversed."""

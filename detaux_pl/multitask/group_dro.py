@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detaux_pl.artifacts.labels import IGNORED
+from detaux_pl.losses.precision import at_least_float32
 from detaux_pl.multitask.cells import cell_of
 from detaux_pl.multitask.class_remedy import ClassRemedy
 from detaux_pl.multitask.weighting.state import State, mean_over_ranks
@@ -97,9 +98,8 @@ class GroupDRO(ClassRemedy):
 
     def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, and move the weights."""
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = F.cross_entropy(
-            exact,
+            at_least_float32(logits),
             targets[:, 0],
             ignore_index=IGNORED,
             reduction="none",

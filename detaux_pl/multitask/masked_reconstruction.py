@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detaux_pl.data.batch import Batch
 from detaux_pl.models.dry_run import dry_run
-from detaux_pl.multitask.single_task import SingleTask
+from detaux_pl.multitask.added_loss import AddedLoss
 
 _GRID = 8
 """Patches along each side of an image."""
 
 
-class MaskedReconstruction(SingleTask):
+class MaskedReconstruction(AddedLoss):
     """`SingleTask`, whose backbone also sees masked images that a decoder completes.
 
     `cross entropy + weight * L`, where the backbone tells the class of the whole image, and L is
@@ -26,7 +25,6 @@ class MaskedReconstruction(SingleTask):
     the backbone's map to the pixels of each of its places; it is not used in prediction.
 
     Args:
-        weight: Of the reconstruction, not negative.
         hidden_share: Share of the patches that is hidden, in (0, 1). Paper: 0.75.
 
     Raises:
@@ -45,22 +43,18 @@ class MaskedReconstruction(SingleTask):
         losses are added.
     """
 
+    added: ClassVar[str] = "reconstruction"
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
         task_sizes: tuple[int, ...],
-        backbone: str = "resnet18",
-        weight: float = 1.0,
         hidden_share: float = 0.75,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= weight < math.inf or not 0 < hidden_share < 1:
-            raise ValueError(
-                f"weight is {weight} and hidden_share {hidden_share}: weight must be finite and "
-                "not negative, hidden_share in (0, 1)."
-            )
-        super().__init__(image_shape, task_sizes, backbone, **kwargs)
-        self.weight = weight
+        if not 0 < hidden_share < 1:
+            raise ValueError(f"hidden_share is {hidden_share}: give a share in (0, 1).")
+        super().__init__(image_shape, task_sizes, **kwargs)
         self.hidden_share = hidden_share
         shape = dry_run(self.backbone, image_shape).shape
         patch = math.ceil(max(image_shape[1] / shape[2], image_shape[2] / shape[3]))
@@ -99,9 +93,6 @@ class MaskedReconstruction(SingleTask):
         errors = (self.reconstruct(images * (1 - mask)) - images).square() * mask
         return errors.sum() / (mask.sum() * images.shape[1]).clamp(min=1)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the sum of both losses; the reconstruction is of the images as they are."""
-        loss = super().training_step(batch, batch_idx)
-        told = self.reconstruction_loss(batch.images, self.draw_mask(batch.images))
-        self.log_means({"train/loss/reconstruction": told.detach()}, len(batch.images))
-        return loss + self.weight * told
+    def added_loss(self, images: Tensor) -> Tensor:
+        """Return the loss of the images, shape (B, C, H, W), under a mask that is drawn."""
+        return self.reconstruction_loss(images, self.draw_mask(images))

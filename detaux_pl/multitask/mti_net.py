@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -125,17 +124,13 @@ class MTINet(MultitaskModel):
             targets: Labels, shape (B, T), or `IGNORED`.
         """
         refined = self._refine(features)
-        losses = self._losses(self._finish(refined), targets)
+        losses = self.cross_entropies(self._finish(refined), targets)
         for maps, heads in zip(refined, self.initial_heads, strict=True):
             scale = cast(nn.ModuleList, heads)
             initial = [head(own.mean((2, 3))) for head, own in zip(scale, maps, strict=True)]
-            losses = losses + self.deep_supervision_weight * self._losses(initial, targets)
+            added = self.cross_entropies(initial, targets)
+            losses = losses + self.deep_supervision_weight * added
         return losses
-
-    def _losses(self, logits: Sequence[Tensor], targets: Tensor) -> Tensor:
-        return torch.stack(
-            [self.cross_entropy(z, y) for z, y in zip(logits, targets.unbind(1), strict=True)]
-        )
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the backbone's parameters."""

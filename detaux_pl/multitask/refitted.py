@@ -25,10 +25,7 @@ class Refitted(ClassRemedy):
     """
 
     refitted: ClassVar[bool] = True
-
-    def principal_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross entropy [nats]."""
-        return self.cross_entropy(logits, targets[:, 0])
+    principal_loss = ClassRemedy.class_loss
 
     def refit(self, data: LabelledDataModule) -> None:
         """Fit to all validation images, on every rank, in 32 bits."""

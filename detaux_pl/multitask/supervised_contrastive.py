@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from detaux_pl.artifacts.labels import IGNORED
 from detaux_pl.losses.info_nce import InfoNCE
 from detaux_pl.models.projection_head import ProjectionHeads
+from detaux_pl.multitask.added_loss import refuse_weight
 from detaux_pl.multitask.single_task import SingleTask
 
 
@@ -49,8 +49,7 @@ class SupervisedContrastive(SingleTask):
         projection: int = 128,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight is {weight}: it must be finite and not negative.")
+        refuse_weight(weight)
         super().__init__(image_shape, task_sizes, backbone, **kwargs)
         if self.recipe.mixes:
             raise ValueError(

@@ -15,12 +15,8 @@ from detaux_pl.settings.choices import closest, concrete_subclasses
 from detaux_pl.settings.names import arm_folder, arm_name
 from detaux_pl.settings.problems import given_at
 from detaux_pl.training.stage_cli import refuse_unusable, resolve, resolving_parser
+from detaux_pl.training.timing import STEPPING
 
-_TRAINER = (
-    "accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val",
-    "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
-)  # fmt: skip
-"""What the trainer of the nets has from that of the main arm."""
 _OF_NETWORK = {"model", "weights", "size", "pretrained"}
 """What says which network a frozen one is."""
 _SHARED_DATA = {"dataset", "noise", "few_labels", "labels", "auxiliary", "seed", "image_size"}
@@ -82,7 +78,7 @@ def resolve_nets(config: dict[str, Any], uses: bool = False) -> dict[str, Any]:
         )
     for model in models:
         refuse_unusable("multitask", {**main, "model": model})
-    trainer = {name: main["trainer"][name] for name in _TRAINER}
+    trainer = {name: main["trainer"][name] for name in STEPPING}
     if settings["epochs"] is not None:
         trainer |= {"max_epochs": settings["epochs"], "max_steps": -1}
     if trainer["max_epochs"] in (None, -1) and trainer["max_steps"] == -1:

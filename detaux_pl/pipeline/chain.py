@@ -96,6 +96,28 @@ def parse(args: Sequence[str]) -> Chain:
     parsed: Any = parser.parse_args(words)
     config = resolve(parser, parsed)
     refuse_overruled(given, config)
+    _refuse_settings(config)
+    discoveries = resolve_discoveries(config)
+    _refuse_restarts(config)
+    if config["restarts"] > 1:
+        config["cluster"]["codes"] = [
+            f"{discovery_folder('disentangle', each['discovery'])}/codes"
+            for each in restarts(config)
+        ]
+    chain = Chain(config, {}, discoveries, "")
+    _give_nets(chain)
+    refined = {name for name, own in chain.every.items() if own["refine"]["rounds"]}
+    arms = dict(resolve_arms(config, refined))
+    for configs in arms.values():
+        refuse_unusable("multitask", configs[0])
+    # What a command did once is no setting of the run.
+    parsed.redo = parsed.until = None
+    source = parser.dump(parsed, skip_unset=False)
+    return replace(chain, arms=arms, source=source)
+
+
+def _refuse_settings(config: dict[str, Any]) -> None:
+    """Refuse what a chain cannot do, or what is set of a stage that the chain says of all."""
     until, names = config["until"], [stage.name for stage in STAGES]
     if until is not None and until not in names:
         raise UserError(f"--until is {until!r}: {closest(until, names)}")
@@ -127,14 +149,10 @@ def parse(args: Sequence[str]) -> Chain:
         for name in ("nets", "jobs") if row.tries_nets else ():
             if config[row.name][name] is not None:
                 raise UserError(f"{row.name}.{name} is that of the chain: set --{name}.")
-    discoveries = resolve_discoveries(config)
-    _refuse_restarts(config)
-    if config["restarts"] > 1:
-        config["cluster"]["codes"] = [
-            f"{discovery_folder('disentangle', each['discovery'])}/codes"
-            for each in restarts(config)
-        ]
-    chain = Chain(config, {}, discoveries, "")
+
+
+def _give_nets(chain: Chain) -> None:
+    """Fill in, of the stages that train nets, what these are built from."""
     tried = [
         own[row.name]
         for row in OF_CHAIN
@@ -144,17 +162,9 @@ def parse(args: Sequence[str]) -> Chain:
     if tried:
         selections = [each.get("select") for each in tried]
         asked = [bool(own and own["init_args"]["uses"]) for own in selections]
-        nets = {uses: resolve_nets(config, uses) for uses in set(asked)}
+        nets = {uses: resolve_nets(chain.config, uses) for uses in set(asked)}
         for each, uses in zip(tried, asked, strict=True):
-            each |= {"nets": nets[uses], "jobs": config["jobs"]}
-    refined = {name for name, own in chain.every.items() if own["refine"]["rounds"]}
-    arms = dict(resolve_arms(config, refined))
-    for configs in arms.values():
-        refuse_unusable("multitask", configs[0])
-    # What a command did once is no setting of the run.
-    parsed.redo = parsed.until = None
-    source = parser.dump(parsed, skip_unset=False)
-    return replace(chain, arms=arms, source=source)
+            each |= {"nets": nets[uses], "jobs": chain.config["jobs"]}
 
 
 def _refuse_restarts(config: dict[str, Any]) -> None:

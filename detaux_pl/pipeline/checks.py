@@ -15,7 +15,7 @@ from detaux_pl.artifacts.errors import ArtifactError, UserError
 from detaux_pl.artifacts.stage import StageFolder, stage_key
 from detaux_pl.cluster.erasure_choice import rows_to_hold_out
 from detaux_pl.data.demands import refusals
-from detaux_pl.data.modules import FactorDataModule, ImageDataModule
+from detaux_pl.data.modules import FactorDataModule
 from detaux_pl.disentangle.base import Disentangler
 from detaux_pl.models.lone_image import try_lone_image
 from detaux_pl.multitask.base import MultitaskModel
@@ -42,67 +42,74 @@ def build_all(chain: Chain) -> Chain:
     Raises:
         UserError: If the settings do not fit the data or each other.
     """
-    return replace(chain, files=_build(chain))
-
-
-def _build(chain: Chain) -> str | None:
-    """Build every model and data module once, to refuse now what a later stage could not use.
-
-    Returns:
-        The fingerprint of the user's own data files.
-    """
-    stages: list[tuple[dict[str, Any], type]] = [
-        (config, Disentangler) for config in chain.configs("disentangle")
-    ]
-    stages += [(configs[0], MultitaskModel) for configs in chain.arms.values()]
     numbers: set[int] = set()
     trying = [(row, own) for row in OF_CHAIN if row.tries_nets for own in chain.every.values()]
     for row, own in trying:
         row.code.check(own, chain.config["nets"]["folds"])
         numbers |= row.code.net_tasks(own)
+    trainings: list[tuple[str, dict[str, Any]]] = [
+        *(("disentangle", config) for config in chain.configs("disentangle")),
+        *(("multitask", configs[0]) for configs in chain.arms.values()),
+    ]
     files = None
     tried: list[Any] = []
-    for config, kind in stages:
-        name = "disentangle" if kind is Disentangler else "multitask"
-        if reached(chain, name) and (name, config["trainer"]) not in tried:
-            try_trainer(name, config["trainer"])
-            tried.append((name, config["trainer"]))
+    for stage, config in trainings:
+        if reached(chain, stage) and (stage, config["trainer"]) not in tried:
+            try_trainer(stage, config["trainer"])
+            tried.append((stage, config["trainer"]))
         try:
-            data = build(FactorDataModule, config["data"])
-            if data.n_classes < 2:
-                raise UserError(
-                    f"{type(data.dataset).__name__} has {data.n_classes} class of "
-                    f"{data.dataset.principal!r}: at least 2 are needed."
-                )
-            known = hasattr(data.dataset, "splits")  # others know them when they are read
-            if known and reached(chain, name):
-                for line in refusals(data):
-                    raise UserError(f"{line} `detaux data check` names all that is to be mended.")
-                refuse_few_for_nets(chain, len(data.dataset.rows("train")))
-            with torch.device("meta"):
-                model = build(
-                    kind,
-                    config["model"],
-                    image_shape=data.image_shape,
-                    n_classes=data.n_classes,
-                    task_sizes=_task_sizes(chain, config, data) if kind is MultitaskModel else None,
-                )
-                _try_lone_image(kind, config, model, data)
-            if known and kind is Disentangler and reached(chain, name):
-                _refuse_labels(chain, model, data.dataset.labels[data.dataset.rows("train")])
-            wanted, factors = chain.config["evaluate"], data.dataset.factor_names
-            refuse_impossible_evaluation(wanted, factors)
-            if config is chain.config["disentangle"] and wanted["metrics"] != []:
-                shape = _code_shape(model, config["model"], data)
-                if shape is not None:
-                    refuse_impossible_metrics(wanted, factors, *shape)
+            data = _build_training(chain, stage, config)
             files = data.dataset.fingerprint() if files is None else files
         except (ValueError, TypeError) as error:
             raise explain(error, chain.config) from error
     if numbers:  # all that train nets train the same
         nets = (own[row.name]["nets"] for row, own in trying)
         _build_nets(next(each for each in nets if each is not None), numbers)
-    return files
+    return replace(chain, files=files)
+
+
+def _build_training(chain: Chain, stage: str, config: dict[str, Any]) -> FactorDataModule:
+    """Build the data module and the model of a training, and refuse what does not fit.
+
+    Args:
+        chain: The chain.
+        stage: `disentangle` or `multitask`.
+        config: The settings of the training.
+
+    Returns:
+        The data module.
+    """
+    data: FactorDataModule = build(FactorDataModule, config["data"])
+    if data.n_classes < 2:
+        raise UserError(
+            f"{type(data.dataset).__name__} has {data.n_classes} class of "
+            f"{data.dataset.principal!r}: at least 2 are needed."
+        )
+    # Some data sets know their splits when they are read.
+    known = hasattr(data.dataset, "splits") and reached(chain, stage)
+    if known:
+        for line in refusals(data):
+            raise UserError(f"{line} `detaux data check` names all that is to be mended.")
+        refuse_few_for_nets(chain, len(data.dataset.rows("train")))
+    multitask = stage == "multitask"
+    with torch.device("meta"):
+        model = build(
+            MultitaskModel if multitask else Disentangler,
+            config["model"],
+            image_shape=data.image_shape,
+            n_classes=data.n_classes,
+            task_sizes=_task_sizes(chain, config, data) if multitask else None,
+        )
+        _try_lone_image(stage, config, model, data)
+    if known and not multitask:
+        _refuse_labels(chain, model, data.dataset.labels[data.dataset.rows("train")])
+    wanted, factors = chain.config["evaluate"], data.dataset.factor_names
+    refuse_impossible_evaluation(wanted, factors)
+    if config is chain.config["disentangle"] and wanted["metrics"] != []:
+        shape = _code_shape(model, config["model"], data)
+        if shape is not None:
+            refuse_impossible_metrics(wanted, factors, *shape)
+    return data
 
 
 def _refuse_labels(chain: Chain, model: Disentangler, labels: NDArray[np.int64]) -> None:
@@ -113,15 +120,15 @@ def _refuse_labels(chain: Chain, model: Disentangler, labels: NDArray[np.int64])
         rows_to_hold_out(labels)
 
 
-def _try_lone_image(kind: type, config: dict[str, Any], model: Any, data: FactorDataModule) -> None:
+def _try_lone_image(stage: str, config: dict[str, Any], model: Any, data: FactorDataModule) -> None:
     """Refuse batches of one image, where a batch norm would see one place of it."""
     if data.batch_size > 1 or config["trainer"]["sync_batchnorm"]:
         return
-    multitask = kind is MultitaskModel
-    # Of pairs, and of two views, both images go through the network together.
-    n_images = 1 if multitask or type(data) is ImageDataModule else 2
+    multitask = stage == "multitask"
+    # A disentangler takes both images of a pair, or both views, together.
+    n_images = 1 if multitask else data.n_views
     try_lone_image(
-        "multitask" if multitask else "disentangle",
+        stage,
         model,
         model if multitask else model.encode_all,
         (n_images, *data.image_shape),
@@ -153,7 +160,7 @@ def reached(chain: Chain, stage: str) -> bool:
 
 
 def _build_nets(nets: dict[str, Any], numbers: Collection[int]) -> None:
-    """Build nets of given numbers of tasks once, as `_build` does the models."""
+    """Build nets of given numbers of tasks once, as `build_all` does the models."""
     data = build(FactorDataModule, nets["data"])  # which was built for the main arm before
     for n_tasks in sorted(numbers):
         sizes = (data.n_classes, *[2] * (n_tasks - 1))

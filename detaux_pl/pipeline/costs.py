@@ -110,13 +110,17 @@ class Costs:
         steps, epochs = trainer["max_steps"], trainer["max_epochs"]
         if epochs is None:
             epochs = 1000 if steps == -1 else -1  # as Lightning has it
-        n = self._data(training).epoch_length(self._rows(training, "train")) * training.share
-        batches = limited(
-            n // (self._data(training).batch_size * training.world), trainer["limit_train_batches"]
-        )
-        by_epochs = math.inf if epochs == -1 else max(epochs - training.begun, 1) * batches
+        left = math.inf if epochs == -1 else max(epochs - training.begun, 1)
+        by_epochs = left * self._epoch_length(training)
         by_steps = math.inf if steps == -1 else steps * trainer["accumulate_grad_batches"]
         return min(by_epochs, by_steps)
+
+    def _epoch_length(self, training: Training) -> float:
+        """Training batches of one device in an epoch, at least one: others refuse none."""
+        data = self._data(training)
+        n = data.epoch_length(self._rows(training, "train")) * training.share
+        batches = n // (data.batch_size * training.world)
+        return limited(batches, training.trainer["limit_train_batches"]) or 1
 
     def _asked(self, training: Training) -> float:
         """Images that it is asked about: in each validation, and at its end."""
@@ -128,8 +132,8 @@ class Costs:
             "fold": (1 - training.share) * counts["train"],
         }[training.asked]  # fmt: skip
         if training.trained and training.validated:
-            per_epoch = self._batches(training) / max(counts["train"] // data.batch_size, 1)
-            n += counts["val"] * min(per_epoch, 1e6)
+            epochs = self._batches(training) / self._epoch_length(training)
+            n += counts["val"] * min(epochs, 1e6)
         return n
 
     def _rows(self, training: Training, split: str) -> Any:

@@ -12,10 +12,12 @@ from detaux_pl.settings.problems import given_at
 from detaux_pl.training.stage_cli import refuse_unusable, resolve, resolving_parser
 
 _STAGES = {stage.name: stage for stage in OF_CHAIN if stage.further}
-_OF_CHAIN = ("run_dir", "redo", "discovery", "codes", "jobs", "nets")
+_FROM_CHAIN = ("run_dir", "redo", "discovery", "codes", "jobs", "nets")
+"""Settings of the other stages that the chain gives."""
 _OF_DATA = ("dataset", "noise", "few_labels", "seed")
 """Settings of data that a discovery shares with the chain."""
 _SHARED = ("run_dir", "seed_everything", "tracking")
+"""Settings of a training that it has from the main one."""
 
 
 def resolve_discoveries(config: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -62,7 +64,7 @@ def resolve_discoveries(config: dict[str, Any]) -> dict[str, dict[str, dict[str,
         found[name] = {} if disentangle is None else {"disentangle": disentangle}
         for stage in _STAGES:
             if stage != "disentangle":
-                said = {**config[stage], **(given.get(stage) or {}), "discovery": name}
+                said = {**config[stage], **parts[stage], "discovery": name}
                 if stage == "cluster":
                     clustered = name if own is not None else source
                     said["codes"] = f"{discovery_folder('disentangle', clustered)}/codes"
@@ -90,7 +92,7 @@ def _refuse_shared(name: str, parts: dict[str, dict[str, Any]]) -> None:
         *(
             f"{stage}.{key}"
             for stage, part in parts.items()
-            for key in (*_OF_CHAIN, *(() if stage == "cluster" else ("seed",)))
+            for key in (*_FROM_CHAIN, *(() if stage == "cluster" else ("seed",)))
             if stage != "disentangle" and key in part
         ),
     ]
@@ -103,9 +105,7 @@ def _refuse_shared(name: str, parts: dict[str, dict[str, Any]]) -> None:
 
 def _disentangle(name: str, own: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
     data = own.get("data") or {}
-    shared = {
-        key: main["data"]["init_args"][key] for key in ("dataset", "noise", "few_labels", "seed")
-    }
+    shared = {key: main["data"]["init_args"][key] for key in _OF_DATA}
     parser = resolving_parser("disentangle")
     stage = {
         **own,

@@ -19,6 +19,8 @@ _WRITTEN = 12
 """Classes up to which the shares of a confusion matrix are written into it."""
 _TILE = 64
 """Largest side of a picture in a grid [pixels]; larger ones are averaged down."""
+_ABREAST = 5
+"""Pictures side by side in it."""
 
 
 @styled
@@ -92,27 +94,24 @@ def reliability_chart(panels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
 
 
 @styled
-def mistakes_sheet(
-    images: NDArray[np.float32], rows: Sequence[Mapping[str, Any]], columns: int = 5
-) -> Figure:
+def mistakes_sheet(images: NDArray[np.float32], rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Lay out images that are told wrong, each with what is said and what its label says.
 
     Args:
         images: In [0, 1], shape (n, C, H, W), n > 0.
         rows: Of each, `true` and `predicted` name and `probability`.
-        columns: How many lie side by side.
     """
     pictures = [shrink(image, _TILE) for image in images]
     height, breadth = pictures[0].shape[:2]
-    lines, edge, caption = -(-len(pictures) // columns), 0.12, 0.46  # inches
-    cell = (WIDTH - edge) / columns
+    lines, edge, caption = -(-len(pictures) // _ABREAST), 0.12, 0.46  # inches
+    cell = (WIDTH - edge) / _ABREAST
     wide = min(cell - edge, 1.2 if breadth >= height else 1.2 * breadth / height)
     tall = wide * height / breadth
     size = (WIDTH, lines * (tall + caption + edge))
     figure = Figure(figsize=size)
     letters = int(cell / 0.076)  # of bold print
     for k, (picture, row) in enumerate(zip(pictures, rows, strict=True)):
-        line, column = divmod(k, columns)
+        line, column = divmod(k, _ABREAST)
         left, top = edge + column * cell, line * (tall + caption + edge)
         axes = figure.add_axes(
             (left / size[0], 1 - (top + tall) / size[1], wide / size[0], tall / size[1])

@@ -51,6 +51,8 @@ _STYLE: Any = {
 }
 WIDTH = 9.6
 """Width of the charts: that of the page [inches]."""
+PNG_DPI = 120
+"""Pixels of a picture to the inch."""
 _P = ParamSpec("_P")
 
 
@@ -87,7 +89,7 @@ def to_png(figure: Figure) -> bytes:
     """Render a figure for slides and papers, on white."""
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE), _any_letters():
-        figure.savefig(buffer, format="png", dpi=120, facecolor="white")
+        figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor="white")
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detaux_pl.artifacts.codes import SPLITS, Codes
+from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, labels_folder, load_tasks
 from detaux_pl.artifacts.stage import StageFolder
@@ -52,11 +52,7 @@ def describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
         "n_clusters": labels.n_classes - (noise_class is not None),
         "n_classes": labels.n_classes,
         "noise_fraction": float(labels.is_noise[train].mean()),
-        "noise_fractions": {
-            split: float(labels.is_noise[codes.rows(split)].mean())
-            for split in SPLITS
-            if codes.rows(split).size
-        },
+        "noise_fractions": codes.share_by_split(labels.is_noise),
         "nmi_principal": factors[principal]["nmi"],
         "best_factor": best,
         "factors": factors,

@@ -16,12 +16,12 @@ def next_part(folder: Path) -> str:
 
 def epochs_recorded(folder: Path) -> int:
     """How many epochs of a training that is not complete the processes before have finished."""
-    last = 0
+    last = -1
     for path in (folder / "logs").glob("part*/metrics.csv"):
         with path.open(encoding="utf-8", errors="replace", newline="") as handle:
             epochs = [str(row.get("epoch")) for row in csv.DictReader(handle)]
         last = max([last, *(int(epoch) for epoch in epochs if epoch.isdigit())])
-    return last
+    return last + 1  # they are counted from 0
 
 
 def merge_records(folder: Path) -> None:

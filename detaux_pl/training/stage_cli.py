@@ -258,11 +258,6 @@ def refuse_unusable(stage: str, config: dict[str, Any]) -> None:
     for part in ("model", "data", "trainer"):
         refuse_code(config[part], f"{stage}.{part}")
     trainer = config["trainer"]
-    if not isinstance(trainer, dict):
-        raise UserError(
-            f"{stage}.trainer is {trainer!r}: give settings of Lightning's trainer by their names, "
-            "such as max_epochs."
-        )
     if trainer["fast_dev_run"] or trainer["enable_checkpointing"] is False:
         raise UserError(
             f"{stage}.trainer: without a checkpoint the next stage has nothing to read. Leave out "

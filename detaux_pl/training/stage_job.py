@@ -183,11 +183,29 @@ class StageJob:
             torch.distributed.destroy_process_group()
 
     def _fit(self) -> list[Path]:
+        folder, last = self.folder.path, self.checkpoints / "last.ckpt"
+        config, curve = folder / "config.yaml", folder / "metrics.csv"
         if is_global_zero():
-            write_text(
-                self.folder.path / "config.yaml",
-                dump_yaml({**self.config, "redo": None}),
-            )
+            write_text(config, dump_yaml({**self.config, "redo": None}))
+        multitask = self.cli.stage == "multitask"
+        if not multitask and last.is_file() and is_finished(self.folder, "last"):
+            return [config, last, curve]
+        watch = DivergenceWatch(self.folder.name)
+        predictions = PredictionsWriter(folder, self.data.dataset)
+        trainer = self._trainer_to_fit(last, watch, predictions)
+        self._train(trainer, watch, last)
+        outputs = self._finish_arm(trainer, predictions) if multitask else [last]
+        if trainer.is_global_zero:
+            merge_records(folder)
+            # Last of all: what only a training needs that goes on is three quarters of the file.
+            keep_weights(self.folder, "best" if multitask else "last")
+        trainer.strategy.barrier()
+        return [config, *outputs, curve]
+
+    def _trainer_to_fit(
+        self, last: Path, watch: DivergenceWatch, predictions: PredictionsWriter
+    ) -> Trainer:
+        """Build the trainer, whose callbacks come in an order that they rely on."""
         multitask = self.cli.stage == "multitask"
         named = partial(
             ModelCheckpoint,
@@ -197,28 +215,29 @@ class StageJob:
         )
         # The disentangler may finish its codes at the end of the epoch, after validation.
         checkpoints = [named(filename="last", save_on_train_epoch_end=None if multitask else True)]
-        if multitask:  # the best first: the last one keeps which it was
-            best = named(filename="best", monitor=self.model.monitor, mode="max")
-            checkpoints.insert(0, best)
+        averaging, of_arm = [], []
+        if multitask:
+            averaging = self.model.averaging()
+            # The best first: the last one keeps which it was.
+            checkpoints.insert(0, named(filename="best", monitor=self.model.monitor, mode="max"))
+            of_arm = [CostRecord(self.folder.path), TestAhead(), predictions]
         record = CSVLogger(
             self.folder.path,
             name="logs",
             version=next_part(self.folder.path),
             flush_logs_every_n_steps=1,
         )
-        last = self.checkpoints / "last.ckpt"
-        metrics_file = self.folder.path / "metrics.csv"
-        if not multitask and last.is_file() and is_finished(self.folder, "last"):
-            return [self.folder.path / "config.yaml", last, metrics_file]
         snapshot = Snapshot(last, SNAPSHOT_SECONDS)
-        costs = [CostRecord(self.folder.path), TestAhead()] if multitask else []
-        watch = DivergenceWatch(self.folder.name)
-        predictions = PredictionsWriter(self.folder.path, self.data.dataset)
-        asked = [predictions] if multitask else []
-        averaging = self.model.averaging() if multitask else []
-        trainer = self._trainer(
-            [*averaging, watch, *checkpoints, *costs, *asked, snapshot], [record, *self._wandb()]
+        return self._trainer(
+            [*averaging, watch, *checkpoints, *of_arm, snapshot], [record, *self._wandb()]
         )
+
+    def _train(self, trainer: Trainer, watch: DivergenceWatch, last: Path) -> None:
+        """Train, from the last checkpoint on where there is one.
+
+        Raises:
+            UserError: If Lightning refuses a setting, or there was no time for a step.
+        """
         with (
             _in_one_line(f"{self.cli.stage}.trainer"),
             refuse_lone_image(self.cli.stage, self.data.batch_size),
@@ -233,46 +252,39 @@ class StageJob:
                 f"{self.cli.stage}.trainer.max_time is {self.config['trainer']['max_time']}: the "
                 "training ended before its first step, give it more time."
             )
-        if multitask and not (self.checkpoints / "best.ckpt").is_file():
+
+    def _finish_arm(self, trainer: Trainer, predictions: PredictionsWriter) -> list[Path]:
+        """Test the network of the best epoch, and write what it says; return the outputs."""
+        self._settle_best(trainer)
+        best = self._checkpoint("best")
+        metrics = trainer.test(self.model, datamodule=self.data, ckpt_path=best, verbose=False)[0]
+        refuse_loss(self.folder.name, metrics["test/loss/principal"], trainer)
+        trainer.loggers = []  # the curve has that epoch's validation already
+        trainer.validate(self.model, datamodule=self.data, verbose=False)
+        found = predictions.write(trainer)
+        if found is not None:
+            write_json(self.folder.path / "test.json", metrics)
+            # What the network needs beside its weights to be asked about any image.
+            data = cast(LabelledDataModule, self.data)
+            card = Card.of(data, self.config["data"], found)
+            card.save(self.folder.path / "classifier.json")
+        names = ("predictions.npz", "test.json", "cost.json", "classifier.json")
+        kept = [self.checkpoints / "best.ckpt"] if self.config["keep_weights"] else []
+        return [*kept, *(self.folder.path / name for name in names)]
+
+    def _settle_best(self, trainer: Trainer) -> None:
+        """Have a best epoch, and fit its network anew where the model is one of these."""
+        best = self.checkpoints / "best.ckpt"
+        if not best.is_file():
             # Steps or time ended before the first validation: its only epoch is the best one.
             trainer.validate(self.model, datamodule=self.data, verbose=False)
-            for name in ("best", "last"):
-                trainer.save_checkpoint(self.checkpoints / f"{name}.ckpt")
-        if multitask and self.model.refitted:
+            for path in (best, self.checkpoints / "last.ckpt"):
+                trainer.save_checkpoint(path)
+        if self.model.refitted:
             saved = read_checkpoint(self.folder, "best")
             self.model.load_state_dict(saved["state_dict"])
             self.model.to(trainer.strategy.root_device).refit(cast(LabelledDataModule, self.data))
-            trainer.save_checkpoint(self.checkpoints / "best.ckpt")
-        outputs = [self.folder.path / "config.yaml"]
-        if multitask:
-            metrics = trainer.test(
-                self.model,
-                datamodule=self.data,
-                ckpt_path=self._checkpoint("best"),
-                verbose=False,
-            )[0]
-            refuse_loss(self.folder.name, metrics["test/loss/principal"], trainer)
-            trainer.loggers = []  # the curve has that epoch's validation already
-            trainer.validate(self.model, datamodule=self.data, verbose=False)
-            found = predictions.write(trainer)
-            names = ("predictions.npz", "test.json", "cost.json", "classifier.json")
-            if self.config["keep_weights"]:
-                outputs += [self.checkpoints / "best.ckpt"]
-            outputs += [self.folder.path / name for name in names]
-            if found is not None:
-                write_json(self.folder.path / "test.json", metrics)
-                # What the network needs beside its weights to be asked about any image.
-                data = cast(LabelledDataModule, self.data)
-                card = Card.of(data, self.config["data"], found)
-                card.save(self.folder.path / "classifier.json")
-        else:
-            outputs.append(last)
-        if trainer.is_global_zero:
-            merge_records(self.folder.path)
-            # Last of all: what only a training needs that goes on is three quarters of the file.
-            keep_weights(self.folder, "best" if multitask else "last")
-        trainer.strategy.barrier()
-        return [*outputs, metrics_file]
+            trainer.save_checkpoint(best)
 
     def _predict(self, folder: Path) -> list[Path]:
         if is_global_zero():

@@ -26,7 +26,7 @@ from detaux_pl.multitask.base import MultitaskModel
 WARM_UP, TIMED = 1, 3
 """Steps that are not timed, as memory is set up in them, and those that are."""
 clock = time.perf_counter
-_STEPPING = (
+STEPPING = (
     "accelerator", "precision", "max_epochs", "max_steps", "gradient_clip_val",
     "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
 )  # fmt: skip
@@ -132,7 +132,7 @@ class _StopWatch(Callback):
 def _time_steps(model: LightningModule, data: FactorDataModule, trainer: Mapping[str, Any]) -> Pace:
     watch = _StopWatch()
     averaging = model.averaging() if isinstance(model, MultitaskModel) else []
-    own = {name: trainer[name] for name in _STEPPING if name in trainer}
+    own = {name: trainer[name] for name in STEPPING if name in trainer}
     runner = Trainer(
         **own, devices=1, callbacks=[*averaging, watch], plugins=[LightningEnvironment()],
         use_distributed_sampler=False, limit_val_batches=0, logger=False,
@@ -154,6 +154,5 @@ def _time_steps(model: LightningModule, data: FactorDataModule, trainer: Mapping
         data.trainer = None
     if terminated:
         os.kill(os.getpid(), signal.SIGTERM)
-    # Backward takes twice what forward does, and pairs are two images.
-    n_images = data.batch_size * (1 if data.unit == "images" else 2)
-    return Pace(watch.seconds, watch.seconds / (3 * n_images))
+    # Backward takes twice what forward does.
+    return Pace(watch.seconds, watch.seconds / (3 * data.n_views * data.batch_size))

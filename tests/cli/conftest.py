@@ -19,9 +19,16 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def in_process(processes: Sequence[Commands], lock: int | None, tick: Callable[[], object]) -> int:
-    """Run the commands of a stage here instead of in processes of their own."""
+    """Run the commands of a stage here instead of in processes of their own.
+
+    Pictures have fewer pixels and fewer batches are watched for their memory, which are tested by
+    themselves and take a seventh of a miniature chain.
+    """
     del lock, tick
-    return max(main(["_batch", json.dumps(commands)]) for commands in processes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detaux_pl.report.style.PNG_DPI", 30)
+        patch.setattr("detaux_pl.training.cost.TRACKED_BATCHES", 2)
+        return max(main(["_batch", json.dumps(commands)]) for commands in processes)
 
 
 def fit(run_dir: Path, *args: str) -> int:

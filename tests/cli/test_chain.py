@@ -171,7 +171,8 @@ def test_a_setting_spelt_otherwise_is_no_change(tmp_path: Path, capsys: pytest.C
 
 def test_a_relative_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    words = ["--seeds=1", "--controls=[]", "--evaluate.metrics=[]"]
+    words = ["--seeds=1", "--controls=[]", "--baselines=[]", "--evaluate.metrics=[]"]
+    words += ["--multitask.trainer.max_epochs=1"]
     assert fit(Path("runs/here"), *words) == 0
     assert fit(tmp_path / "runs" / "here", *words) == 0
     outputs = json.loads(Path("runs/here/disentangle/stage.json").read_text())["outputs"]

@@ -44,6 +44,17 @@ def test_check_of_good_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert report["to_mend"] == 0
 
 
+@pytest.mark.parametrize(
+    ("module", "views"), [("ImageDataModule", 1), ("PairDataModule", 2), ("ViewDataModule", 2)]
+)
+def test_a_batch_holds_every_view_of_its_images(tmp_path: Path, module: str, views: int):
+    sizes = ["--disentangle.data.init_args.batch_size", "8"]
+    words = ["--disentangle.data", module, *sizes]
+    assert main(_data("check", tmp_path / "run", *words)) == 0
+    memory = read_json(tmp_path / "run" / "data" / "check.json")["memory"]
+    assert memory["batch"] == views * 8 * 3 * 16 * 16 * 4
+
+
 def test_check_of_data_to_mend(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from detaux_pl.artifacts.stage import StageFolder
+from detaux_pl.data.datasets.digit_scenes import DigitScenes
+from detaux_pl.data.modules import ViewDataModule
 from detaux_pl.disentangle import base as disentangle
+from detaux_pl.disentangle.contrastive import ContrastiveDisentangler
 from detaux_pl.multitask import base as multitask
 from detaux_pl.multitask.cross_fit import plan_nets
 from detaux_pl.pipeline import costs, forecast
@@ -134,7 +137,9 @@ def test_many_seeds_are_told_what_two_would_take(tmp_path: Path, clock: FalseClo
 
 
 def test_timing_leaves_the_random_state_as_it_was(clock: FalseClock):
-    chain = parse(["--config", str(CONF / "chain.yaml"), "--run_dir", "nowhere"])
+    short = {"class_path": "SingleTask", "trainer": {"limit_train_batches": 4}}
+    words = ["--config", str(CONF / "chain.yaml"), "--run_dir", "nowhere"]
+    chain = parse([*words, "--baselines", json.dumps([short])])
     state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     timed = Costs()
     found = timed.of(chain, plan_jobs(chain))
@@ -148,7 +153,18 @@ def test_timing_leaves_the_random_state_as_it_was(clock: FalseClock):
     assert found["disentangle"]["disentangle"] == pytest.approx(4 * (8 * 3 + 64 / 64))
     arms = found["multitask"]
     assert len(arms) == 6
-    assert {round(seconds, 3) for seconds in arms.values()} == {round(16 + 256 / 96, 3)}
+    # Shorter epochs are as many, and each ends with a validation as well.
+    steps = {name: 8 if "single_task" in name else 16 for name in arms}
+    assert {*steps.values()} == {8, 16}
+    assert arms == {name: pytest.approx(n + 256 / 96) for name, n in steps.items()}
+
+
+def test_an_image_is_evaluated_in_a_third_of_its_share_of_a_step(clock: FalseClock):
+    data = ViewDataModule(DigitScenes(n_train=128, n_val=16, n_test=16), batch_size=8)
+    data.setup("fit")
+    model = ContrastiveDisentangler(data.image_shape, data.n_classes, encoder="small_convnet")
+    pace = timing.time_net(model, data, {"accelerator": "cpu"}, 1)
+    assert pace == pytest.approx((3.0, 3.0 / (3 * 2 * 8), 0.0))  # each image is in two views
 
 
 def test_every_net_of_folds_rounds_and_choices_is_counted(tmp_path: Path):

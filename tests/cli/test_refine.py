@@ -57,6 +57,7 @@ def test_every_sample_has_a_label_and_the_change_is_told(refined: Path):
     assert not (refined / "refine" / "nets").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_stage_is_made_again_alike(refined: Path, tmp_path: Path):
     again = Path(shutil.copytree(refined, tmp_path / "run"))
     shutil.rmtree(again / "refine")
@@ -67,7 +68,8 @@ def test_a_lost_stage_is_made_again_alike(refined: Path, tmp_path: Path):
 def test_the_arms_learn_the_refined_labels(refined: Path, tmp_path: Path):
     run_dir = Path(shutil.copytree(refined, tmp_path / "run"))
     other = ["--discoveries", '{"as_found": {"refine": {"rounds": 0}}}']
-    assert fit(run_dir, *REFINE, "--seeds", "1", *other) == 0
+    short = ["--seeds", "1", "--multitask.trainer.max_epochs", "1"]
+    assert fit(run_dir, *REFINE, *short, *other) == 0
     arms = run_dir / "multitask"
     for arm, upstream in (
         ("hard_parameter_sharing", "refine"), ("shuffled", "refine"),
@@ -79,7 +81,7 @@ def test_the_arms_learn_the_refined_labels(refined: Path, tmp_path: Path):
     assert "refinement" not in report["discoveries"]["as_found"][0]
     assert "Refined by nets" in (run_dir / "report" / "report.html").read_text()
     # Without refinement nothing is left of it: the arms must be trained anew.
-    assert fit(run_dir, "--seeds", "1", "--redo", "multitask") == 0
+    assert fit(run_dir, *short, "--redo", "multitask") == 0
     assert not (run_dir / "refine").exists()
     assert "refinement" not in read_json(run_dir / "report" / "report.json")["auxiliary"]
 

@@ -238,7 +238,14 @@ def test_trials_that_differ_downstream_share_what_is_upstream(tmp_path: Path, fa
 
 
 @pytest.mark.parametrize(
-    ("number", "stop_after"), [(signal.SIGTERM, 1), *((signal.SIGINT, n) for n in range(2, 9))]
+    ("number", "stop_after"),
+    [
+        (signal.SIGTERM, 1),
+        *(
+            pytest.param(signal.SIGINT, n, marks=[] if n in (2, 5) else [pytest.mark.slow])
+            for n in range(2, 9)
+        ),
+    ],
 )
 def test_stopped_and_started_again_nothing_is_made_twice(
     tmp_path: Path, fakes: Fakes, stop_after: int, number: signal.Signals

@@ -128,8 +128,19 @@ def test_learns_and_gives_codes(kind, scenes, pairs, make_trainer):
             assert model.decode(again).shape == images.shape
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("lr_schedule", "killed_at"), [("constant", 2), ("cosine", 3)])
+# Where no schedule is kept, one model stands for all.
+@pytest.mark.parametrize(
+    ("kind", "lr_schedule", "killed_at"),
+    [
+        *((kind, "cosine", 3) for kind in KINDS),
+        (ProductManifoldAutoencoder, "constant", 2),
+        *(
+            pytest.param(kind, "constant", 2, marks=pytest.mark.slow)
+            for kind in KINDS
+            if kind is not ProductManifoldAutoencoder
+        ),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
 def test_resumed_run_equals_an_undisturbed_one(
     kind, lr_schedule, killed_at, scenes, pairs, make_trainer, tmp_path

@@ -408,7 +408,8 @@ def test_the_codes_feed_the_later_stages(tmp_path: Path):
         *("--disentangle.model", *vae),
         *("--disentangle.data", "ImageDataModule", "--seeds", "1", "--cluster.subspace", "1"),
         *("--cluster.clusterer", "KMeans", "--cluster.clusterer.n_clusters", "3"),
-        *("--evaluate.metrics", "[]"),
+        *("--evaluate.metrics", "[]", "--multitask.trainer.max_epochs", "1"),
+        *("--baselines", "[]", "--controls", "[]"),
     )
     assert done == 0
     codes = Codes.load(tmp_path / "disentangle" / "codes")

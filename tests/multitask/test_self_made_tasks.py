@@ -64,8 +64,8 @@ def test_reconstruction_is_judged_by_hidden_pixels_alone():
         if mask[n, 0, y, x] == 1
     ]  # fmt: skip
     torch.testing.assert_close(model.reconstruction_loss(given, mask), torch.stack(naive).mean())
-    for wrong in ({"weight": -1.0}, {"hidden_share": 1.0}):
-        with pytest.raises(ValueError, match="hidden_share in"):
+    for wrong, said in (({"weight": -1.0}, "weight is -1.0"), ({"hidden_share": 1.0}, "is 1.0")):
+        with pytest.raises(ValueError, match=said):
             MaskedReconstruction(SHAPE, SIZES, **SMALL, **wrong)
 
 

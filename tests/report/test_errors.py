@@ -216,7 +216,7 @@ def test_no_mistake_has_no_sheet(tmp_path):
     assert "100.0 % of 20 test images are told right" in words_of(page, "errors")
 
 
-def test_whole_report(tmp_path):
+def test_whole_report(tmp_path, small_pictures):
     data = images_of()
     write_run(tmp_path, data)
     rows = np.flatnonzero(data.dataset.splits > 0)

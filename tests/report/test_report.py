@@ -150,7 +150,7 @@ def made(bare, data):
 
 
 @pytest.fixture
-def run(tmp_path, bare):
+def run(tmp_path, bare, small_pictures):
     """A run of one's own, without report."""
     shutil.copytree(bare, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
     return tmp_path / "run"

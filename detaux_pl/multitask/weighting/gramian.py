@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from detaux_pl.losses.gather import world_size
 from detaux_pl.multitask.weighting.base import Shared, Weighting, refuse_one_task
-from detaux_pl.multitask.weighting.state import mean_over_ranks, world_size
+from detaux_pl.multitask.weighting.state import mean_over_ranks
 
 GramianName = Literal["features", "parameters"]
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from detaux_pl.losses.gather import world_size
+
 
 class State(nn.Module):
     """A tensor that checkpoints hold, and that keeps its precision and its device.
@@ -56,13 +58,6 @@ class Draws(nn.Module):
         step = int(self.step.value)
         self.step.value = torch.tensor(step + 1)
         return np.random.default_rng([self.seed, step])
-
-
-def world_size() -> int:
-    """Return the number of ranks."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return 1
-    return distributed.get_world_size()
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:

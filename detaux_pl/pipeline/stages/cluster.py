@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from pydoc import locate
-from types import MappingProxyType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from detaux_pl.artifacts.codes import Codes
 from detaux_pl.artifacts.errors import DiscoveryError, UserError
@@ -24,25 +19,17 @@ from detaux_pl.artifacts.labels import AuxiliaryLabels, save_tasks
 from detaux_pl.artifacts.progress import progress_bar
 from detaux_pl.artifacts.run_stage import is_global_zero, rank_and_world
 from detaux_pl.artifacts.stage import StageFolder
-from detaux_pl.cluster.candidates import (
-    Candidate,
-    Selection,
-    choose,
-    judge,
-    pick_tries,
-    propose,
-    proposing_subspaces,
-)
+from detaux_pl.cluster.candidates import Candidate, Selection
 from detaux_pl.cluster.discover import Discovery
 from detaux_pl.cluster.erased import ERASURES, find_erasure, load_features, read_erasures
 from detaux_pl.cluster.erasing import Erasing
-from detaux_pl.cluster.related import look_beside, relate_candidates, relate_tasks
+from detaux_pl.cluster.related import relate_candidates, relate_tasks
 from detaux_pl.cluster.shortcuts import SHORTCUT_GROUPS, SHORTCUTS, Shortcuts, read_shortcuts
-from detaux_pl.cluster.tried import CANDIDATES, UseVerdict, Verdict, read_candidates
-from detaux_pl.cluster.uses import LEAVE, judge_uses, pick_for_uses
+from detaux_pl.cluster.tried import CANDIDATES, Verdict, read_candidates
 from detaux_pl.pipeline.discovery_stage import refuse_nets, run_discovery_stage, settled
 from detaux_pl.pipeline.job import Chain, Job
-from detaux_pl.pipeline.workers import Workers, net_workers
+from detaux_pl.pipeline.selection import CrossFits, Selected, select_tasks
+from detaux_pl.pipeline.workers import net_workers
 from detaux_pl.settings.build import import_room
 from detaux_pl.settings.keys import nets_settings, without_places
 from detaux_pl.settings.names import discovery_folder
@@ -165,8 +152,15 @@ def run(args: list[str]) -> int:
             per_seed = 5 if selection.uses else 2  # two candidates, each learned and balanced
             n_fits = max(1 + selection.tries, per_seed * selection.confirmations)
             n_nets = config["nets"]["folds"] * n_fits
+            room = folder.path / "nets"
             with net_workers(config["nets"], config["jobs"], n_nets) as workers:
-                return _select(folder, config, sources, discovery, selection, workers)
+                cross_fits = CrossFits(folder.run_dir, room, config["nets"], workers)
+                outputs = _write_selected(
+                    folder, select_tasks(sources, discovery, selection, cross_fits)
+                )
+            if rank_and_world() == (0, 1):  # another rank may still read them
+                shutil.rmtree(room, ignore_errors=True)
+            return outputs
         codes = sources[stages[0]]
         with progress_bar("groupings", discovery.n_tasks + 1) as advance:
             try:
@@ -223,117 +217,15 @@ def _erase(folder: StageFolder, features: Codes, erasing: Erasing) -> list[Path]
     return [path, *_write_shortcuts(folder, *related), *save_tasks(tasks, folder.path)]
 
 
-def _select(
-    folder: StageFolder,
-    config: dict[str, Any],
-    sources: dict[str, Codes],
-    discovery: Discovery,
-    selection: Selection,
-    workers: Workers | None,
-) -> list[Path]:
-    """Propose candidates, try them on images, choose and confirm; write what was found."""
-    from detaux_pl.pipeline.nets import run_nets
-
-    room = folder.path / "nets"
-
-    def cross_fit(
-        name: str,
-        tasks: Mapping[str, Sequence[Candidate]],
-        seeds: Sequence[int],
-        models: Mapping[str, str] = MappingProxyType({}),
-    ) -> Any:
-        fits = {}
-        for task, candidates in tasks.items():
-            labels = None
-            if candidates:
-                labels = room / name / "labels" / task
-                labels.mkdir(parents=True, exist_ok=True)
-                save_tasks([c.task for c in candidates if c.task is not None], labels)
-            for seed in seeds:
-                fits[f"{task}-{seed}"] = {"labels": labels and str(labels), "seed": seed}
-                if task in models:
-                    fits[f"{task}-{seed}"]["model"] = models[task]
-        plan = {**config["nets"], "rounds": 1, "replace": False, "fits": fits}
-        return run_nets(folder.run_dir, room / name, plan, workers).fits
-
-    n_subspaces = sum(
-        len(proposing_subspaces(c, discovery)) + 1 + (discovery.scope == "within_class")
-        for c in sources.values()
-    )
-    with progress_bar("candidates", n_subspaces * (1 + len(selection.clusterers))) as advance:
-        candidates = propose(sources, discovery, selection, advance)
-        beside = look_beside(sources, discovery, selection, advance)
-    everything = [*candidates, *beside]
-    related = relate_candidates(everything, sources, discovery.seed)
-    picked = pick_tries(candidates, selection, discovery.n_tasks)
-    tried = {f"candidate{k}": candidate for k, candidate in enumerate(picked)}
-    seed = discovery.seed
-    chosen: list[Candidate] = []
-    if tried:
-        fits = cross_fit("tries", {"single": (), **{k: (c,) for k, c in tried.items()}}, [seed])
-        single = fits[f"single-{seed}"].accuracies()[:, 0]
-        for name, candidate in tried.items():
-            fit = fits[f"{name}-{seed}"]
-            candidate.gain = float((fit.accuracies()[:, 0] - single).mean())
-            candidate.learnability = fit.learnability()
-        chosen = choose(candidates, selection, discovery.n_tasks)
-    alone = together = np.zeros(0)
-    if len(chosen) == discovery.n_tasks:
-        seeds = [seed + 1 + k for k in range(selection.confirmations)]
-        fits = cross_fit("confirmations", {"single": (), "chosen": chosen}, seeds)
-        alone, together = (
-            np.concatenate([fits[f"{arm}-{s}"].accuracies()[:, 0] for s in seeds])
-            for arm in ("single", "chosen")
-        )
-    principal = next(iter(sources.values())).info.principal
-    n_folds = config["nets"]["folds"]
-    verdict = judge(chosen, discovery.n_tasks, n_folds, alone, together, principal)
-    known: dict[str, Any] = {"verdict": verdict}
-    if selection.uses and (asked := pick_for_uses(everything, chosen, related[1], selection)):
-        fitted = partial(cross_fit, seeds=[seed + 1 + k for k in range(selection.confirmations)])
-        known["uses"] = uses = try_uses(asked, fitted)
-        verdict["details"] += [each["sentence"] for each in uses]
-        verdict["sentence"] = " ".join([f"{verdict['headline']}.", *verdict["details"]])
-    outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, *related)]
+def _write_selected(folder: StageFolder, found: Selected) -> list[Path]:
+    """Write what a selection found."""
+    outputs = [folder.path / CANDIDATES, *_write_shortcuts(folder, *found.related)]
     if is_global_zero():
-        records = [candidate.record() for candidate in everything]
-        write_json(outputs[0], {**known, "candidates": records})
-        if verdict["found"]:
-            outputs += save_tasks([c.task for c in chosen if c.task is not None], folder.path)
-    if rank_and_world() == (0, 1):  # another rank may still read them
-        shutil.rmtree(room, ignore_errors=True)
+        records = [candidate.record() for candidate in found.candidates]
+        write_json(outputs[0], {**found.known, "candidates": records})
+        if found.known["verdict"]["found"]:
+            outputs += save_tasks([c.task for c in found.chosen if c.task is not None], folder.path)
     return outputs
-
-
-def try_uses(candidates: Sequence[Candidate], cross_fit: Callable[..., Any]) -> list[UseVerdict]:
-    """Say what each candidate is good for, by nets that leave it, learn it and balance it.
-
-    Args:
-        candidates: The candidates.
-        cross_fit: Trains nets, by the name of their room, tasks and models.
-    """
-    tasks: dict[str, Sequence[Candidate]] = {LEAVE: ()}
-    for k, candidate in enumerate(candidates):
-        tasks |= {f"learn{k}": (candidate,), f"balance{k}": (candidate,)}
-    balanced = {f"balance{k}": "balance" for k in range(len(candidates))}
-    fits = cross_fit("uses", tasks, models=balanced)
-
-    def of(task: str) -> list[Any]:
-        return [fit for name, fit in fits.items() if name.rpartition("-")[0] == task]
-
-    def right(task: str) -> NDArray[np.bool_]:
-        own = of(task)
-        rows = own[0].train
-        told = [fit.out_of_fold()[0][rows].argmax(axis=1) == fit.targets[rows, 0] for fit in own]
-        return np.stack(told)
-
-    alone, left, found = of(LEAVE), right(LEAVE), []
-    folds, rows = np.stack([fit.folds for fit in alone]), alone[0].train
-    for k, candidate in enumerate(candidates):
-        told = {LEAVE: left, "learn": right(f"learn{k}"), "balance": right(f"balance{k}")}
-        groups = of(f"learn{k}")[0].targets[rows, 1]
-        found.append(judge_uses(candidate.name, told, folds, alone[0].targets[rows, 0], groups))
-    return found
 
 
 def check(own: Mapping[str, Any], folds: int) -> None:
