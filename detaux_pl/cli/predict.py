@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -137,5 +137,5 @@ def _at_least(least: int, text: str) -> int:
     except ValueError:
         value = least - 1
     if value < least:
-        raise UserError(f"{text!r} is given for a number: give a whole one from {least} on.")
+        raise ArgumentTypeError(f"it is {text!r}: give a whole number from {least} on.")
     return value

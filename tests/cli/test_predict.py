@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_leaves_the_others(
         (["{run}", "{images}", "--seeds", "7"], "'hard_parameter_sharing' with seed 7; it has"),
         (["{run}", "{images}", "--seeds", "0", "0"], "name each seed of"),
         (["{empty}", "{images}"], "is no run folder"),
-        (["{run}", "{images}", "--top_k", "0"], "give a whole one from 1 on"),
+        (["{run}", "{images}", "--top_k", "0"], "--top_k: it is '0': give a whole number from 1"),
         (["{run}", "{images}", "--output", "{empty}"], "which is a folder"),
         (["{run}", "{images}", "--output", "said.png"], "no predictions are written as .png"),
         (["{run}", "{images}", "--format", "parquet"], "give --output"),

@@ -228,9 +228,15 @@ def test_columns_that_are_asked_for_must_be_complete(path: Path) -> None:
     ):
         _described(path, columns=["note"])
     with pytest.raises(
-        UserError, match=r"has no column 'fold': it has 'image', 'label', 'corner', "
+        UserError,
+        match=r"has no column 'fold': it has 'image', 'label', 'corner', .*another as split_column",
     ):
         _described(path, split_column="fold")
+    for given in ({"image_column": "file"}, {"principal": "age"}, {"split_by": "who"}):
+        with pytest.raises(UserError, match=f"Give another as {next(iter(given))}\\."):
+            _described(path, **given)
+    with pytest.raises(UserError, match=r"has no column 'hue'.*Give another as columns\."):
+        _described(path, columns=["hue"])
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
