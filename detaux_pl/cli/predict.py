@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
         writer.close()
     if failed:
         where = "see the column error" if given.output else "see the rows with an error"
-        print(f"{failed:,} image(s) cannot be read: {where}", file=sys.stderr)
+        print(f"{failed:,} image{'s' * (failed > 1)} cannot be read: {where}", file=sys.stderr)
     return MEND if failed else OK
 
 

@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read_leaves_the_others(
     (folder / "notes.txt").write_text("not an image")
     assert main(["predict", str(finished_run), str(folder)]) == 3
     said = capsys.readouterr()
-    assert "2 image(s) cannot be read" in said.err
+    assert "2 images cannot be read" in said.err
     rows = {Path(row["path"]).name: row for row in _rows(said.out)}
     assert len(rows) == 65
     assert {name for name, row in rows.items() if row["error"]} == {"a.jpg", "000321.png"}

@@ -305,8 +305,8 @@ class ImageTable(ImageFiles):
         if empty:
             without = " With unlabelled: true clusters are found among them, too."
             raise UserError(
-                f"{self.path} has no {what} in column {name!r} of {len(empty):,} rows "
-                f"({name_some(empty)}): fill it in or remove them"
+                f"{self.path} has no {what} in column {name!r} of {len(empty):,} "
+                f"row{'s' * (len(empty) > 1)} ({name_some(empty)}): fill it in or remove them"
                 f"{self._only_split(table, texts) if what == 'label' else ''}."
                 f"{without if name == self.principal else ''}"
             )
