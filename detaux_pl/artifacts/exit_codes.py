@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-OK, CRASH, USER_ERROR, MEND, NOTHING_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+OK, CRASH, USER_ERROR, MEND, NOTHING_FOUND = 0, 1, 2, 3, 4
+INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143  # as a shell says of SIGINT, SIGPIPE and SIGTERM
 
 
 class Stopped(Exception):

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,7 +15,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from detaux_pl.artifacts.errors import UserError, disk_error, path_error
-from detaux_pl.artifacts.exit_codes import CRASH, INTERRUPTED, OK, USER_ERROR, stopped
+from detaux_pl.artifacts.exit_codes import CRASH, INTERRUPTED, OK, UNREAD, USER_ERROR, stopped
 from detaux_pl.pipeline.fork_server import allow, end_with_parent
 from detaux_pl.pipeline.stage import STAGES
 
@@ -122,7 +123,8 @@ Examples:
 
 Exit codes: 0 done, 1 a stage crashed, 2 something given must be mended (one line says what),
 3 `data check` found something to mend or `predict` images that cannot be read, 4 no task worth
-training on was found, 130 interrupted and 143 terminated (run the same command again to go on).
+training on was found, 130 interrupted and 143 terminated (run the same command again to go on),
+141 nobody reads the output to its end, as in `| head`.
 """
 
 
@@ -173,7 +175,24 @@ def entry_point() -> None:
         end_with_parent(os.getppid())
     allow(main)
     gc.disable()  # until all is imported: to look for garbage meanwhile takes a fifth of the time
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _output_closed():
+            raise
+        code = UNREAD
+    sys.exit(code)
+
+
+def _output_closed() -> bool:
+    """Say whether nobody reads what is printed any more, and then print the rest to nobody."""
+    waiting = select.poll()
+    waiting.register(sys.stdout.fileno(), 0)  # asks for nothing, and is told of errors
+    closed = any(event & select.POLLERR for _, event in waiting.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit fails, too
+    return closed
 
 
 def _help() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
         writer.close()
     if failed:
         where = "see the column error" if given.output else "see the rows with an error"
-        print(f"{failed:,} image(s) cannot be read: {where}", file=sys.stderr)
+        print(f"{failed:,} image{'s' * (failed > 1)} cannot be read: {where}", file=sys.stderr)
     return MEND if failed else OK
 
 
@@ -137,5 +137,5 @@ def _at_least(least: int, text: str) -> int:
     except ValueError:
         value = least - 1
     if value < least:
-        raise UserError(f"{text!r} is given for a number: give a whole one from {least} on.")
+        raise ArgumentTypeError(f"it is {text!r}: give a whole number from {least} on.")
     return value

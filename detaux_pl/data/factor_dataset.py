@@ -173,6 +173,8 @@ def existing_file(path: Path, hint: str) -> Path:
     Raises:
         UserError: If it is not; `hint` says what to do.
     """
+    if path.is_dir():
+        raise UserError(f"{path.absolute()} is a folder: {hint}")
     if not path.is_file():
         raise UserError(f"the data file {path.absolute()} does not exist: {hint}")
     return path

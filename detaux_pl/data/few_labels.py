@@ -10,6 +10,9 @@ from detaux_pl.artifacts.codes import SPLITS, UNLABELLED
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.data.factor_dataset import FactorDataset
 
+_LEAST = 2
+_ADD = f"{_LEAST} are the least, so add images of that class, or take it out of the data"
+
 
 @dataclass(frozen=True)
 class FewLabels:
@@ -38,8 +41,8 @@ class FewLabels:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.per_class < 2:
-            raise ValueError(f"few_labels.per_class is {self.per_class}: give at least 2.")
+        if self.per_class < _LEAST:
+            raise ValueError(f"few_labels.per_class is {self.per_class}: give at least {_LEAST}.")
 
     def apply(self, dataset: FactorDataset) -> None:
         """Forget labels of a data set that knows its splits and factors; twice is as once.
@@ -55,7 +58,8 @@ class FewLabels:
             names = dataset.value_names.get(dataset.principal)
             raise UserError(
                 f"few_labels asks for {self.per_class} labels of each class, and the training "
-                f"split has {n} of {names[value] if names else value}: give at most {n}."
+                f"split has {n} of {names[value] if names else value}: "
+                f"{f'give at most {n}' if n >= _LEAST else _ADD}."
             )
         kept = []
         for value in values:

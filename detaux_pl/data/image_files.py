@@ -267,7 +267,11 @@ def find_images(root: Path, hint: str) -> FoundImages:
         UserError: If a folder cannot be read, there is no image, or a name is not UTF-8.
     """
     if not root.is_dir():
-        raise UserError(f"the folder {root.absolute()} does not exist: {hint}")
+        raise UserError(
+            f"{root.absolute()} is a file: {hint}"
+            if root.exists()
+            else f"the folder {root.absolute()} does not exist: {hint}"
+        )
     names: list[str] = []
     ignored: list[Path] = []
     for place, images, others in walk_images(root):

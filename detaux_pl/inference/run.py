@@ -52,7 +52,8 @@ class Run:
         stages = ("disentangle", "multitask")  # a training by itself can be asked, too
         if not any((self.run_dir / stage).is_dir() for stage in stages):
             raise ArtifactError(
-                f"{self.run_dir} is no run folder: it has no stage `{'` or `'.join(stages)}`."
+                f"{self.run_dir} is no run folder: it has no stage `{'` or `'.join(stages)}`: "
+                "give the --run_dir of a `detaux fit`."
             )
 
     @cached_property

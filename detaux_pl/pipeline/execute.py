@@ -25,6 +25,7 @@ from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Runner
 from detaux_pl.pipeline.stages.cluster import found_task, read_verdict, told
 from detaux_pl.pipeline.trainings import at_once
+from detaux_pl.report.wording import plural
 from detaux_pl.settings.names import needs_labels
 
 
@@ -101,7 +102,8 @@ def _run_stage(
     started = time.monotonic()
     alone = any(job.alone for job in pending)
     n_jobs = 1 if alone else at_once(chain, pending[0])
-    console.print(label, f"running{f' {len(pending)} trainings' if n_jobs > 1 else ''}")
+    what = f" {plural(len(pending), 'training')}" if n_jobs > 1 else ""
+    console.print(label, f"running{what}")
     commands = [_command(chain, job) for job in pending]
     code = 0
     forecast.begin(pending[0].command[0])

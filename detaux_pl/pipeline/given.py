@@ -25,6 +25,8 @@ _NAMES = {
     "leave_out",
 }  # fmt: skip
 """Settings of data sets that are names of the user's."""
+_WITHOUT_RUN = ("--dataset", "--print_config", "--help", "-h")
+"""What is said beside a `--run_dir` that no run needs to be in."""
 _PLACES = {"root", "path", "unlabelled"}
 STAGE_KEYS = tuple(stage.name for stage in OF_CHAIN)
 """The stages that the config of a chain describes."""
@@ -78,12 +80,21 @@ def _agrees(said: Any, used: Any) -> bool:
 
 
 def with_config(args: list[str]) -> list[str]:
-    """Go on with the config of a run folder that is named without one."""
+    """Go on with the config of a run folder that is named without one.
+
+    Raises:
+        UserError: If the folder has none, and no data are given for a new run.
+    """
     run_dir = option(args, "run_dir")
     if run_dir is not None and option(args, "config") is None:
         path = Path(run_dir) / "config.yaml"
         if path.is_file():
             args = ["--config", str(path), *args]
+        elif not any(word.startswith(_WITHOUT_RUN) for word in args):
+            raise UserError(
+                f"--run_dir is {run_dir}, where there is no run to go on with: give its folder, or "
+                "the --config of a new one."
+            )
     return follow_folder(args, "dataset")
 
 

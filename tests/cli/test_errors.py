@@ -76,6 +76,16 @@ def test_bad_settings_are_refused_before_anything_runs(
     assert not list((tmp_path / "run").glob("*/stage.json"))
 
 
+@pytest.mark.parametrize("command", [["fit"], ["slurm"], ["data", "check"]])
+def test_a_folder_without_a_run_is_not_gone_on_with(
+    error_line: Refused, tmp_path: Path, command: list[str]
+):
+    nowhere = str(tmp_path / "nowhere")
+    line = error_line([*command, "--run_dir", nowhere, "--seeds=3"])
+    assert f"--run_dir is {nowhere}, where there is no run to go on with" in line
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_an_unknown_key_in_the_file_is_named(error_line: Refused, tmp_path: Path):
     config = yaml.safe_load(Path(CHAIN).read_text())
     config["disentangle"]["trainer"]["max_epoch"] = 3

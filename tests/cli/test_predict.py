@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read_leaves_the_others(
     (folder / "notes.txt").write_text("not an image")
     assert main(["predict", str(finished_run), str(folder)]) == 3
     said = capsys.readouterr()
-    assert "2 image(s) cannot be read" in said.err
+    assert "2 images cannot be read" in said.err
     rows = {Path(row["path"]).name: row for row in _rows(said.out)}
     assert len(rows) == 65
     assert {name for name, row in rows.items() if row["error"]} == {"a.jpg", "000321.png"}
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_leaves_the_others(
         (["{run}", "{images}", "--seeds", "7"], "'hard_parameter_sharing' with seed 7; it has"),
         (["{run}", "{images}", "--seeds", "0", "0"], "name each seed of"),
         (["{empty}", "{images}"], "is no run folder"),
-        (["{run}", "{images}", "--top_k", "0"], "give a whole one from 1 on"),
+        (["{run}", "{images}", "--top_k", "0"], "--top_k: it is '0': give a whole number from 1"),
         (["{run}", "{images}", "--output", "{empty}"], "which is a folder"),
         (["{run}", "{images}", "--output", "said.png"], "no predictions are written as .png"),
         (["{run}", "{images}", "--format", "parquet"], "give --output"),

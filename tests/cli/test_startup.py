@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,15 @@ def _imported(*words: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()[-1].split())
+
+
+def test_output_that_nobody_reads_ends_in_silence():
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "detaux_pl", "--help"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_table_of_runs_needs_neither_torch_nor_charts(finished_run: Path):

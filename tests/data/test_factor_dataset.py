@@ -50,6 +50,8 @@ def test_empty_train_split_is_refused(scenes: DigitScenes) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.h5 does not exist: fetch it"):
         existing_file(tmp_path / "absent.h5", "fetch it.")
+    with pytest.raises(UserError, match=r"is a folder: fetch it\."):
+        existing_file(tmp_path, "fetch it.")
     assert existing_file(Path(__file__), "") == Path(__file__)
 
 

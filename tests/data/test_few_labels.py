@@ -49,3 +49,13 @@ def test_more_labels_than_there_are_and_too_few_are_refused():
         module(FewLabels(200))
     with pytest.raises(ValueError, match="per_class is 1: give at least 2"):
         FewLabels(1)
+
+
+def test_a_class_of_one_image_leaves_no_number_to_give():
+    scenes = DigitScenes(n_train=300, n_val=20, n_test=30)
+    scenes.setup()
+    threes = scenes.rows("train")[scenes.labels[scenes.rows("train")] == 3]
+    scenes.splits = scenes.splits.copy()
+    scenes.splits[threes[1:]] = 2
+    with pytest.raises(UserError, match="has 1 of 3: 2 are the least, so add images of that class"):
+        FewLabels(5).apply(scenes)

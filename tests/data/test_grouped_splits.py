@@ -116,7 +116,7 @@ _OWN_SPLITS = [f"{row},{'test' if k % 5 == 0 else 'train'}" for k, row in enumer
         (("image,label,who", *_rows(8)), "whom", "has no column 'whom', did you mean 'who'"),
         (
             ("image,label,who", *_rows(8), "z.png,a,"), "who",
-            r"no value in column 'who' of 1 rows \(line 50\): fill it in or remove",
+            r"no value in column 'who' of 1 row \(line 50\): fill it in or remove",
         ),
         (
             ("image,label,who,split", *_OWN_SPLITS), "who",

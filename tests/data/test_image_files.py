@@ -380,6 +380,8 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
         find_images(tmp_path / "none", "give one.")
     with pytest.raises(UserError, match=r"there is no image in .*: give one\."):
         find_images(tmp_path, "give one.")
+    with pytest.raises(UserError, match=r"py is a file: give one\."):
+        find_images(Path(__file__), "give one.")
 
 
 def test_names_of_another_encoding_are_named(tmp_path: Path) -> None:

@@ -255,7 +255,8 @@ class HuggingFace(CachedPixels):
         parts = self._load()
         feature = _features(parts).get(name)
         if feature is None:
-            raise self._misfit(f"it has no column {name!r}", parts)
+            setting = "principal" if name == self.principal else "columns"
+            raise self._misfit(f"it has no column {name!r}: give another as {setting}", parts)
         if not _is_label(feature, (*_LABELS, "float")):
             raise self._misfit(
                 f"column {name!r} has no labels: they are classes, numbers or strings", parts
@@ -309,7 +310,8 @@ class HuggingFace(CachedPixels):
             if part.features != _features(parts):
                 raise self._misfit(f"split {name!r} has other columns than the first", parts)
             if not _is_image(part.features.get(self.image_column)):
-                raise self._misfit(f"it has no column of images {self.image_column!r}", parts)
+                what = f"it has no column of images {self.image_column!r}"
+                raise self._misfit(f"{what}: give another as image_column", parts)
         parts = {name: parts[name] for name in sorted(parts) if len(parts[name])}
         if not parts:
             raise self._misfit("it has no row", parts)

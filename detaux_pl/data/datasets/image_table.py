@@ -28,6 +28,8 @@ from detaux_pl.data.splits import LeftOut, column_split, set_apart
 
 _TRAIN = SPLITS.index("train")
 _TEXT = (".csv", ".tsv", ".txt")
+_COLUMNS = ("image_column", "principal", "split_column", "split_by")
+"""The settings that name one column."""
 
 
 class ImageTable(ImageFiles):
@@ -294,7 +296,7 @@ class ImageTable(ImageFiles):
             raise UserError(
                 f"{self.path} has no column {name!r}"
                 f"{f', did you mean {close[0]!r}?' if close else ''}: it has "
-                f"{', '.join(map(repr, table.columns))}."
+                f"{', '.join(map(repr, table.columns))}. Give another as {self._setting(name)}."
             )
         texts = table.columns[name]
         asked = [True] * len(texts) if rows is None else rows.tolist()
@@ -303,12 +305,17 @@ class ImageTable(ImageFiles):
         if empty:
             without = " With unlabelled: true clusters are found among them, too."
             raise UserError(
-                f"{self.path} has no {what} in column {name!r} of {len(empty):,} rows "
-                f"({name_some(empty)}): fill it in or remove them"
+                f"{self.path} has no {what} in column {name!r} of {len(empty):,} "
+                f"row{'s' * (len(empty) > 1)} ({name_some(empty)}): fill it in or remove them"
                 f"{self._only_split(table, texts) if what == 'label' else ''}."
                 f"{without if name == self.principal else ''}"
             )
         return texts
+
+    def _setting(self, column: str) -> str:
+        """Return the setting that names a column."""
+        named = (setting for setting in _COLUMNS if getattr(self, setting) == column)
+        return next(named, "columns")
 
     def _only_split(self, table: _Table, texts: Sequence[str]) -> str:
         """Say how to leave out the split that alone lacks labels."""

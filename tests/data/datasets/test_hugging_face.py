@@ -162,9 +162,11 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
 def test_wrong_columns_and_splits_are_named(tmp_path: Path) -> None:
     path = _save(tmp_path / "mine")
     held = r"Its columns are 'image': PIL\.Image\.Image, 'label': int64\."
-    with pytest.raises(UserError, match=rf"mine: it has no column 'age'\. {held}"):
+    other = "give another as principal"
+    with pytest.raises(UserError, match=rf"mine: it has no column 'age': {other}\. {held}"):
         _dataset(path, "age").describe()
-    with pytest.raises(UserError, match=rf"it has no column of images 'picture'\. {held}"):
+    other = "give another as image_column"
+    with pytest.raises(UserError, match=rf"no column of images 'picture': {other}\. {held}"):
         _dataset(path, image_column="picture").describe()
     parts = datasets.DatasetDict({"unsupervised": datasets.load_from_disk(str(path))})
     parts.save_to_disk(str(tmp_path / "other"))

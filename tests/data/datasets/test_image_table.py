@@ -155,7 +155,7 @@ def test_parquet(images: Path) -> None:
     assert dataset.ids.tolist() == ["a.png", "b.png", "c.png", "d.png"]
     assert dataset.value_names == {"label": ("9", "10"), "flag": ("False", "True")}
     assert dataset.labels.tolist() == [0, 1, 1, 0]
-    with pytest.raises(UserError, match=r"no label in column 'holes' of 1 rows \(row 1\): fill"):
+    with pytest.raises(UserError, match=r"no label in column 'holes' of 1 row \(row 1\): fill"):
         _described(table, "holes")
 
 
@@ -186,9 +186,9 @@ def test_bad_parquet_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (("file,label", "a.png,x"), r"no column 'image': it has 'file', 'label'\."),
         (
             ("image,label", "a.png,x", "b.png,"),
-            r"no label in column 'label' of 1 rows \(line 3\): f",
+            r"no label in column 'label' of 1 row \(line 3\): f",
         ),
-        (("image,label", ",x"), r"no path in column 'image' of 1 rows \(line 2\)"),
+        (("image,label", ",x"), r"no path in column 'image' of 1 row \(line 2\)"),
         (
             ("image,label", "a.png,x", "no.png,y"),
             r"1 of 2 images that do not .*\(line 3: .*/no\.png",
@@ -210,7 +210,7 @@ def test_bad_parquet_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
             ("image,label,split", "a.png,x,fold"),
             r"line 2: the split 'fold' is none of train, val, tes",
         ),
-        (("image,label,split", "a.png,x,"), r"no split in column 'split' of 1 rows \(line 2\)"),
+        (("image,label,split", "a.png,x,"), r"no split in column 'split' of 1 row \(line 2\)"),
         (("image,label,split", "a.png,x,test"), r"has no row whose 'split' is train"),
         (("image,label", f"{'n' * 300}.png,x"), r"1 of 1 images that do not exist"),
         (("image,label", "a\0.png,x"), r"1 of 1 images that do not exist"),
@@ -228,9 +228,15 @@ def test_columns_that_are_asked_for_must_be_complete(path: Path) -> None:
     ):
         _described(path, columns=["note"])
     with pytest.raises(
-        UserError, match=r"has no column 'fold': it has 'image', 'label', 'corner', "
+        UserError,
+        match=r"has no column 'fold': it has 'image', 'label', 'corner', .*another as split_column",
     ):
         _described(path, split_column="fold")
+    for given in ({"image_column": "file"}, {"principal": "age"}, {"split_by": "who"}):
+        with pytest.raises(UserError, match=f"Give another as {next(iter(given))}\\."):
+            _described(path, **given)
+    with pytest.raises(UserError, match=r"has no column 'hue'.*Give another as columns\."):
+        _described(path, columns=["hue"])
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -289,7 +295,7 @@ def test_rows_without_a_label(images: Path) -> None:
     with_labels = [_described(alike, columns=[], unlabelled=each) for each in (True, False)]
     assert with_labels[0].fingerprint() == with_labels[1].fingerprint()
 
-    for label, what in (("room", "no label in column 'room' of 1 rows"), ("label", "of 3 rows")):
+    for label, what in (("room", "no label in column 'room' of 1 row"), ("label", "of 3 rows")):
         with pytest.raises(UserError, match=what) as caught:
             _described(table, label, columns=[])
         assert str(caught.value).endswith(
@@ -298,7 +304,7 @@ def test_rows_without_a_label(images: Path) -> None:
         assert "leave_out: []" not in str(caught.value)
     lacking = _write(images / "t.csv", *lines[:3], "c.png,x,,val", *lines[4:])
     with pytest.raises(
-        UserError, match=r"'room' of 1 rows \(line 4\): fill it in or remove them\.$"
+        UserError, match=r"'room' of 1 row \(line 4\): fill it in or remove them\.$"
     ):
         _described(lacking, columns=["room"], unlabelled=True)
     bare = _write(images / "t.csv", lines[0], *lines[4:])
