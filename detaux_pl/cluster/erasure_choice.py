@@ -328,10 +328,10 @@ def _stability(
 
 def _refuse(best: ErasureCandidate, erasing: Erasing) -> dict[str, Any]:
     """Say that no candidate gains enough to be confirmed."""
+    errors = "standard error is" if erasing.margin == 1 else "standard errors are"
     numbers = (
         f"The best of them, {best.name}, adds {best.gain:+.2f} ± {best.error:.2f} to the "
-        f"log-likelihood of labelled images held out, and {erasing.margin:g} standard errors are "
-        "asked for."
+        f"log-likelihood of labelled images held out, and {erasing.margin:g} {errors} asked for."
     )
     verdict = _tell(False, [numbers, ADVICE])
     return {**verdict, "chosen": [], "gain": best.gain, "error": best.error}

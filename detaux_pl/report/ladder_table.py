@@ -82,7 +82,7 @@ def worth_text(worth: Worth) -> str:
     """Say what a discovered task is worth in labels."""
     what = "erasing" if worth.rung == "erasure" else f"learning ({worth.rung})"
     if worth.more == 0:
-        amount = "as none"
+        amount = "no further label"
     elif math.isinf(worth.more):
         amount = f"more than {worth.most - worth.labels:.3g} more labels a class"
     else:
