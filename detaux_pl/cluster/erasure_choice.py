@@ -364,9 +364,18 @@ def _judge(
         f"that the choice has not seen), its accuracy {accuracy[1]:.1%} and {accuracy[0]:.1%}."
     )
     # The folds are of the same images, so the confirmation alone is no better a witness.
-    both = erasing.repeats * chosen.gain + erasing.confirmations * gain
+    weights = [erasing.repeats, erasing.confirmations]
+    both = float(np.average([chosen.gain, gain], weights=weights))
+    details = [numbers]
+    if both <= 0:
+        details.append(ADVICE)
+    elif gain <= 0:
+        details.append(
+            f"With the folds of the choice, which say {chosen.gain:+.2f}, it is {both:+.2f}: little "
+            "speaks for erasing them."
+        )
     return {
-        **_tell(both > 0, [numbers] if both > 0 else [numbers, ADVICE]),
+        **_tell(both > 0, details),
         "chosen": [chosen.name],
         "alone": float(alone),
         "together": float(together),

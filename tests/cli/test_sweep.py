@@ -804,6 +804,7 @@ def test_variants_that_wandb_cannot_express_are_refused(
     assert "W&B cannot express the parameter kind" in line
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_under_an_agent_the_results_are_the_summary_of_its_run(
     tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch

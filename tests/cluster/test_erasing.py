@@ -1,12 +1,13 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from detaux_pl.artifacts.errors import UserError
 from detaux_pl.artifacts.labels import IGNORED
-from detaux_pl.cluster.erasing import Erasing
-from detaux_pl.cluster.erasure_choice import choose_erasure
+from detaux_pl.cluster.erasing import Erasing, ErasureCandidate
+from detaux_pl.cluster.erasure_choice import _judge, choose_erasure
 from detaux_pl.cluster.hdbscan import HDBSCAN
 from detaux_pl.cluster.kmeans import KMeans
 from detaux_pl.metrics.agreement import agreement
@@ -179,3 +180,21 @@ def test_data_that_does_not_fit_is_refused(change, message):
 def test_settings_outside_their_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         erasing(**setting)
+
+
+def test_groups_that_other_folds_do_not_bear_out_are_said_to_be_so():
+    folds = np.repeat([[0], [1]], 4, axis=0)
+    told = np.stack([np.full((8, 1), -1.0), np.tile([[-1.2], [-1.1]], (4, 1))], axis=-1)
+    right = np.ones((8, 1, 2))
+    given = erasing(folds=2, repeats=2, confirmations=1)
+    chosen = ErasureCandidate("Ward 4", [{}], gain=0.3, error=0.1)
+    verdict = _judge(chosen, given, "shape", told, right, folds)
+    assert verdict["found"]
+    assert verdict["gain"] == pytest.approx(-0.15)
+    assert verdict["details"][1] == (
+        "With the folds of the choice, which say +0.30, it is +0.15: little speaks for erasing "
+        "them."
+    )
+    verdict = _judge(replace(chosen, gain=0.05), given, "shape", told, right, folds)
+    assert not verdict["found"]
+    assert len(verdict["details"]) == 2
