@@ -371,8 +371,8 @@ def _judge(
         details.append(ADVICE)
     elif gain <= 0:
         details.append(
-            f"With the folds of the choice, which say {chosen.gain:+.2f}, it is {both:+.2f}: little "
-            "speaks for erasing them."
+            f"With the folds of the choice, which say {chosen.gain:+.2f}, it is {both:+.2f}: "
+            "little speaks for erasing them."
         )
     return {
         **_tell(both > 0, details),
