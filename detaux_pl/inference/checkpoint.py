@@ -19,6 +19,12 @@ def checkpoint_path(folder: StageFolder, name: str) -> Path:
     return folder.path / "checkpoints" / f"{name}.ckpt"
 
 
+def is_output(folder: StageFolder, name: str) -> bool:
+    """Whether a checkpoint, `last` or `best`, is among what a stage left when it was complete."""
+    path = checkpoint_path(folder, name).relative_to(folder.path).as_posix()
+    return folder.manifest is not None and path in folder.manifest["outputs"]
+
+
 def refuse_without_weights(folder: StageFolder, name: str) -> None:
     """Refuse a training that kept no weights.
 
@@ -29,8 +35,7 @@ def refuse_without_weights(folder: StageFolder, name: str) -> None:
     Raises:
         ArtifactError: If it is done and this checkpoint is none of what it left.
     """
-    path = checkpoint_path(folder, name).relative_to(folder.path).as_posix()
-    if folder.complete and folder.manifest and path not in folder.manifest["outputs"]:
+    if folder.complete and not is_output(folder, name):
         raise ArtifactError(
             f"{folder.path} kept its figures and no weights, as controls do: list the arm among "
             f"--baselines, with its `auxiliary`, and --redo {redo_name(folder.name)} trains it "

@@ -87,7 +87,7 @@ def worth_text(worth: Worth) -> str:
         amount = f"more than {worth.most - worth.labels:.3g} more labels a class"
     else:
         more = max(1, round(worth.more))
-        amount = f"as much as {more} more label{'s' * (more > 1)} a class"
+        amount = f"as much as {plural(more, 'more label')} a class"
     return (
         f"At {worth.labels:.3g} labels a class, {what} the discovered groups is worth {amount} "
         f"({points(worth.gain)} points over {worth.alone})."

@@ -31,6 +31,7 @@ from detaux_pl.inference.card import Card
 from detaux_pl.inference.checkpoint import (
     checkpoint_path,
     fitting_weights,
+    is_output,
     read_checkpoint,
     refuse_without_weights,
 )
@@ -124,7 +125,7 @@ class StageJob:
         if self.cli.stage == "multitask" and is_global_zero():
             # Only now: until the stage is complete, a killed one goes on from it.
             checkpoint_path(self.folder, "last").unlink(missing_ok=True)
-            if not self.config["keep_weights"]:
+            if not is_output(self.folder, "best"):
                 shutil.rmtree(self.checkpoints, ignore_errors=True)
         return _done(did, self.folder)
 

@@ -196,8 +196,10 @@ def test_an_arm_that_keeps_no_weights_has_the_figures_of_one_that_does(
     run_copy: Path, error_line: Refused
 ):
     before = read_json(run_copy / ARM / "stage.json")["outputs"]
-    command = [*_command(run_copy, ARM, "fit"), "--keep_weights=false", "--redo=multitask"]
-    assert main(command) == 0
+    command = [*_command(run_copy, ARM, "fit"), "--keep_weights=false"]
+    assert main(command) == 0  # it is complete, and what it kept stays
+    assert load(run_copy).model("single_task")
+    assert main([*command, "--redo=multitask"]) == 0
     after = read_json(run_copy / ARM / "stage.json")["outputs"]
     assert before.keys() - after.keys() == {"checkpoints/best.ckpt"}
     for name in ("predictions.npz", "test.json", "classifier.json"):
