@@ -29,10 +29,11 @@ class Spawned(DDPStrategy):
         """Join the group, and see to its end."""
         torch.set_num_threads(1)  # a fork would wait for OpenMP's threads, which it does not have
         super().setup_distributed()
-        atexit.register(_end_group)
+        atexit.register(end_group)
 
 
-def _end_group() -> None:
+def end_group() -> None:
+    """End the group of this process, if it has joined one: the end of a script of several ranks."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -35,6 +35,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import PairDataModule
 from detaux_pl.disentangle.product_manifold import ProductManifoldAutoencoder
+from tests.ranks import end_group
 
 folder = Path(sys.argv[1])
 
@@ -62,6 +63,7 @@ for resumed in (False, True):
     result = {"rows": rows, "weights": weights}
     name = f"{trainer.global_rank}-{resumed}.json"
     (folder / name).write_text(json.dumps(result))
+end_group()
 """
 
 

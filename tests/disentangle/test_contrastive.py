@@ -175,6 +175,7 @@ from detaux_pl.disentangle.contrastive import ContrastiveDisentangler
 from detaux_pl.losses.regularizers.hessian_penalty import HessianPenalty
 from detaux_pl.losses.regularizers.orthogonality import Orthogonality
 from tests.disentangle.test_contrastive import SMALL, _data
+from tests.ranks import end_group
 
 devices = int(sys.argv[2])
 seed_everything(1)
@@ -197,6 +198,7 @@ result = {
     "explained": trainer.callback_metrics["val/explained/slice1"].item(),
 }
 Path(sys.argv[1], f"{devices}-{trainer.global_rank}.json").write_text(json.dumps(result))
+end_group()
 """
 
 

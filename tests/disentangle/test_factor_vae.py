@@ -223,6 +223,7 @@ from lightning import Trainer, seed_everything
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import ImageDataModule
 from detaux_pl.disentangle.factor_vae import FactorVAE
+from tests.ranks import end_group
 
 seed_everything(1)
 scenes = DigitScenes(n_train=30, n_val=11, n_test=8, n_locations=4, n_backgrounds=4)
@@ -249,6 +250,7 @@ result = {
     "noise": torch.rand(1).item(),
 }
 Path(sys.argv[1], f"{trainer.global_rank}.json").write_text(json.dumps(result))
+end_group()
 """
 
 
