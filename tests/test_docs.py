@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from detaux_pl.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,6 +64,28 @@ def test_what_a_document_names_exists(document: Path):
         if not target.exists() or (fragment and fragment not in map(anchor, headings(target))):
             broken.append(f"{path}#{fragment}")
     assert broken == []
+
+
+def fits() -> list[list[str]]:
+    """Words of every `detaux fit` in the documents that begins with a config."""
+    found = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"^```\n(.*?)^```", document.read_text("utf-8"), re.DOTALL | re.M):
+            for command in re.split(r"^(?=\S)", block.replace("\\\n", " "), flags=re.M):
+                words = shlex.split(command, comments=True)
+                if words[:2] == ["detaux", "fit"] and "--config" in words:
+                    found.append(words[1:])
+    return found
+
+
+def test_the_chain_takes_every_command_of_the_documents(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    commands = fits()
+    assert len(commands) > 12
+    for words in commands:
+        given = [word for word in words if word != "--print_config"]
+        with pytest.raises(SystemExit, match=r"^0$"):  # what is refused returns 2
+            main([*given, "--print_config"])
 
 
 _RUN = """
