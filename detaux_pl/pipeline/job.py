@@ -40,6 +40,7 @@ class Chain:
         discoveries: Of each further discovery, the configuration of every stage that it has.
         source: The settings as YAML that can be given again.
         files: Fingerprint of the user's own data files, once it is known.
+        without: Names of the stages that are left out, which nothing that is asked for reads.
     """
 
     config: dict[str, Any]
@@ -47,6 +48,7 @@ class Chain:
     discoveries: dict[str, dict[str, dict[str, Any]]]
     source: str
     files: str | None = None
+    without: frozenset[str] = frozenset()
 
     @property
     def run_dir(self) -> Path:

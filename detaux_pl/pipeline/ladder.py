@@ -160,7 +160,9 @@ class Ladder:
         ])  # fmt: skip
         # Reports begin with what learns the discovered groups.
         first = sorted(rungs, key=lambda name: not RUNGS[name].kind.uses_auxiliary)
-        return replace(chain, arms={name: chain.arms[name] for name in first})
+        grouped = any(RUNGS[name].kind.uses_auxiliary for name in rungs)
+        without = frozenset({"evaluate"} if grouped else {"evaluate", "cluster", "refine"})
+        return replace(chain, arms={name: chain.arms[name] for name in first}, without=without)
 
     def _settings(self, rung: Rung) -> dict[str, Any]:
         """Settings of a rung: what no step trains takes one, where the config has more."""

@@ -20,7 +20,9 @@ def plan_jobs(chain: Chain) -> Plan:
     """Make the jobs of every stage."""
     jobs: dict[str, list[Job]] = {}
     for stage in STAGES:
-        jobs[stage.name] = stage.code.jobs(chain, [job for made in jobs.values() for job in made])
+        before = [job for made in jobs.values() for job in made]
+        left_out = stage.name in chain.without
+        jobs[stage.name] = [] if left_out else stage.code.jobs(chain, before)
     return jobs
 
 
@@ -55,7 +57,7 @@ def unwanted(chain: Chain, plan: Plan) -> list[StageFolder]:
     """Stages that can be left out, are there, and are not asked for any more."""
     found = []
     for stage in STAGES:
-        if stage.optional:
+        if stage.optional and stage.name not in chain.without:
             asked = {job.name for job in plan[stage.name]}
             names = [discovery_folder(stage.name, name) for name in (None, *chain.discoveries)]
             found += [StageFolder(chain.run_dir, name) for name in names if name not in asked]
