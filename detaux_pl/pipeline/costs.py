@@ -23,7 +23,7 @@ from detaux_pl.multitask.base import MultitaskModel
 from detaux_pl.pipeline.job import Chain, Job
 from detaux_pl.pipeline.plan import Plan
 from detaux_pl.pipeline.process import Process
-from detaux_pl.pipeline.trainings import Training, at_once, threads_of, trainings
+from detaux_pl.pipeline.trainings import Training, abreast, at_once, threads_of, trainings
 from detaux_pl.settings.build import build, import_room
 from detaux_pl.settings.devices import on_cpu
 from detaux_pl.training.quiet import quiet
@@ -69,6 +69,8 @@ class Costs:
                 n = at_once(chain, job)
                 threads = threads_of(job, n)
                 seconds = [s for each in made for s in [self._seconds(each, threads)] * each.n]
+                if n > 1:
+                    n = abreast(n, job.config.get("nets") or job.config)
                 costs.setdefault(stage, {})[job.name] = schedule(seconds, n)
         total = sum(sum(jobs.values()) for jobs in costs.values())
         return costs if math.isfinite(total) else None

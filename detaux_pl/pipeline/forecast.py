@@ -11,7 +11,7 @@ from detaux_pl.artifacts.terminal import duration
 from detaux_pl.pipeline.costs import Costs, schedule
 from detaux_pl.pipeline.job import Chain
 from detaux_pl.pipeline.plan import Plan, plan_jobs
-from detaux_pl.pipeline.trainings import at_once, trainings
+from detaux_pl.pipeline.trainings import abreast, at_once, trainings
 from detaux_pl.settings.devices import on_cpu
 
 clock = time.monotonic
@@ -24,14 +24,14 @@ class Forecast:
 
     Args:
         costs: What each job is expected to take, by stage [s].
-        n_at_once: Jobs at once, by stage; 1 where it is not told.
+        n_abreast: Jobs that advance at a time, by stage; 1 where it is not told.
     """
 
     def __init__(
-        self, costs: Mapping[str, Mapping[str, float]], n_at_once: Mapping[str, int]
+        self, costs: Mapping[str, Mapping[str, float]], n_abreast: Mapping[str, int]
     ) -> None:
         self.costs: dict[str, Mapping[str, float]] = dict(costs)
-        self.n_at_once = n_at_once
+        self.n_abreast = n_abreast
         self.expected = self.took = 0.0  # of the stages that are finished
         self.stage: str | None = None
         self.begun = 0.0
@@ -47,7 +47,7 @@ class Forecast:
         """What a stage, or some of its jobs, was expected to take [s]."""
         jobs = self.costs.get(stage, {})
         kept = [seconds for name, seconds in jobs.items() if names is None or name in names]
-        return schedule(kept, self.n_at_once.get(stage, 1))
+        return schedule(kept, self.n_abreast.get(stage, 1))
 
     def begin(self, stage: str) -> None:
         """Start the clock of a stage."""
@@ -143,17 +143,19 @@ def foresee_all(
         return Forecast({}, {}), _unknown(error)
     finally:
         costs.forget_data()
-    forecast = Forecast({what: expected}, {what: n_at_once})
+    (chain, *_) = chains.values()
+    n_abreast = abreast(n_at_once, chain.config["disentangle"])
+    forecast = Forecast({what: expected}, {what: n_abreast})
     if forecast.total < WORTH_TELLING:
         return forecast, ""
-    (chain, *_) = chains.values()
     several = f", {n_at_once} at a time" if n_at_once > 1 else ""
     return forecast, f"about {duration(forecast.total)} on this {_place(chain)}: {what}{several}"
 
 
 def _of_chain(chain: Chain, plan: Plan, costs: Costs) -> Forecast:
-    arms = plan["multitask"]
-    return Forecast(costs.of(chain, plan) or {}, {"multitask": at_once(chain, arms[0])})
+    arm = plan["multitask"][0]
+    n_abreast = abreast(at_once(chain, arm), arm.config)
+    return Forecast(costs.of(chain, plan) or {}, {"multitask": n_abreast})
 
 
 def _unknown(error: Exception) -> str:

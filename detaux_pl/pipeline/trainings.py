@@ -163,6 +163,16 @@ def at_once(chain: Chain, job: Job) -> int:
     return (os.cpu_count() or 1) if on_cpu(config) else 1
 
 
+def abreast(n_at_once: int, config: Mapping[str, Any]) -> int:
+    """How many of them advance at a time: more than a CPU has cores only take turns.
+
+    Args:
+        n_at_once: How many run at once.
+        config: What has the trainer of one of them.
+    """
+    return min(n_at_once, os.cpu_count() or n_at_once) if on_cpu(config) else n_at_once
+
+
 def threads_of(job: Job, n_at_once: int) -> int:
     """How many threads each of them has on a CPU."""
     if job.command[0] in ("cluster", "refine"):

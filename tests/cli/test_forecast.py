@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -134,6 +135,23 @@ def test_many_seeds_are_told_what_two_would_take(tmp_path: Path, clock: FalseClo
         "about 7.6 h on this CPU: disentangle 2.9 h, multitask 4.7 h (18 trainings of 31 min, 2 at "
         "a time); with --seeds 2 about 4.5 h"
     )
+
+
+def test_more_at_once_than_cores_take_turns(
+    tmp_path: Path, clock: FalseClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    words = ["--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path), *SELECT]
+
+    def told(n_jobs: int) -> tuple[Forecast, str]:
+        chain = parse([*words, "--seeds", "4", "--jobs", str(n_jobs)])
+        return foresee(chain, plan_jobs(chain), Costs())
+
+    (two, line), (four, of_four) = told(2), told(4)
+    assert "2 at a time" in line
+    assert "4 at a time" in of_four
+    assert four.total == two.total
+    assert told(1)[0].total > 1.5 * two.total
 
 
 def test_timing_leaves_the_random_state_as_it_was(clock: FalseClock):
