@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -183,6 +184,22 @@ def test_an_image_is_evaluated_in_a_third_of_its_share_of_a_step(clock: FalseClo
     model = ContrastiveDisentangler(data.image_shape, data.n_classes, encoder="small_convnet")
     pace = timing.time_net(model, data, {"accelerator": "cpu"}, 1)
     assert pace == pytest.approx((3.0, 3.0 / (3 * 2 * 8), 0.0))  # each image is in two views
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_what_was_timed_is_given_back():
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    size = 64_000  # below what glibc maps by itself, so that it lies on the heap
+    before, pieces = held(), [torch.ones(size // 4) for _ in range(2000)]
+    full = held()
+    assert full - before > 100_000_000
+    last = pieces[-1]  # the heap ends with it, so that nothing below is given back unasked
+    del pieces
+    Costs().forget_data()
+    assert held() < full - 100_000_000
+    assert last.sum() == size // 4
 
 
 def test_every_net_of_folds_rounds_and_choices_is_counted(tmp_path: Path):
