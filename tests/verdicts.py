@@ -82,7 +82,8 @@ def _of_ladder(folder: Path) -> Iterator[Case]:
                 continue
             own, alone = _accuracy(run, name), _accuracy(run, rung.alone)
             if own is not None and alone is not None:
-                yield Case(folder.name, run.parent.name, use, said, own - alone)
+                labels = run.parent.name.removeprefix("labels")
+                yield Case(folder.name, labels, use, said, own - alone)
 
 
 def _discovered(folder: Path) -> str:

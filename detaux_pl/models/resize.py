@@ -27,6 +27,7 @@ class Resize(nn.Module):
 
     def __init__(self, given: tuple[int, int], wanted: tuple[int, int], interpolation: str) -> None:
         super().__init__()
+        self.wanted = wanted
         for axis, n, size in zip(("rows", "columns"), given, wanted, strict=True):
             weights = None if n == size else resizing(n, size, interpolation)
             self.register_buffer(axis, weights, persistent=False)
@@ -55,3 +56,21 @@ def resizing(n: int, wanted: int, interpolation: str) -> Tensor:
     points = torch.eye(n)[None, None]
     weights = F.interpolate(points, (wanted, n), mode=interpolation, antialias=True)
     return weights[0, 0]
+
+
+def seen_at_once(net: nn.Module, images: Tensor, pixels: int) -> tuple[Tensor, ...]:
+    """Cut images into pieces of so many pixels, at the size that a network sees, or of one image.
+
+    Args:
+        net: What may resize them.
+        images: Shape (B, C, H, W).
+        pixels: Height times width of all images of a piece, at the most.
+
+    Example:
+        >>> net = Resize((4, 4), (8, 8), "bilinear")
+        >>> [len(piece) for piece in seen_at_once(net, torch.ones(5, 3, 4, 4), 150)]
+        [2, 2, 1]
+    """
+    sizes = [module.wanted for module in net.modules() if isinstance(module, Resize)]
+    height, width = [*sizes, images.shape[2:]][0]
+    return torch.split(images, max(pixels // (height * width), 1))

@@ -21,6 +21,7 @@ from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.average_weights import AverageWeights
 from detaux_pl.models.epoch_means import EpochMeans
+from detaux_pl.models.resize import seen_at_once
 from detaux_pl.models.seeding import reseed_batch
 from detaux_pl.multitask.cells import MOST, WorstCell, cell_of
 from detaux_pl.multitask.recipe import Recipe
@@ -28,6 +29,10 @@ from detaux_pl.multitask.weighting.base import Shared, Weighting
 from detaux_pl.multitask.weighting.equal import EqualWeighting
 
 OptimizerName = Literal["adamw", "sgd"]
+PIXELS_EVALUATED = 2**21
+"""Pixels that a network sees at a time without a training: 512 images of 64 x 64, 41 of 224 x 224.
+
+A whole batch of evaluation is 256 images, whose maps at 224 x 224 take gigabytes."""
 
 
 class Answer(TypedDict):
@@ -264,8 +269,8 @@ class MultitaskModel(EpochMeans, ABC):
 
     def answer(self, batch: Batch) -> tuple[Tensor, ...]:
         """Return the logits of each task, shape (B, task size), for a batch of the data."""
-        logits: tuple[Tensor, ...] = self(batch.images)
-        return logits
+        pieces = [self(piece) for piece in seen_at_once(self, batch.images, PIXELS_EVALUATED)]
+        return tuple(torch.cat(logits) for logits in zip(*pieces, strict=True))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups; learnt weights of tasks do not decay."""

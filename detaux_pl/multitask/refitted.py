@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from detaux_pl.data.modules import LabelledDataModule
+from detaux_pl.models.resize import seen_at_once
+from detaux_pl.multitask.base import PIXELS_EVALUATED
 from detaux_pl.multitask.class_remedy import ClassRemedy
 
 
@@ -32,8 +34,12 @@ class Refitted(ClassRemedy):
         rows = data.dataset.rows("val")
         parts = np.array_split(rows, math.ceil(len(rows) / data.eval_batch_size))
         with torch.no_grad():
-            found = [self.eval().represent(data.images(part).to(self.device)) for part in parts]
-            features = torch.cat([part[0] for part in found])
+            found = [
+                self.eval().represent(piece.to(self.device))[0]
+                for part in parts
+                for piece in seen_at_once(self, data.images(part), PIXELS_EVALUATED)
+            ]
+            features = torch.cat(found)
             targets = data.targets[torch.from_numpy(rows)].to(self.device)
             self.fit_to(features, targets[:, 0], self.cells_of(data, "val").to(self.device))
 

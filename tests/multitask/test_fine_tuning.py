@@ -13,6 +13,7 @@ from lightning import Trainer
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
+from detaux_pl.data.batch import Batch
 from detaux_pl.data.datasets.digit_scenes import DigitScenes
 from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.models.backbone import build_backbone, feature_size
@@ -66,6 +67,26 @@ def test_a_file_of_weights_their_size_mean_and_deviation(files, name, pooled, n,
     assert found.shape == (2, n, 1, 1)
     assert feature_size(backbone, shape) == n
     torch.testing.assert_close(found.flatten(1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_asked_goes_through_in_pieces_that_fit(files):
+    model = _model(files, "test_resnet", size=512, pooled=True).eval()
+    pieces: list[torch.Size] = []
+    model.backbone.register_forward_pre_hook(lambda _, args: pieces.append(args[0].shape))
+    images = torch.rand(20, *SHAPE)
+    batch = Batch(images, torch.zeros(20, 2, dtype=torch.int64), torch.arange(20))
+    with torch.no_grad():
+        whole, answers = model(images), model.answer(batch)
+        none = model.answer(batch._replace(images=images[:0]))
+    assert [shape[0] for shape in pieces] == [20, 8, 8, 4, 0]
+    torch.testing.assert_close(answers, whole)
+    assert [len(logits) for logits in none] == [0, 0]
+    # Of small images a batch of evaluation stays whole.
+    plain = _model(files, "test_resnet").eval()
+    plain.backbone.register_forward_pre_hook(lambda _, args: pieces.append(args[0].shape))
+    with torch.no_grad():
+        plain.answer(batch._replace(images=torch.rand(256, *SHAPE)))
+    assert pieces[-1][0] == 256
 
 
 def _trained(model: HardParameterSharing) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
