@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 from detaux_pl.data.batch import Batch
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.epoch_means import EpochMeans
+from detaux_pl.models.last_window import MeanOverWindows
 from detaux_pl.models.seeding import reseed_batch
 
 
-class Disentangler(EpochMeans, ABC):
+class Disentangler(EpochMeans, MeanOverWindows, ABC):
     """A model that codes an image in K subspaces of D dimensions.
 
     A subclass sets `principal_subspace`, gives `n_subspaces` and `encode`, and trains. One that

@@ -21,6 +21,7 @@ from detaux_pl.data.modules import LabelledDataModule
 from detaux_pl.losses.learning_rate import LearningRateSchedule, schedule_learning_rate
 from detaux_pl.models.average_weights import AverageWeights
 from detaux_pl.models.epoch_means import EpochMeans
+from detaux_pl.models.last_window import MeanOverWindows
 from detaux_pl.models.resize import seen_at_once
 from detaux_pl.models.seeding import reseed_batch
 from detaux_pl.multitask.cells import MOST, WorstCell, cell_of
@@ -44,7 +45,7 @@ class Answer(TypedDict):
     """Labels, int64, shape (B, T), or `IGNORED`."""
 
 
-class MultitaskModel(EpochMeans, ABC):
+class MultitaskModel(EpochMeans, MeanOverWindows, ABC):
     """Classify an image in T tasks, of which task 0, the principal one, is what counts.
 
     An architecture is a subclass that builds its networks and says how images become features
