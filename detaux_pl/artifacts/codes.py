@@ -36,6 +36,7 @@ class _Info(TypedDict):
     principal: str
     principal_subspace: int | None
     n_samples: int
+    class_names: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,15 @@ class FactorInfo:
         principal: The factor that the user has labels for.
         principal_subspace: Index of the subspace that the disentangler keeps for it; None where
             it keeps none.
+        class_names: What the values of the principal factor are called; empty where they have
+            no names.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     principal: str
     principal_subspace: int | None = 0
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Codes:
             sizes=tuple(meta["factor_sizes"]),
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
+            class_names=tuple(meta.get("class_names", ())),
         )
         for array, loaded in parts.items():
             n = sum(map(len, loaded))
@@ -280,6 +285,7 @@ def write_codes_info(
         n_samples: Number of samples of all ranks together.
         names: What the codes are called, then the names of the other arrays.
     """
+    named = {"class_names": list(info.class_names)} if info.class_names else {}
     write_json(
         Path(folder) / "codes.json",
         {
@@ -290,6 +296,7 @@ def write_codes_info(
             "principal": info.principal,
             "principal_subspace": info.principal_subspace,
             "n_samples": n_samples,
+            **named,
         },
     )
 

@@ -108,8 +108,10 @@ class FactorDataset(ABC):
 
     @property
     def info(self) -> FactorInfo:
-        """Names and sizes of the factors."""
-        return FactorInfo(self.factor_names, self.factor_sizes, self.principal)
+        """Names and sizes of the factors, and the names of the classes."""
+        names = tuple(map(str, self.value_names.get(self.principal, ())))
+        named = names if len(names) == self.n_classes else ()
+        return FactorInfo(self.factor_names, self.factor_sizes, self.principal, class_names=named)
 
     @property
     def labels(self) -> NDArray[np.int64]:
