@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -36,7 +36,7 @@ class _Info(TypedDict):
     principal: str
     principal_subspace: int | None
     n_samples: int
-    class_names: NotRequired[list[str]]
+    value_names: NotRequired[dict[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,19 @@ class FactorInfo:
         principal: The factor that the user has labels for.
         principal_subspace: Index of the subspace that the disentangler keeps for it; None where
             it keeps none.
-        class_names: What the values of the principal factor are called; empty where they have
-            no names.
+        value_names: What the values of a factor are called, where they have names.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     principal: str
     principal_subspace: int | None = 0
-    class_names: tuple[str, ...] = ()
+    value_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names_of(self, factor: str) -> tuple[str, ...]:
+        """Return the names of the values of a factor, or their numbers."""
+        numbers = range(self.sizes[self.names.index(factor)])
+        return self.value_names.get(factor) or tuple(map(str, numbers))
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ class Codes:
             sizes=tuple(meta["factor_sizes"]),
             principal=meta["principal"],
             principal_subspace=meta["principal_subspace"],
-            class_names=tuple(meta.get("class_names", ())),
+            value_names={k: tuple(own) for k, own in meta.get("value_names", {}).items()},
         )
         for array, loaded in parts.items():
             n = sum(map(len, loaded))
@@ -285,7 +289,7 @@ def write_codes_info(
         n_samples: Number of samples of all ranks together.
         names: What the codes are called, then the names of the other arrays.
     """
-    named = {"class_names": list(info.class_names)} if info.class_names else {}
+    named = {"value_names": {name: list(own) for name, own in info.value_names.items()}}
     write_json(
         Path(folder) / "codes.json",
         {
@@ -296,7 +300,7 @@ def write_codes_info(
             "principal": info.principal,
             "principal_subspace": info.principal_subspace,
             "n_samples": n_samples,
-            **named,
+            **(named if info.value_names else {}),
         },
     )
 

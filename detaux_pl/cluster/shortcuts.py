@@ -155,9 +155,10 @@ def _alarm(
             }
         )  # fmt: skip
     principal = codes.info.principal
+    names = codes.info.names_of(principal)
     told = ", ".join(
-        f"{principal} {_class_name(codes, cell['label'])} in cluster {cell['group']}: "
-        f"{cell['n']:,} of {cell['of']:,} images"
+        f"{principal} {names[cell['label']]} in cluster {cell['group']}: {cell['n']:,} of "
+        f"{cell['of']:,} images"
         for cell in cells[:_TOLD]
     )
     at_most = relation.p_value <= 1 / (1 + PERMUTATIONS)
@@ -177,12 +178,6 @@ def _alarm(
         "known": {factor: _nmi(codes.factor(factor)[train], groups) for factor in others},
         "alike": [],
     }
-
-
-def _class_name(codes: Codes, label: int) -> str:
-    """What a class is called: its number, or its name in quotation marks."""
-    names = codes.info.class_names
-    return f"'{names[label]}'" if names and names[label] != str(label) else str(label)
 
 
 def _nmi(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

@@ -108,10 +108,14 @@ class FactorDataset(ABC):
 
     @property
     def info(self) -> FactorInfo:
-        """Names and sizes of the factors, and the names of the classes."""
-        names = tuple(map(str, self.value_names.get(self.principal, ())))
-        named = names if len(names) == self.n_classes else ()
-        return FactorInfo(self.factor_names, self.factor_sizes, self.principal, class_names=named)
+        """Names and sizes of the factors, and the names of their values."""
+        sizes = dict(zip(self.factor_names, self.factor_sizes, strict=True))
+        named = {
+            name: tuple(map(str, names))
+            for name, names in self.value_names.items()
+            if len(names) == sizes.get(name)
+        }
+        return FactorInfo(self.factor_names, self.factor_sizes, self.principal, value_names=named)
 
     @property
     def labels(self) -> NDArray[np.int64]:

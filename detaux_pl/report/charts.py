@@ -81,23 +81,32 @@ def arms_chart(accuracies: Mapping[str, Mapping[int, float]], colours: Mapping[s
 
 
 @styled
-def contingency_chart(tables: Mapping[str, NDArray[np.int64]], rows: Sequence[str]) -> Figure:
+def contingency_chart(
+    tables: Mapping[str, NDArray[np.int64]],
+    rows: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+) -> Figure:
     """Draw how the members of each cluster are shared out over the values of some factors.
 
     Args:
         tables: Counts by title (the factor's name), shape (clusters, values) each.
         rows: Name of each cluster.
+        columns: By title, name of each value.
     """
     widths = [max(table.shape[1], 4) for table in tables.values()]
-    height = 0.9 + 0.3 * min(len(rows), 24)
+    longest = max(len(name) for names in columns.values() for name in names)
+    upright = longest > 3  # letters beside one another
+    height = 0.9 + 0.3 * min(len(rows), 24) + (0.08 * longest if upright else 0)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(tables), width_ratios=widths, squeeze=False, sharey=True)[0]
     for axes, (title, counts) in zip(panels, tables.items(), strict=True):
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         share_cells(axes, share, 1.0, written=share.shape[1] <= 12 and len(rows) <= 24)
         step = -(-share.shape[1] // 16)
-        values = np.arange(0, share.shape[1], step)
-        axes.set_xticks(values + 0.5, [str(value) for value in values])
+        names = columns[title][::step]
+        places = np.arange(0, share.shape[1], step) + 0.5
+        turned = upright and max(map(len, names)) > 3
+        axes.set_xticks(places, names, rotation=90 if turned else 0)
         axes.set_xlabel(title)
     step = -(-len(rows) // 24)
     panels[0].set_yticks(np.arange(0, len(rows), step) + 0.5, rows[::step], color=INK)

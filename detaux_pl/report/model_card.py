@@ -23,6 +23,7 @@ from detaux_pl.inference.export import Chosen
 from detaux_pl.inference.graph import output_names
 from detaux_pl.inference.parity import Parity
 from detaux_pl.metrics.calibration import expected_calibration_error, scale
+from detaux_pl.report.task import leading_text
 from detaux_pl.report.wording import accuracy_text, p_text, percent, plural, points
 from detaux_pl.settings.build import StageConfig
 from detaux_pl.settings.names import discovery_folder, discovery_folders
@@ -184,7 +185,7 @@ def _classes(chosen: Chosen) -> str:
 def _leading(cluster: Mapping[str, Any]) -> str:
     if (leading := cluster.get("leading")) is None:
         return ""
-    return f"{_text(leading['factor'])} {leading['value']} ({percent(leading['share'], 0)})"
+    return f"{_text(leading_text(leading, 40))} ({percent(leading['share'], 0)})"
 
 
 def _list_of(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from detaux_pl.artifacts.labels import IGNORED, AuxiliaryLabels, labels_folder, 
 from detaux_pl.artifacts.stage import StageFolder
 from detaux_pl.metrics.agreement import agreement
 from detaux_pl.report.section import Report
+from detaux_pl.report.wording import short_name
 from detaux_pl.settings.names import arm_folder, discovery_folder
 
 SHEET_ROWS = 24
@@ -41,9 +42,11 @@ def describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
         }
         if best is not None and len(members):
             counts = np.bincount(codes.factor(best)[members])
+            value = int(counts.argmax())
             cluster["leading"] = {
                 "factor": best,
-                "value": int(counts.argmax()),
+                "value": value,
+                "name": codes.info.names_of(best)[value],
                 "share": float(counts.max() / len(members)),
             }
         clusters.append(cluster)
@@ -63,6 +66,12 @@ def describe_task(codes: Codes, labels: AuxiliaryLabels) -> dict[str, Any]:
 def described(report: Report) -> list[Mapping[str, Any]]:
     """What is known of each discovered task, the best one first."""
     return [report["auxiliary"], *report["further_tasks"]]
+
+
+def leading_text(leading: Mapping[str, Any], length: int) -> str:
+    """Say which value most images of a cluster have, its name in so many letters."""
+    name = leading.get("name", str(leading["value"]))  # of earlier versions it is a number
+    return f"{leading['factor']} {short_name(name, length)}"
 
 
 def task_suffix(number: int) -> str:

@@ -10,7 +10,8 @@ from detaux_pl.artifacts.codes import SPLITS, Codes, CodesShard, FactorInfo, wri
 from detaux_pl.artifacts.errors import ArtifactError
 from detaux_pl.artifacts.files import read_json, write_json
 
-INFO = FactorInfo(("shape", "hue"), (3, 4), "hue", 1, ("red", "dark green", "b/w", "4"))
+NAMES = {"hue": ("red", "dark green", "b/w", "4")}
+INFO = FactorInfo(("shape", "hue"), (3, 4), "hue", 1, NAMES)
 
 
 def make(n=12, ids=None):

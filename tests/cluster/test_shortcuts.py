@@ -148,13 +148,13 @@ def test_alarm_of_the_principal_subspace(planted):
     told = f"label {first['label']} in cluster {first['group']}: {first['n']} of {first['of']}"
     assert f"{told} images" in found["sentence"]
     assert "corrected for 4 grouping(s)" in found["sentence"]
-    # Classes have their names, where these are more than their numbers.
-    names = ("0", *(f"n/{k}" for k in range(1, planted.info.sizes[0])))
-    named = replace(planted, info=replace(planted.info, class_names=names))
+    # Classes have their names.
+    names = tuple(f"n/{k}" for k in range(planted.info.sizes[0]))
+    named = replace(planted, info=replace(planted.info, value_names={"label": names}))
     sentence = relate_candidates([*candidates, *beside], {"codes": named}, 0)[0]["sentence"]
     for cell in alarm["cells"][:3]:
-        name = f"'n/{cell['label']}'" if cell["label"] else "0"
-        assert f"label {name} in cluster {cell['group']}: {cell['n']} of" in sentence
+        told = f"label n/{cell['label']} in cluster {cell['group']}: {cell['n']} of {cell['of']}"
+        assert told in sentence
 
 
 def test_known_factors_raise_no_alarm(planted, make_codes):

@@ -38,3 +38,33 @@ def test_a_task_is_drawn_in_the_codes_that_it_was_found_in():
     }
     # Two of the hues are 4.9 apart, the sizes 1.5.
     assert [np.ptp(drawn[name], axis=0).max().round() for name in ("codes", "codes2")] == [5, 2]
+
+
+def test_values_are_shown_by_their_names():
+    rng = np.random.default_rng(0)
+    label, hue = rng.integers(0, 2, 200), rng.integers(0, 3, 200)
+    values = rng.normal(scale=0.05, size=(200, 2, 2))
+    values[:, 1] += np.array([[0, 0], [1, 0], [0, 1]])[hue]
+    names = ("dark blue", "bottle green at night", "red/pink")
+    codes = Codes(
+        values.astype(np.float32), np.arange(200), np.zeros(200, np.int8),
+        np.stack([label, hue], axis=1).astype(np.int64),
+        FactorInfo(("kind", "hue"), (2, 3), "kind", 0, {"hue": names}),
+    )  # fmt: skip
+    tasks = Discovery(KMeans(3), subspace=1)(codes)
+    view = View(Path(), [], None, [0], codes, tasks, lambda rows: None, None, [])
+    report = task.SECTION.describe(view)
+    clusters = report["auxiliary"]["clusters"]
+    assert {cluster["leading"]["name"] for cluster in clusters} == {*names}
+    shown = {
+        picture.name: [
+            text.get_text()
+            for axes in picture.figure.axes
+            for text in (*axes.get_xticklabels(), *axes.texts)
+        ]
+        for picture in SECTION.draw(view, report)
+    }
+    short = ["dark blue", "bottle…night", "red/pink"]
+    for name in ("contingency", "codes"):
+        assert {*short} <= {*shown[name]}
+    assert shown["contingency"][:2] == ["0", "1"]  # of a factor without names

@@ -112,10 +112,12 @@ def test_log_axis_without_a_positive_value():
 
 def test_contingency_shows_shares_of_the_rows():
     table = np.array([[30, 10], [0, 0]])
-    svg = to_svg(contingency_chart({"$a$": table}, ["x", "y"]), "c", "")
+    svg = to_svg(contingency_chart({"$a$": table}, ["x", "y"], {"$a$": ["b c", "$d$"]}), "c", "")
     assert {">75<", ">25<"} <= set(re.findall(r">\d+<", svg))
-    assert ">$a$<" in svg  # a name, no formula
-    big = contingency_chart({"f": np.ones((40, 50), int)}, [str(k) for k in range(40)])
+    assert all(f">{name}<" in svg for name in ("$a$", "b c", "$d$"))  # names, no formulas
+    big = contingency_chart(
+        {"f": np.ones((40, 50), int)}, [str(k) for k in range(40)], {"f": [*map(str, range(50))]}
+    )
     assert len(to_svg(big, "c", "")) < 100_000
 
 

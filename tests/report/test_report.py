@@ -233,6 +233,7 @@ def test_task_is_described_on_the_train_split(made, data):
     ]  # fmt: skip
     assert sum(cluster["size"] for cluster in task["clusters"]) == len(train)
     assert task["clusters"][2]["leading"]["value"] == 1
+    assert task["clusters"][2]["leading"]["name"] == "1"
     assert task["subspace"] == 1
 
 

@@ -18,9 +18,11 @@ from detaux_pl.report.markup import html_bar, html_cell, html_chart, html_lead, 
 from detaux_pl.report.section import Charts, Part, Picture, Report, Section, View
 from detaux_pl.report.style import class_colours
 from detaux_pl.report.task import described, is_noise, task_suffix
-from detaux_pl.report.wording import p_text
+from detaux_pl.report.wording import p_text, short_name
 
 _SCATTER_POINTS = 1000
+_NAME = 12
+"""Letters of the name of a value that are shown."""
 
 
 def _draw(view: View, report: Report) -> Iterator[Picture]:
@@ -43,11 +45,11 @@ def _draw(view: View, report: Report) -> Iterator[Picture]:
 
 def _draw_contingency(task: Mapping[str, Any], codes: Codes, labels: AuxiliaryLabels) -> Figure:
     rows = np.flatnonzero((labels.splits == 0) & (labels.labels != IGNORED))
-    tables = {}
+    tables, columns = {}, {}
     for name in filter(None, (codes.info.principal, task["best_factor"])):
-        size = codes.info.sizes[codes.info.names.index(name)]
+        columns[name] = [short_name(value, _NAME) for value in codes.info.names_of(name)]
         tables[name] = contingency(
-            labels.labels[rows], codes.factor(name)[rows], (labels.n_classes, size)
+            labels.labels[rows], codes.factor(name)[rows], (labels.n_classes, len(columns[name]))
         )
     # Rows in the order of their main value make the diagonal of a good agreement visible.
     leading = list(tables.values())[-1].argmax(axis=1)
@@ -55,7 +57,7 @@ def _draw_contingency(task: Mapping[str, Any], codes: Codes, labels: AuxiliaryLa
         range(labels.n_classes), key=lambda k: (is_noise(task["clusters"][k]), leading[k])
     )
     names = [task["clusters"][label]["name"] for label in order]
-    return contingency_chart({k: table[order] for k, table in tables.items()}, names)
+    return contingency_chart({k: table[order] for k, table in tables.items()}, names, columns)
 
 
 def _without(codes: Codes, before: Sequence[AuxiliaryLabels]) -> Codes:
@@ -78,9 +80,9 @@ def _draw_codes(task: Mapping[str, Any], codes: Codes, labels: AuxiliaryLabels) 
     }
     hues = [class_colours(labels.n_classes, task.get("noise_class"))]
     for name in filter(None, (codes.info.principal, task["best_factor"])):
-        size = codes.info.sizes[codes.info.names.index(name)]
-        panels[f"by {name}"] = (codes.factor(name)[train[shown]], [str(v) for v in range(size)])
-        hues.append(class_colours(size))
+        named = [short_name(value, _NAME) for value in codes.info.names_of(name)]
+        panels[f"by {name}"] = (codes.factor(name)[train[shown]], named)
+        hues.append(class_colours(len(named)))
     return scatter_chart(project(values)[shown], panels, hues)
 
 

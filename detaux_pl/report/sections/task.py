@@ -14,7 +14,14 @@ from detaux_pl.report.markup import html_chart, html_lead
 from detaux_pl.report.section import Charts, Images, Part, Picture, Report, Section, View
 from detaux_pl.report.sheets import SheetRow, image_sheet
 from detaux_pl.report.style import class_colours
-from detaux_pl.report.task import SHEET_ROWS, describe_task, described, is_noise, task_suffix
+from detaux_pl.report.task import (
+    SHEET_ROWS,
+    describe_task,
+    described,
+    is_noise,
+    leading_text,
+    task_suffix,
+)
 from detaux_pl.report.wording import percent, plural
 
 _SHEET_COLUMNS = 10
@@ -57,7 +64,7 @@ def _draw_clusters(task: Mapping[str, Any], labels: AuxiliaryLabels, images: Ima
         detail = f"{plural(cluster['size'], 'image')} · {percent(cluster['share'], 0)}"
         if "leading" in cluster:
             leading = cluster["leading"]
-            detail += f"\n{leading['factor']} {leading['value']}: {percent(leading['share'], 0)}"
+            detail += f"\n{leading_text(leading, 12)}: {percent(leading['share'], 0)}"
         sheet.append(SheetRow(cluster["name"], detail, part, colours[cluster["label"]]))
     return image_sheet(sheet)
 
