@@ -42,8 +42,8 @@ def _outputs(run_dir: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", ["1", "2", "4"])
-def test_forked_stages_write_the_same_bytes(tmp_path: Path, jobs: str):
+@pytest.mark.parametrize(("jobs", "ranks"), [("1", "1"), ("2", "1"), ("4", "1"), ("1", "2")])
+def test_forked_stages_write_the_same_bytes(tmp_path: Path, jobs: str, ranks: str):
     tried = {
         "clusterers": [{"class_path": "KMeans", "init_args": {"n_clusters": 4}}],
         "tries": 1, "confirmations": 1, "min_learnability": 0,
@@ -51,6 +51,7 @@ def test_forked_stages_write_the_same_bytes(tmp_path: Path, jobs: str):
     words = [
         "--jobs", jobs, "--seeds", "1", "--multitask.trainer.max_epochs", "1",
         "--refine.rounds", "0", "--nets.epochs", "1",
+        "--disentangle.trainer.devices", ranks, "--multitask.trainer.devices", ranks,
         "--discoveries", json.dumps({"tried": {"cluster": {"select": tried}}}),
     ]  # fmt: skip
     for name in ("forked", "anew"):
