@@ -142,11 +142,12 @@ def test_more_at_once_than_cores_take_turns(
     tmp_path: Path, clock: FalseClock, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    timed = Costs()
     words = ["--config", str(CONF / "chain.yaml"), "--run_dir", str(tmp_path), *SELECT]
 
     def told(n_jobs: int) -> tuple[Forecast, str]:
         chain = parse([*words, "--seeds", "4", "--jobs", str(n_jobs)])
-        return foresee(chain, plan_jobs(chain), Costs())
+        return foresee(chain, plan_jobs(chain), timed)
 
     (two, line), (four, of_four) = told(2), told(4)
     assert "2 at a time" in line
@@ -191,6 +192,7 @@ def test_memory_of_what_was_timed_is_given_back():
     def held() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    Costs().forget_data()  # what other tests have left would be taken without a new page
     size = 64_000  # below what glibc maps by itself, so that it lies on the heap
     before, pieces = held(), [torch.ones(size // 4) for _ in range(2000)]
     full = held()
